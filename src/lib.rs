@@ -88,3 +88,4 @@
 //! * No wall clock decides anything about data. Replicated time is carried by entries.
 //! * There is no `unsafe` code, no second SSH implementation, and no TLS.
 
+pub mod paxos;

@@ -1,0 +1,233 @@
+//! The learner: finds out what is chosen, and hands it on once, in order, without gaps.
+//!
+//! There are three ways to know that a slot is chosen: a phase-2 quorum of one ballot voted for it;
+//! a leader says so of a slot whose proposal under that very ballot is at hand; a peer sends the
+//! chosen value. After a quorum of votes a later ballot's proposal serves as well, because of P2c
+//! ("Paxos Made Simple" §2.2): once a value is chosen, every higher-numbered proposal for the slot
+//! carries it. After a leader's word it does not: the leader may have learned of a choice made
+//! under a ballot above its own, and what was proposed between the two may be something else.
+//!
+//! The learner must never hand on a slot before all lower ones, hand on one twice, or change its
+//! mind. It keeps a tail of what was chosen in memory for peers that lag a little; older entries
+//! are in the log.
+
+use super::ballot::{Ballot, NodeId, Slot};
+use super::configuration::Configurations;
+use super::message::{Entry, Value};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Chosen entries kept in memory for peers that lag: a second of heavy traffic.
+const TAIL_ENTRIES_MAX: usize = 16 * 1024;
+
+/// Bytes of chosen entries kept in memory, whatever their number.
+const TAIL_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of entries in one answer to a peer that fetches; one frame on the bulk lane.
+pub(super) const FETCH_BYTES_MAX: usize = 1 << 20;
+
+/// Proposals and votes kept above the chosen prefix, in windows (α); what lies further ahead is
+/// fetched later.
+const AHEAD_WINDOWS_MAX: u64 = 4;
+
+/// Votes of one ballot for one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Tally {
+    ballot: Ballot,
+    voters: BTreeSet<NodeId>,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Learner<V> {
+    chosen: Slot,
+    /// The highest slot that anybody said is chosen, and who said so.
+    rumour: Option<(Slot, NodeId)>,
+    proposals: BTreeMap<Slot, (Ballot, Arc<Entry<V>>)>,
+    tallies: BTreeMap<Slot, Tally>,
+    /// Chosen, but not in order yet.
+    ahead: BTreeMap<Slot, Arc<Entry<V>>>,
+    tail: VecDeque<Arc<Entry<V>>>,
+    tail_bytes: usize,
+}
+
+/// Entries that a peer asked for, or the news that memory does not hold them.
+pub(super) enum Tail<V> {
+    /// From the slot asked for on; empty when nothing more is chosen.
+    Entries(Vec<Arc<Entry<V>>>),
+    /// Too old: the log has them.
+    InLog,
+}
+
+impl<V: Value> Learner<V> {
+    /// A learner that knows everything up to `chosen` to be chosen, and has handed it on.
+    pub(super) fn new(chosen: Slot) -> Learner<V> {
+        Learner {
+            chosen,
+            rumour: None,
+            proposals: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            ahead: BTreeMap::new(),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+        }
+    }
+
+    /// The end of the chosen prefix.
+    pub fn chosen(&self) -> Slot {
+        self.chosen
+    }
+
+    /// Whom to ask for what is missing, if anything is.
+    pub(super) fn behind(&self) -> Option<NodeId> {
+        self.rumour.filter(|(slot, _)| *slot > self.chosen).map(|(_, from)| from)
+    }
+
+    fn within_reach(&self, slot: Slot, window: u64) -> bool {
+        slot > self.chosen && slot.0 - self.chosen.0 <= window * AHEAD_WINDOWS_MAX
+    }
+
+    /// Hears proposals, so that their values are at hand once they are chosen.
+    pub(super) fn on_proposals(
+        &mut self,
+        ballot: Ballot,
+        first: Slot,
+        entries: &[Arc<Entry<V>>],
+        window: u64,
+    ) {
+        let mut slot = first;
+        for entry in entries {
+            let newer = self.proposals.get(&slot).is_none_or(|(known, _)| *known < ballot);
+            if newer && self.within_reach(slot, window) {
+                self.proposals.insert(slot, (ballot, Arc::clone(entry)));
+            }
+            slot = slot.next();
+        }
+    }
+
+    /// Counts the votes of one acceptor; the caller has checked the voter's generation.
+    pub(super) fn on_votes(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        (first, last): (Slot, Slot),
+        configurations: &Configurations,
+    ) {
+        let mut slot = first.max(self.chosen.next());
+        while slot <= last && self.within_reach(slot, configurations.window()) {
+            let governing = configurations.governing(slot);
+            let tally = self
+                .tallies
+                .entry(slot)
+                .or_insert_with(|| Tally { ballot, voters: BTreeSet::new() });
+            if tally.ballot < ballot {
+                *tally = Tally { ballot, voters: BTreeSet::new() };
+            }
+            if tally.ballot == ballot {
+                tally.voters.insert(from);
+                let voters = tally.voters.iter();
+                let counted = voters.filter(|v| governing.acceptors().any(|a| a == **v)).count();
+                if counted >= governing.quorums().phase2() {
+                    self.decide(slot, ballot, from);
+                }
+            }
+            slot = slot.next();
+        }
+    }
+
+    /// A leader says that everything up to `up_to` is chosen.
+    pub(super) fn on_chosen(&mut self, from: NodeId, ballot: Ballot, up_to: Slot) {
+        if up_to <= self.chosen {
+            return;
+        }
+        self.hear(from, up_to);
+        let slots: Vec<Slot> = self
+            .proposals
+            .range(self.chosen.next()..=up_to)
+            .filter(|(_, (known, _))| *known == ballot)
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in slots {
+            self.decide(slot, ballot, from);
+        }
+    }
+
+    /// Somebody knows more than this node.
+    pub(super) fn hear(&mut self, from: NodeId, chosen: Slot) {
+        if chosen > self.chosen && self.rumour.is_none_or(|(known, _)| known <= chosen) {
+            self.rumour = Some((chosen, from));
+        }
+    }
+
+    /// Gives up on whoever spread the latest rumour, so that another may be asked.
+    pub(super) fn forget_rumour(&mut self) {
+        self.rumour = None;
+    }
+
+    /// A peer sent chosen entries.
+    pub(super) fn on_fetched(&mut self, first: Slot, entries: &[Arc<Entry<V>>], window: u64) {
+        let mut slot = first;
+        for entry in entries {
+            if self.within_reach(slot, window) {
+                self.ahead.entry(slot).or_insert_with(|| Arc::clone(entry));
+            }
+            slot = slot.next();
+        }
+    }
+
+    fn decide(&mut self, slot: Slot, ballot: Ballot, from: NodeId) {
+        match self.proposals.get(&slot) {
+            Some((known, entry)) if *known >= ballot => {
+                self.ahead.entry(slot).or_insert_with(|| Arc::clone(entry));
+            }
+            _ => self.hear(from, slot),
+        }
+    }
+
+    /// The next entry in order, if it is known. Each is handed out once.
+    pub(super) fn next(&mut self) -> Option<(Slot, Arc<Entry<V>>)> {
+        let slot = self.chosen.next();
+        let entry = self.ahead.remove(&slot)?;
+        self.chosen = slot;
+        self.proposals.remove(&slot);
+        self.tallies.remove(&slot);
+        self.tail_bytes += entry.weight();
+        self.tail.push_back(Arc::clone(&entry));
+        while self.tail.len() > TAIL_ENTRIES_MAX || self.tail_bytes > TAIL_BYTES_MAX {
+            let oldest = self.tail.pop_front().expect("something weighs");
+            self.tail_bytes -= oldest.weight();
+        }
+        Some((slot, entry))
+    }
+
+    /// Chosen entries from `first` on, as many as fit in one answer.
+    pub(super) fn tail(&self, first: Slot) -> Tail<V> {
+        let oldest = Slot(self.chosen.0 - self.tail.len() as u64).next();
+        if first < oldest {
+            return Tail::InLog;
+        }
+        let mut bytes = 0;
+        let from = usize::try_from(first.0 - oldest.0).unwrap_or(usize::MAX);
+        let entries = self.tail.iter().skip(from).take_while(|entry| {
+            let fits = bytes == 0 || bytes + entry.weight() <= FETCH_BYTES_MAX;
+            bytes += entry.weight();
+            fits
+        });
+        Tail::Entries(entries.cloned().collect())
+    }
+
+    /// Panics when the learner broke a rule of its own.
+    pub(super) fn invariants(&self) {
+        for first in [
+            self.proposals.first_key_value().map(|(slot, _)| *slot),
+            self.tallies.first_key_value().map(|(slot, _)| *slot),
+            self.ahead.first_key_value().map(|(slot, _)| *slot),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            assert!(first > self.chosen, "slot {first} is kept though {} is chosen", self.chosen);
+        }
+        assert!(self.tail.len() as u64 <= self.chosen.0, "the tail is longer than the log");
+    }
+}

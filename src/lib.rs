@@ -89,3 +89,4 @@
 //! * There is no `unsafe` code, no second SSH implementation, and no TLS.
 
 pub mod paxos;
+pub mod store;

@@ -90,3 +90,4 @@
 
 pub mod paxos;
 pub mod store;
+pub mod wire;

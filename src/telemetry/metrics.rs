@@ -1,0 +1,328 @@
+//! The node's numbers: plain handles to atomics, grouped by who counts, and one page of text that
+//! shows all.
+//!
+//! A part of the node gets its group and increments fields; nothing has to be looked up, locked or
+//! formatted until somebody asks for the page. Names start with `paxos_`, units are seconds and
+//! bytes, what only grows ends in `_total` (the text encoder appends it), and moments are exported
+//! as timestamps, not as ages.
+
+use super::histogram::Histogram;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry};
+use std::fmt;
+use std::time::Duration;
+
+/// Name (without prefix), help text and value of numbers that only grow and that somebody else
+/// keeps.
+pub type Totals = Vec<(&'static str, &'static str, u64)>;
+
+/// Asked for its numbers each time the page is made.
+struct TotalsSource {
+    prefix: &'static str,
+    totals: Box<dyn Fn() -> Totals + Send + Sync>,
+}
+
+impl fmt::Debug for TotalsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TotalsSource").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Collector for TotalsSource {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, help, value) in (self.totals)() {
+            let name = format!("{}_{name}", self.prefix);
+            let counter = ConstCounter::new(value);
+            let metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
+            counter.encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+/// Every number of a node.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Counted by the node's loop.
+    pub consensus: ConsensusMetrics,
+    /// Counted by the log's writer.
+    pub log: LogMetrics,
+    /// Counted by what clients reach.
+    pub api: ApiMetrics,
+    registry: Registry,
+}
+
+/// Ballots, slots, requests inside the node.
+#[derive(Debug, Default)]
+pub struct ConsensusMetrics {
+    /// 1 while a leader is known.
+    pub has_leader: Gauge,
+    /// 1 while this node leads.
+    pub is_leader: Gauge,
+    /// Times that another leader than before was seen.
+    pub leader_changes: Counter,
+    /// Phase 1 begun by this node.
+    pub elections_started: Counter,
+    /// Phase 1 completed by this node.
+    pub elections_won: Counter,
+    /// Ballots of this node that a higher one ended.
+    pub preemptions: Counter,
+    /// The counter in the highest ballot known.
+    pub ballot_counter: Gauge,
+    /// The end of the chosen prefix.
+    pub chosen_slot: Gauge,
+    /// The end of what is applied.
+    pub applied_slot: Gauge,
+    /// The store's revision.
+    pub revision: Gauge,
+    /// Keys in the store.
+    pub keys: Gauge,
+    /// Slots proposed and not yet chosen.
+    pub slots_in_flight: Gauge,
+    /// Requests taken in and not yet answered.
+    pub requests_pending: Gauge,
+    /// Commands proposed by this node.
+    pub proposals: Counter,
+    /// Commands that were certainly not applied.
+    pub proposals_failed: Counter,
+    /// Rounds that confirmed leadership for reads.
+    pub read_rounds: Counter,
+    /// Linearizable reads that those rounds served.
+    pub reads_confirmed: Counter,
+    /// Messages of peers that were refused.
+    pub messages_refused: Counter,
+    /// From proposing a slot to knowing it chosen.
+    pub commit_seconds: Histogram,
+    /// Applying one batch of slots.
+    pub apply_seconds: Histogram,
+    /// From the first campaign to leading.
+    pub election_seconds: Histogram,
+}
+
+/// The acceptor's log.
+#[derive(Debug, Default)]
+pub struct LogMetrics {
+    /// One write and its sync.
+    pub sync_seconds: Histogram,
+    /// Bytes written.
+    pub written_bytes: Counter,
+    /// Records written.
+    pub records: Counter,
+    /// Bytes that wait to be written.
+    pub queued_bytes: Gauge,
+    /// Segment files.
+    pub segments: Gauge,
+    /// 1 while the disk has no room.
+    pub disk_full: Gauge,
+}
+
+/// Requests of clients.
+#[derive(Debug, Default)]
+pub struct ApiMetrics {
+    /// Sessions being served.
+    pub sessions: Gauge,
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<VerbLabels, Histogram>,
+}
+
+/// One verb; keep it where the same verb is asked for again and again.
+#[derive(Debug, Clone)]
+pub struct VerbMetrics {
+    verb: &'static str,
+    granted: Counter,
+    seconds: Histogram,
+    requests: Family<RequestLabels, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerbLabels {
+    verb: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    cluster: String,
+    node: String,
+    version: &'static str,
+}
+
+impl Metrics {
+    /// All numbers at zero. The names of cluster and node go into one `info` series.
+    pub fn new(cluster: &str, node: &str) -> Metrics {
+        let mut registry = Registry::with_prefix("paxos");
+        let build = BuildLabels {
+            cluster: cluster.to_owned(),
+            node: node.to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        registry.register("build", "which program this is", Info::new(build));
+        let metrics = Metrics {
+            consensus: ConsensusMetrics::default(),
+            log: LogMetrics::default(),
+            api: ApiMetrics::default(),
+            registry: Registry::default(),
+        };
+        metrics.consensus.register(&mut registry);
+        metrics.log.register(&mut registry);
+        metrics.api.register(&mut registry);
+        Metrics { registry, ..metrics }
+    }
+
+    /// Adds numbers that another part keeps in a form of its own; they are shown as
+    /// `paxos_PREFIX_NAME_total`.
+    pub fn add_totals(
+        &mut self,
+        prefix: &'static str,
+        totals: impl Fn() -> Totals + Send + Sync + 'static,
+    ) {
+        let source = TotalsSource { prefix, totals: Box::new(totals) };
+        self.registry.register_collector(Box::new(source));
+    }
+
+    /// The page, in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
+        page
+    }
+}
+
+/// Registers another handle to the same number.
+fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: &M) {
+    registry.register(name, help, metric.clone());
+}
+
+impl ConsensusMetrics {
+    fn register(&self, r: &mut Registry) {
+        register(r, "has_leader", "1 while a leader is known", &self.has_leader);
+        register(r, "is_leader", "1 while this node leads", &self.is_leader);
+        register(r, "leader_changes", "times a new leader was seen", &self.leader_changes);
+        register(r, "elections_started", "phase 1 begun here", &self.elections_started);
+        register(r, "elections_won", "phase 1 completed here", &self.elections_won);
+        register(r, "preemptions", "own ballots ended by a higher one", &self.preemptions);
+        register(r, "ballot_counter", "counter of the highest ballot known", &self.ballot_counter);
+        register(r, "chosen_slot", "end of the chosen prefix", &self.chosen_slot);
+        register(r, "applied_slot", "end of what is applied", &self.applied_slot);
+        register(r, "revision", "the store's revision", &self.revision);
+        register(r, "keys", "keys in the store", &self.keys);
+        register(r, "slots_in_flight", "slots proposed, not yet chosen", &self.slots_in_flight);
+        register(r, "requests_pending", "requests not yet answered", &self.requests_pending);
+        register(r, "proposals", "commands proposed here", &self.proposals);
+        register(r, "proposals_failed", "commands certainly not applied", &self.proposals_failed);
+        register(r, "read_rounds", "rounds that confirmed reads", &self.read_rounds);
+        register(r, "reads_confirmed", "linearizable reads served", &self.reads_confirmed);
+        register(r, "messages_refused", "messages of peers refused", &self.messages_refused);
+        register(r, "commit_seconds", "from proposed to chosen", &self.commit_seconds);
+        register(r, "apply_seconds", "applying one batch of slots", &self.apply_seconds);
+        register(r, "election_seconds", "from campaign to leading", &self.election_seconds);
+    }
+}
+
+impl LogMetrics {
+    fn register(&self, r: &mut Registry) {
+        register(r, "log_sync_seconds", "one write to the log and its sync", &self.sync_seconds);
+        register(r, "log_written_bytes", "bytes written to the log", &self.written_bytes);
+        register(r, "log_records", "records written to the log", &self.records);
+        register(r, "log_queued_bytes", "bytes that wait for the log", &self.queued_bytes);
+        register(r, "log_segments", "segment files of the log", &self.segments);
+        register(r, "log_disk_full", "1 while the disk has no room", &self.disk_full);
+    }
+}
+
+impl ApiMetrics {
+    fn register(&self, r: &mut Registry) {
+        register(r, "api_sessions", "sessions being served", &self.sessions);
+        register(r, "api_requests", "requests answered, by verb and code", &self.requests);
+        register(r, "api_request_seconds", "from request to answer", &self.seconds);
+    }
+
+    /// The numbers of one verb.
+    pub fn verb(&self, verb: &'static str) -> VerbMetrics {
+        VerbMetrics {
+            verb,
+            granted: self.requests.get_or_create_owned(&RequestLabels { verb, code: "ok" }),
+            seconds: self.seconds.get_or_create_owned(&VerbLabels { verb }),
+            requests: self.requests.clone(),
+        }
+    }
+}
+
+impl VerbMetrics {
+    /// Counts an answer: `ok`, or the failure's code.
+    pub fn answered(&self, code: Result<(), &'static str>, took: Duration) {
+        self.seconds.observe(took);
+        match code {
+            Ok(()) => self.granted.inc(),
+            Err(code) => {
+                let labels = RequestLabels { verb: self.verb, code };
+                self.requests.get_or_create_owned(&labels).inc()
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_shows_what_was_counted() {
+        let mut metrics = Metrics::new("local", "node1");
+        metrics.add_totals("ssh", || vec![("frames_sent", "Frames sent to peers", 10)]);
+        metrics.consensus.leader_changes.inc();
+        metrics.consensus.chosen_slot.set(7);
+        metrics.log.sync_seconds.observe(Duration::from_micros(120));
+        metrics.log.sync_seconds.observe(Duration::from_secs(60));
+        let put = metrics.api.verb("put");
+        put.answered(Ok(()), Duration::from_millis(1));
+        put.answered(Err("busy"), Duration::from_millis(1));
+        let page = metrics.render();
+        let version = env!("CARGO_PKG_VERSION");
+        for line in [
+            &format!(
+                "paxos_build_info{{cluster=\"local\",node=\"node1\",version=\"{version}\"}} 1"
+            ),
+            "# TYPE paxos_leader_changes counter",
+            "paxos_leader_changes_total 1",
+            "paxos_chosen_slot 7",
+            "paxos_log_sync_seconds_count 2",
+            "paxos_log_sync_seconds_sum 60.00012",
+            "paxos_log_sync_seconds_bucket{le=\"0.0001\"} 0",
+            "paxos_log_sync_seconds_bucket{le=\"0.00025\"} 1",
+            "paxos_log_sync_seconds_bucket{le=\"+Inf\"} 2",
+            "# TYPE paxos_ssh_frames_sent counter",
+            "paxos_ssh_frames_sent_total 10",
+            "paxos_api_requests_total{verb=\"put\",code=\"ok\"} 1",
+            "paxos_api_requests_total{verb=\"put\",code=\"busy\"} 1",
+            "paxos_api_request_seconds_count{verb=\"put\"} 2",
+        ] {
+            assert!(page.lines().any(|shown| shown == line), "{line} is missing in\n{page}");
+        }
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    /// Every series carries the prefix, and what is exported as a name says its unit or is a plain
+    /// count.
+    #[test]
+    fn names_follow_the_rules() {
+        let page = Metrics::new("local", "node1").render();
+        for line in page.lines().filter(|line| line.starts_with("# TYPE")) {
+            let name = line.split(' ').nth(2).unwrap();
+            assert!(name.starts_with("paxos_"), "{name}");
+            assert!(!name.ends_with("_total") && !name.contains("millis"), "{name}");
+            assert!(!line.ends_with("histogram") || name.ends_with("_seconds"), "{name}");
+        }
+    }
+}

@@ -92,4 +92,5 @@ pub mod disk;
 pub mod paxos;
 pub mod store;
 pub mod telemetry;
+pub mod transport;
 pub mod wire;

@@ -1,0 +1,317 @@
+//! The trust bundle: which authorities a cluster believes, and what it has revoked; signed by root.
+//!
+//! A bundle is a text of one fact per line, followed by an OpenSSH signature (SSHSIG), so that a
+//! person can read it and `ssh-keygen -Y verify` can check it. Every node holds one on its disk,
+//! because the first connection needs it before any quorum exists, and it also travels in the log;
+//! the highest epoch of the two is active. Nothing here decides which bundle is active, and nothing
+//! believes one that is not signed: the only way from bytes to a [`Bundle`] is [`Bundle::verify`].
+//!
+//! The cost of a text of our own: a parser, strict enough that a bundle of a later version is
+//! refused rather than half understood.
+
+use crate::paxos::ballot::ClusterId;
+use russh::keys::ssh_key::{HashAlg, LineEnding, SshSig};
+use russh::keys::{PrivateKey, PublicKey};
+use std::fmt::{self, Write};
+
+/// What the signature covers besides the text: a root key that signs other things too cannot be
+/// tricked into signing a bundle.
+pub const NAMESPACE: &str = "trust-bundle@paxos";
+
+/// First line of a bundle; the number is the version of the format.
+const HEADER: &str = "paxos-trust-bundle 1";
+
+/// A bundle of a hundred thousand revocations is below this; a larger file is not one of ours.
+const BUNDLE_BYTES_MAX: usize = 16 << 20;
+
+const SIGNATURE_START: &str = "-----BEGIN SSH SIGNATURE-----";
+
+/// What an authority may vouch for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AuthorityRole {
+    /// Signs host certificates of nodes.
+    Host,
+    /// Signs client certificates of nodes.
+    Peer,
+    /// Signs certificates of people and applications.
+    Operator,
+}
+
+impl AuthorityRole {
+    /// Each of them.
+    pub const ALL: [AuthorityRole; 3] =
+        [AuthorityRole::Host, AuthorityRole::Peer, AuthorityRole::Operator];
+
+    /// The word for it in files and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            AuthorityRole::Host => "host",
+            AuthorityRole::Peer => "peer",
+            AuthorityRole::Operator => "operator",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<AuthorityRole> {
+        AuthorityRole::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+impl fmt::Display for AuthorityRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where an authority stands in its rotation. Verifiers believe all three; only the current one
+/// signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthorityStage {
+    /// Signs.
+    Current,
+    /// Will sign, once every verifier knows it.
+    Next,
+    /// Signed until lately.
+    Retiring,
+}
+
+impl AuthorityStage {
+    const ALL: [AuthorityStage; 3] =
+        [AuthorityStage::Current, AuthorityStage::Next, AuthorityStage::Retiring];
+
+    fn name(self) -> &'static str {
+        match self {
+            AuthorityStage::Current => "current",
+            AuthorityStage::Next => "next",
+            AuthorityStage::Retiring => "retiring",
+        }
+    }
+}
+
+/// One key that may sign certificates of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// What it may vouch for.
+    pub role: AuthorityRole,
+    /// Where it stands.
+    pub stage: AuthorityStage,
+    /// The key itself.
+    pub key: PublicKey,
+}
+
+/// Something that is no longer believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    /// The certificate with this serial, of any authority of this role.
+    Serial(AuthorityRole, u64),
+    /// Certificates with this key id.
+    KeyId(String),
+    /// A key, by its SHA-256 fingerprint (`SHA256:…`), alone or in any certificate.
+    Fingerprint(String),
+}
+
+/// What a cluster believes. Its epoch only grows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// Which of two bundles is newer.
+    pub epoch: u64,
+    /// The cluster's name, as in every principal.
+    pub cluster: String,
+    /// The cluster's identity.
+    pub cluster_id: ClusterId,
+    /// Who may vouch for whom.
+    pub authorities: Vec<Authority>,
+    /// Who is no longer believed.
+    pub revocations: Vec<Revocation>,
+}
+
+/// Why a bundle is not believed or cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// Not signed at all.
+    #[error("the trust bundle has no signature; have it signed by the root key again")]
+    Unsigned,
+    /// The signature does not fit the text, or is by another key.
+    #[error(
+        "the trust bundle is not signed by the root key {root}; it was altered, or belongs to \
+         another cluster: deliver the cluster's own bundle again"
+    )]
+    Forged {
+        /// Fingerprint of the root key that was expected.
+        root: String,
+    },
+    /// The text is not in the format.
+    #[error(
+        "line {line} of the trust bundle is not understood: {reason}; deliver it again, or update"
+    )]
+    Malformed {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The signer failed.
+    #[error("cannot sign the trust bundle with the root key: {0}; check the key file")]
+    Signing(String),
+}
+
+fn malformed(line: usize, reason: impl Into<String>) -> BundleError {
+    BundleError::Malformed { line, reason: reason.into() }
+}
+
+/// SHA-256 fingerprint as OpenSSH prints it.
+pub fn fingerprint(key: &PublicKey) -> String {
+    key.fingerprint(HashAlg::Sha256).to_string()
+}
+
+impl Bundle {
+    /// The keys that may vouch in this role, the current one first.
+    pub fn authorities(&self, role: AuthorityRole) -> impl Iterator<Item = &PublicKey> {
+        let of = move |stage| {
+            self.authorities.iter().filter(move |a| a.role == role && a.stage == stage)
+        };
+        AuthorityStage::ALL.into_iter().flat_map(of).map(|authority| &authority.key)
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |words: fmt::Arguments<'_>| {
+            writeln!(text, "{words}").expect("writing to a string cannot fail");
+        };
+        line(format_args!("{HEADER}"));
+        line(format_args!("cluster {}", self.cluster));
+        line(format_args!("cluster-id {}", self.cluster_id));
+        line(format_args!("epoch {}", self.epoch));
+        for Authority { role, stage, key } in &self.authorities {
+            let key = PublicKey::new(key.key_data().clone(), "").to_openssh();
+            let key = key.expect("a key that was parsed or made can be written");
+            line(format_args!("authority {role} {} {}", stage.name(), key.trim_end()));
+        }
+        for revocation in &self.revocations {
+            match revocation {
+                Revocation::Serial(role, serial) => {
+                    line(format_args!("revoked serial {role} {serial}"));
+                }
+                Revocation::KeyId(id) => line(format_args!("revoked key-id {id}")),
+                Revocation::Fingerprint(print) => line(format_args!("revoked key {print}")),
+            }
+        }
+        text
+    }
+
+    /// The signed form, as it lies on disk and travels.
+    ///
+    /// # Errors
+    /// When the key cannot sign, or the bundle could not be read back: a name with a line break in
+    /// it.
+    pub fn sign(&self, root: &PrivateKey) -> Result<String, BundleError> {
+        let text = self.to_text();
+        // Comments of keys are not part of a bundle, but take part in the comparison of keys.
+        let mut plain = self.clone();
+        for authority in &mut plain.authorities {
+            authority.key.set_comment("");
+        }
+        if parse(&text)? != plain {
+            return Err(BundleError::Signing(
+                "a name or key id in it holds white space that the format cannot keep".to_owned(),
+            ));
+        }
+        let signature = root
+            .sign(NAMESPACE, HashAlg::Sha512, text.as_bytes())
+            .and_then(|signature| signature.to_pem(LineEnding::LF))
+            .map_err(|error| BundleError::Signing(error.to_string()))?;
+        Ok(format!("{text}{}\n", signature.trim_end()))
+    }
+
+    /// Reads a signed bundle and believes it only if `root` signed it.
+    ///
+    /// # Errors
+    /// When it is not signed, signed by another key, altered, or not in the format.
+    pub fn verify(signed: &str, root: &PublicKey) -> Result<Bundle, BundleError> {
+        if signed.len() > BUNDLE_BYTES_MAX {
+            return Err(malformed(1, format!("longer than {BUNDLE_BYTES_MAX} bytes")));
+        }
+        let start = signed.find(SIGNATURE_START).ok_or(BundleError::Unsigned)?;
+        let (text, signature) = signed.split_at(start);
+        let forged = || BundleError::Forged { root: fingerprint(root) };
+        let signature = SshSig::from_pem(signature).map_err(|_| forged())?;
+        root.verify(NAMESPACE, text.as_bytes(), &signature).map_err(|_| forged())?;
+        parse(text)
+    }
+}
+
+fn parse(text: &str) -> Result<Bundle, BundleError> {
+    let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    let mut field = |name: &str| {
+        let (number, line) = lines.next().ok_or_else(|| malformed(1, "it ends too early"))?;
+        let value = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' '));
+        let value = value.filter(|value| !value.is_empty() && !value.contains(char::is_whitespace));
+        value.map(|value| (number, value)).ok_or_else(|| malformed(number, format!("want {name}")))
+    };
+    let (header, version) = HEADER.split_once(' ').expect("the header has two words");
+    let (number, found) = field(header)?;
+    if found != version {
+        return Err(malformed(number, format!("version {found} of the format is not known here")));
+    }
+    let (_, cluster) = field("cluster")?;
+    let (number, id) = field("cluster-id")?;
+    let id = u128::from_str_radix(id, 16)
+        .ok()
+        .filter(|_| id.len() == 32)
+        .ok_or_else(|| malformed(number, "a cluster id is 32 hexadecimal digits"))?;
+    let (number, epoch) = field("epoch")?;
+    let epoch = epoch
+        .parse()
+        .ok()
+        .filter(|epoch| *epoch > 0)
+        .ok_or_else(|| malformed(number, "an epoch is a number from 1 on"))?;
+    let mut bundle = Bundle {
+        epoch,
+        cluster: cluster.to_owned(),
+        cluster_id: ClusterId(id),
+        authorities: Vec::new(),
+        revocations: Vec::new(),
+    };
+    for (number, line) in lines {
+        match line.split_once(' ') {
+            Some(("authority", rest)) => {
+                let authority = parse_authority(rest).map_err(|why| malformed(number, why))?;
+                bundle.authorities.push(authority);
+            }
+            Some(("revoked", rest)) => {
+                let revocation = parse_revocation(rest).map_err(|why| malformed(number, why))?;
+                bundle.revocations.push(revocation);
+            }
+            _ => return Err(malformed(number, "want authority or revoked")),
+        }
+    }
+    Ok(bundle)
+}
+
+fn parse_authority(text: &str) -> Result<Authority, String> {
+    let mut words = text.splitn(3, ' ');
+    let mut word = || words.next().unwrap_or_default();
+    let role = word();
+    let role = AuthorityRole::from_name(role).ok_or(format!("{role:?} is no kind of authority"))?;
+    let stage = word();
+    let stage = AuthorityStage::ALL
+        .into_iter()
+        .find(|known| known.name() == stage)
+        .ok_or(format!("{stage:?} is no stage of an authority"))?;
+    let key = PublicKey::from_openssh(word()).map_err(|error| format!("no public key: {error}"))?;
+    Ok(Authority { role, stage, key })
+}
+
+fn parse_revocation(text: &str) -> Result<Revocation, String> {
+    match text.split(' ').collect::<Vec<_>>()[..] {
+        ["serial", role, serial] => {
+            let role = AuthorityRole::from_name(role).ok_or(format!("{role:?} is no authority"))?;
+            let serial = serial.parse().map_err(|_| format!("{serial:?} is no serial"))?;
+            Ok(Revocation::Serial(role, serial))
+        }
+        ["key-id", id] if !id.is_empty() => Ok(Revocation::KeyId(id.to_owned())),
+        ["key", print] if print.starts_with("SHA256:") => {
+            Ok(Revocation::Fingerprint(print.to_owned()))
+        }
+        _ => Err(format!("{text:?} is no revocation")),
+    }
+}

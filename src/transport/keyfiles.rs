@@ -1,0 +1,151 @@
+//! The files of a node's keys directory: their names, and reading them.
+//!
+//! A private key that others can read is refused, not repaired: whoever could read it may have done
+//! so already. Nothing here judges what the files say about others; that is the business of
+//! identity.
+
+use super::bundle::BundleError;
+use super::checks::check_dates;
+use super::refusal::Refusal;
+use russh::keys::{Certificate, PrivateKey};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A node's private key, in its keys directory.
+pub const NODE_KEY: &str = "node_key";
+/// Proves the node to those who dial it.
+pub const HOST_CERTIFICATE: &str = "host-cert.pub";
+/// Proves the node to those it dials.
+pub const PEER_CERTIFICATE: &str = "peer-cert.pub";
+/// The signed trust bundle.
+pub const BUNDLE: &str = "bundle";
+/// The root's public key, by which the bundle is judged.
+pub const ROOT: &str = "root.pub";
+/// Plain keys of people: `NAME RIGHTS KEY` on each line. May be missing.
+pub const PEOPLE: &str = "people";
+/// Peer certificates of the members, one on each line. May be missing.
+pub const MEMBERS: &str = "members.pub";
+
+/// Files of keys are small; reading stops here, whatever lies there.
+const KEY_FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Why keys cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A file is missing or cannot be read.
+    #[error("cannot read {path}: {source}; deploy again to deliver it")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A private key that others can read.
+    #[error("{path} is readable by others (mode {mode:03o}); run: chmod 600 {path}")]
+    Exposed {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A file that does not hold what it should.
+    #[error("{path} is not usable: {reason}; deploy again to deliver it")]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The bundle is not believed.
+    #[error("{path}: {source}")]
+    Bundle {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: BundleError,
+    },
+}
+
+impl TrustError {
+    pub(super) fn malformed(path: &Path, reason: impl ToString) -> TrustError {
+        TrustError::Malformed { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+/// This node's own keys.
+#[derive(Debug, Clone)]
+pub struct NodeKeys {
+    /// Its private key.
+    pub key: Arc<PrivateKey>,
+    /// Proves it to those who dial it.
+    pub host_certificate: Certificate,
+    /// Proves it to those it dials.
+    pub peer_certificate: Certificate,
+}
+
+impl NodeKeys {
+    /// Reads a node's keys directory: [`NODE_KEY`], [`HOST_CERTIFICATE`], [`PEER_CERTIFICATE`].
+    ///
+    /// # Errors
+    /// When one is missing or not usable, others can read the private key, or a certificate is for
+    /// another key.
+    pub fn load(directory: &Path) -> Result<NodeKeys, TrustError> {
+        let key = load_private_key(&directory.join(NODE_KEY))?;
+        let load = |name: &str| {
+            let path = directory.join(name);
+            let certificate = Certificate::from_openssh(read(&path)?.trim())
+                .map_err(|error| TrustError::malformed(&path, error))?;
+            if certificate.public_key() != key.public_key().key_data() {
+                let reason = format!("it is for another key than {NODE_KEY}");
+                return Err(TrustError::malformed(&path, reason));
+            }
+            Ok(certificate)
+        };
+        let host_certificate = load(HOST_CERTIFICATE)?;
+        let peer_certificate = load(PEER_CERTIFICATE)?;
+        Ok(NodeKeys { key: Arc::new(key), host_certificate, peer_certificate })
+    }
+
+    /// Whether the certificate that proves this node to those it dials has run out.
+    pub fn peer_certificate_expired(&self, now: SystemTime) -> bool {
+        matches!(check_dates(&self.peer_certificate, now), Err(Refusal::Expired { .. }))
+    }
+}
+
+/// Reads a private key that only its owner can read.
+///
+/// # Errors
+/// When it is missing, encrypted, no key, or readable by others.
+pub fn load_private_key(path: &Path) -> Result<PrivateKey, TrustError> {
+    let failed = |source| TrustError::Read { path: path.to_owned(), source };
+    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(TrustError::Exposed { path: path.to_owned(), mode });
+    }
+    let key = PrivateKey::from_openssh(read(path)?)
+        .map_err(|error| TrustError::malformed(path, format!("no private key: {error}")))?;
+    if key.is_encrypted() {
+        return Err(TrustError::malformed(path, "it has a passphrase, which nobody here can type"));
+    }
+    Ok(key)
+}
+
+pub(super) fn read(path: &Path) -> Result<String, TrustError> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|source| TrustError::Read { path: path.to_owned(), source })?;
+    Ok(text)
+}
+
+pub(super) fn read_optional(path: &Path) -> Result<String, TrustError> {
+    match read(path) {
+        Err(TrustError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(String::new())
+        }
+        result => result,
+    }
+}

@@ -1,0 +1,307 @@
+//! The listening side: accepts connections and hands out what authenticated clients bring.
+//!
+//! The accept loop is ours because russh's ends at the first error of accept, knows no limits, and
+//! keeps one set of keys for life. This one waits a little after an error and goes on, admits by
+//! [`limits`], and takes the keys and the trust of the moment for each connection, so that
+//! replacing them needs no restart.
+//!
+//! [`limits`]: super::limits
+
+use super::connection::{Guest, GuestContext};
+use super::counters::Counters;
+use super::identity::{NodeKeys, Trust};
+use super::limits::{Admission, Entry, Place};
+use super::session::ExecSession;
+use super::settings::Settings;
+use super::socket::{Socket, SocketControl};
+use super::{Lane, LocalNode};
+use crate::paxos::ballot::NodeId;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// What a node learns from its links. All calls come from the task of one connection and must not
+/// wait: what waits there stops that connection.
+pub trait PeerEvents: Send + Sync + 'static {
+    /// A message came. `from` is the id in the sender's certificate; `body` is one frame's body, in
+    /// an allocation of its own.
+    fn frame(&self, from: NodeId, lane: Lane, body: Bytes);
+
+    /// The peer opened its link to us, so it is alive; a good moment for [`Peers::nudge`].
+    ///
+    /// [`Peers::nudge`]: super::peers::Peers::nudge
+    fn greeted(&self, from: NodeId, lane: Lane) {
+        let _ = (from, lane);
+    }
+
+    /// Our own link to `peer` is there: authenticated both ways, and greeted.
+    fn link_up(&self, peer: NodeId, lane: Lane);
+
+    /// Our own link to `peer` is gone, or could not be made. Said again when the reason changes:
+    /// for a loss first without and then, once a dial was refused, with `refused`.
+    fn link_down(&self, peer: NodeId, lane: Lane, why: LinkDown);
+}
+
+/// What is known about a lost link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkDown {
+    /// The link was up, broke, and a dial right after was refused: nobody listens there any more.
+    /// As good as a death certificate for a process, but only a hint: a firewall can refuse, too.
+    pub refused: bool,
+    /// What happened, for people.
+    pub error: String,
+}
+
+/// Who answers the requests of people and applications.
+pub trait Sessions: Send + Sync + 'static {
+    /// Takes over a request. Must return at once (spawn a task): it is called from a connection's
+    /// loop.
+    fn start(&self, session: ExecSession);
+}
+
+/// What a server needs.
+pub struct ServerOptions {
+    /// Who this node is.
+    pub local: LocalNode,
+    /// Limits and timeouts.
+    pub settings: Settings,
+    /// Whom to let in; replaced whole when it changes.
+    pub trust: Arc<ArcSwap<Trust>>,
+    /// This node's own keys; replaced whole when they change.
+    pub keys: Arc<ArcSwap<NodeKeys>>,
+    /// Takes the frames of peers.
+    pub peers: Arc<dyn PeerEvents>,
+    /// Takes the requests of people.
+    pub sessions: Arc<dyn Sessions>,
+    /// Counts.
+    pub counters: Arc<Counters>,
+}
+
+/// Why a node cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The text names no address.
+    #[error(
+        "cannot listen on {address}: {source}; give an IP address or a name of this machine, and a \
+         port, such as 127.0.0.1:7022"
+    )]
+    Resolve {
+        /// As given.
+        address: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The system does not let us listen there.
+    #[error(
+        "cannot listen on {address}: {source}; see which process has the port (ss -ltnp), stop it, \
+         or give this node another port"
+    )]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Nothing to listen on.
+    #[error("no address to listen on was given; give at least one, such as 127.0.0.1:7022")]
+    None,
+}
+
+/// Bytes of answers that may wait for the kernel, per connection. Stock clients read while they
+/// write, so this only smooths; our own clients bring the buffer that prevents the dead-lock (see
+/// `socket.rs`).
+const WRITE_BEHIND_BYTES: usize = 4 << 20;
+
+/// First and longest pause after an error of accept. The usual one is that file descriptors ran
+/// out, which passes when a connection ends.
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// How long connections may take to say goodbye when the server stops.
+const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// A server that listens. [`run`](Server::run) makes it answer.
+pub struct Server {
+    listeners: Vec<TcpListener>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    context: Arc<GuestContext>,
+    keys: Arc<ArcSwap<NodeKeys>>,
+    admission: Arc<Admission>,
+}
+
+impl Server {
+    /// Listens on every address that the texts (`host:port`) stand for.
+    pub async fn bind(listen: &[String], options: ServerOptions) -> Result<Server, BindError> {
+        let mut listeners = Vec::new();
+        for address in listen {
+            let resolved = tokio::net::lookup_host(address.as_str())
+                .await
+                .map_err(|source| BindError::Resolve { address: address.clone(), source })?;
+            for address in resolved {
+                let bound = TcpListener::bind(address).await;
+                listeners.push(bound.map_err(|source| BindError::Bind { address, source })?);
+            }
+        }
+        if listeners.is_empty() {
+            return Err(BindError::None);
+        }
+        let ServerOptions { local, settings, trust, keys, peers, sessions, counters } = options;
+        let admission = Admission::new(
+            settings.unauthenticated_max,
+            settings.unauthenticated_per_source_max,
+            settings.connections_max,
+        );
+        let context = GuestContext { local, settings, trust, peers, sessions, counters };
+        let shared = Shared { context: Arc::new(context), keys, admission };
+        Ok(Server { listeners, shared: Arc::new(shared) })
+    }
+
+    /// Where it listens; tells the port that port 0 became.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Accepts and serves until `stop`; then says goodbye to every connection and returns.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut loops = JoinSet::new();
+        for listener in self.listeners {
+            loops.spawn(accept(listener, self.shared.clone(), stop.clone()));
+        }
+        while loops.join_next().await.is_some() {}
+        let (connections, strangers) = self.shared.admission.counts();
+        debug!(connections, strangers, "the ssh server stopped");
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    let mut connections = JoinSet::new();
+    let (first_pause, longest_pause) = ACCEPT_PAUSE;
+    let mut pause = first_pause;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_ended) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, source)) => {
+                    pause = first_pause;
+                    admit(stream, source, &shared, &stop, &mut connections);
+                }
+                Err(error) => {
+                    shared.context.counters.accept_errors.increment();
+                    warn!(%error, ?pause, "cannot accept a connection; trying again after a pause");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(longest_pause);
+                }
+            },
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+fn admit(
+    stream: TcpStream,
+    source: SocketAddr,
+    shared: &Arc<Shared>,
+    stop: &CancellationToken,
+    connections: &mut JoinSet<()>,
+) {
+    let counters = &shared.context.counters;
+    counters.accepted.increment();
+    match shared.admission.enter(source.ip()) {
+        Entry::Full => {
+            counters.connections_refused.increment();
+            let limit = shared.context.settings.connections_max;
+            warn!(%source, limit, "connection closed: as many as allowed are open");
+        }
+        Entry::Place { place, cut } => {
+            if cut > 0 {
+                counters.unauthenticated_cut.add(cut as u64);
+                warn!(%source, cut, "too many unauthenticated connections: cut the oldest");
+            }
+            connections.spawn(serve(stream, source, place, shared.clone(), stop.clone()));
+        }
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    source: SocketAddr,
+    place: Place,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%source, %error, "the connection was gone before it began");
+        return;
+    }
+    let context = &shared.context;
+    let config = Arc::new(context.settings.server(&shared.keys.load()));
+    let control = SocketControl::default();
+    let socket = Socket::new(stream, WRITE_BEHIND_BYTES, control.clone());
+    let known = CancellationToken::new();
+    let crowded_out = place.cut();
+    let guest = Guest::new(context.clone(), source, place, control.clone(), known.clone());
+
+    let connection = async {
+        let session = tokio::select! {
+            session = russh::server::run_stream(config, socket, guest) => session?,
+            // It has not even said that it speaks SSH.
+            () = stop.cancelled() => return Ok(()),
+        };
+        let handle = session.handle();
+        tokio::pin!(session);
+        tokio::select! {
+            ended = &mut session => return ended,
+            () = stop.cancelled() => {}
+        }
+        let reason = "the node is stopping; connect to another one".to_string();
+        let goodbye = async {
+            let disconnect = russh::Disconnect::ByApplication;
+            let _closed = handle.disconnect(disconnect, reason, String::new()).await;
+            session.as_mut().await
+        };
+        match tokio::time::timeout(STOP_GRACE, goodbye).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                control.cut();
+                session.await
+            }
+        }
+    };
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = known.cancelled() => connection.await,
+        why = stranger_must_go(context.settings.login_grace, &crowded_out) => {
+            if why == TOO_SLOW {
+                context.counters.unauthenticated_cut.increment();
+            }
+            info!(%source, why, "unauthenticated connection cut");
+            control.cut();
+            connection.await
+        }
+    };
+    match ended {
+        Ok(()) => debug!(%source, "connection ended"),
+        Err(error) => debug!(%source, %error, "connection ended"),
+    }
+}
+
+const TOO_SLOW: &str = "it did not authenticate in time";
+
+async fn stranger_must_go(grace: Duration, crowded_out: &CancellationToken) -> &'static str {
+    tokio::select! {
+        () = tokio::time::sleep(grace) => TOO_SLOW,
+        () = crowded_out.cancelled() => "there were too many",
+    }
+}

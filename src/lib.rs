@@ -89,6 +89,7 @@
 //! * There is no `unsafe` code, no second SSH implementation, and no TLS.
 
 pub mod disk;
+pub mod node;
 pub mod paxos;
 pub mod store;
 pub mod telemetry;

@@ -1,0 +1,34 @@
+//! The only clock and the only source of randomness of a running node.
+
+use super::world::World;
+use std::time::{Duration, Instant};
+
+/// The machine's monotonic clock and its random numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemWorld {
+    started: Instant,
+}
+
+impl SystemWorld {
+    /// A clock that reads zero now.
+    pub fn start() -> SystemWorld {
+        SystemWorld { started: Instant::now() }
+    }
+
+    /// When it read zero.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+}
+
+impl World for SystemWorld {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// From a generator that the operating system seeded and that cannot be predicted from its
+    /// output.
+    fn random(&mut self) -> u64 {
+        rand::random()
+    }
+}

@@ -1,0 +1,103 @@
+//! Everything that can happen to a node: a closed list, in one queue, handled one at a time.
+
+use crate::paxos::ballot::NodeId;
+use crate::paxos::message::Message;
+use crate::paxos::record::LogPosition;
+use crate::store::command::{Operation, Outcome};
+use bytes::Bytes;
+use std::fmt;
+use std::time::Duration;
+
+/// Called exactly once with what became of a request, from the node's own thread: it must not
+/// block.
+pub type Reply<T> = Box<dyn FnOnce(Result<T, RequestError>) + Send>;
+
+/// Why a request was not answered as asked. Each text says what was tried, what went wrong and what
+/// to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestError {
+    /// Nobody could take it up in time; it was certainly not applied.
+    NoQuorum(String),
+    /// It was on its way when time ran out; it may have been applied.
+    UnknownOutcome(String),
+    /// There is more to do than the limits allow; it was certainly not applied.
+    Busy(String),
+    /// A defect; it may have been applied.
+    Internal(String),
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestError::NoQuorum(text)
+            | RequestError::UnknownOutcome(text)
+            | RequestError::Busy(text)
+            | RequestError::Internal(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+/// A write that a client of this node wants.
+pub struct Write {
+    /// Who asks; scopes the request id.
+    pub principal: String,
+    /// What is asked.
+    pub operation: Operation,
+    /// A name under which a retry by hand finds the first outcome.
+    pub request_id: Option<String>,
+    /// On the node's clock.
+    pub deadline: Duration,
+    /// Told the outcome.
+    pub reply: Reply<Outcome>,
+}
+
+/// A linearizable read that a client of this node wants.
+pub struct Read {
+    /// On the node's clock.
+    pub deadline: Duration,
+    /// Told when the node's store is as new as anything that was acknowledged before the read
+    /// arrived.
+    pub reply: Reply<()>,
+}
+
+/// A wish that another node lead.
+pub struct Transfer {
+    /// Who should lead; whoever is best placed, if nobody is named.
+    pub to: Option<NodeId>,
+    /// On the node's clock.
+    pub deadline: Duration,
+    /// Told who leads then.
+    pub reply: Reply<NodeId>,
+}
+
+/// See the module's documentation.
+pub enum Event {
+    /// A peer, authenticated by its certificate, said something.
+    Peer(NodeId, Message<Bytes>),
+    /// The log is durable up to the position; the sync took so long.
+    Persisted(LogPosition, Duration),
+    /// The disk has no room, or has room again.
+    DiskFull(bool),
+    /// This node's link to a peer stands.
+    LinkUp(NodeId),
+    /// This node's link to a peer broke; `refused` when the peer's host refused a new one at once,
+    /// which is what a dead process looks like.
+    LinkDown {
+        /// The peer.
+        peer: NodeId,
+        /// Whether the redial was refused.
+        refused: bool,
+        /// In the transport's words.
+        error: String,
+    },
+    /// A client writes.
+    Write(Write),
+    /// A client reads.
+    Read(Read),
+    /// A client, or the stop of this node, wants another leader.
+    Transfer(Transfer),
+    /// One tick passed.
+    Tick,
+}

@@ -1,0 +1,95 @@
+//! Between the node and its SSH links: frames become events, messages become frames.
+//!
+//! Runs on the transport's tasks, so nothing here waits: a message that finds no room in the inbox
+//! is dropped, as if the network had lost it.
+
+use super::event::Event;
+use super::inbox::Inbox;
+use super::world::Peers;
+use crate::paxos::ballot::NodeId;
+use crate::paxos::message::{Message, Statement};
+use crate::telemetry::metrics::Metrics;
+use crate::transport::Lane;
+use crate::transport::peers::Peers as SshLinks;
+use crate::transport::server::{LinkDown, PeerEvents};
+use crate::wire::message::{decode_message, encode_message};
+use bytes::Bytes;
+use std::sync::{Arc, OnceLock};
+use tracing::{info, warn};
+
+/// Hands what comes over the links to the node.
+pub struct Arrivals {
+    inbox: Arc<Inbox>,
+    metrics: Arc<Metrics>,
+    links: OnceLock<Arc<SshLinks>>,
+}
+
+impl Arrivals {
+    /// For this inbox.
+    pub fn new(inbox: Arc<Inbox>, metrics: Arc<Metrics>) -> Arrivals {
+        Arrivals { inbox, metrics, links: OnceLock::new() }
+    }
+
+    /// The links to wake when a peer shows that it lives; set once, when they are made.
+    pub fn attach(&self, links: Arc<SshLinks>) {
+        let _already_attached = self.links.set(links);
+    }
+}
+
+impl PeerEvents for Arrivals {
+    fn frame(&self, from: NodeId, _lane: Lane, body: Bytes) {
+        match decode_message(&body) {
+            Ok(message) => {
+                if !self.inbox.push_peer(Event::Peer(from, message)) {
+                    self.metrics.consensus.messages_refused.inc();
+                }
+            }
+            Err(error) => {
+                self.metrics.consensus.messages_refused.inc();
+                warn!(%from, %error, "a peer's message cannot be read; is its version newer?");
+            }
+        }
+    }
+
+    fn greeted(&self, from: NodeId, _lane: Lane) {
+        if let Some(links) = self.links.get() {
+            links.nudge(from);
+        }
+    }
+
+    fn link_up(&self, peer: NodeId, lane: Lane) {
+        if lane == Lane::Consensus {
+            info!(%peer, "link up");
+            self.inbox.push_own(Event::LinkUp(peer));
+        }
+    }
+
+    fn link_down(&self, peer: NodeId, lane: Lane, why: LinkDown) {
+        if lane == Lane::Consensus {
+            info!(%peer, refused = why.refused, error = why.error, "link down");
+            let LinkDown { refused, error } = why;
+            self.inbox.push_own(Event::LinkDown { peer, refused, error });
+        }
+    }
+}
+
+/// The node's way to its peers.
+pub struct Departures(pub Arc<SshLinks>);
+
+impl Peers for Departures {
+    fn send(&mut self, to: &[NodeId], message: Message<Bytes>) {
+        let lane = lane(&message);
+        let body = encode_message(&message);
+        for peer in to {
+            self.0.send(*peer, lane, body.clone());
+        }
+    }
+}
+
+/// Chosen entries for somebody who lags are bulk; everything else is urgent.
+fn lane(message: &Message<Bytes>) -> Lane {
+    match message {
+        Message::Statement(Statement::Fetched { .. }) => Lane::Bulk,
+        Message::Statement(_) | Message::Pledge(_) => Lane::Consensus,
+    }
+}

@@ -1,0 +1,22 @@
+//! The driver: one owner of a node's whole state, fed by a closed list of events.
+//!
+//! Nothing here is asynchronous but [`handle`], the end that clients hold. The rest runs on one
+//! thread, never waits, and is the same in the simulator.
+
+pub mod clock;
+pub mod driver;
+pub mod estimate;
+pub mod event;
+pub mod founding;
+pub mod handle;
+pub mod inbox;
+pub mod links;
+mod outlook;
+pub mod report;
+mod requests;
+pub mod runner;
+mod session;
+pub mod settings;
+pub mod status;
+mod transfer;
+pub mod world;

@@ -1,0 +1,125 @@
+//! What a node thinks of its peers, for people and for timeouts. Never input to safety.
+
+use super::estimate::Smoothed;
+use super::status::PeerState;
+use crate::paxos::ballot::{Ballot, NodeId, Slot};
+use crate::paxos::configuration::Configuration;
+use crate::paxos::effects::Outgoing;
+use crate::paxos::message::{Message, Statement};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Heartbeats whose time of sending is remembered: more than fit in an election timeout.
+const HEARTBEATS_REMEMBERED: usize = 64;
+
+/// One peer as this node sees it.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    pub(super) last_heard: Option<Duration>,
+    pub(super) round_trip: Smoothed,
+    pub(super) chosen: Option<Slot>,
+    /// Whether this node's own link to it stands; none if it was never tried.
+    pub(super) linked: Option<bool>,
+    /// Since when it does not, and why.
+    pub(super) broken: Option<(Duration, String)>,
+}
+
+impl Peer {
+    /// In one word; `silence` is how long a leader may expect not to hear from it, if it may.
+    pub(super) fn state(&self, now: Duration, silence: Option<Duration>) -> PeerState {
+        let silent = silence.is_some_and(|limit| {
+            self.last_heard.is_none_or(|heard| now.saturating_sub(heard) > limit)
+        });
+        match self.linked {
+            Some(false) => PeerState::Down,
+            Some(true) if silent => PeerState::Suspect,
+            Some(true) => PeerState::Up,
+            None if self.last_heard.is_some() && !silent => PeerState::Up,
+            None => PeerState::Unknown,
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct PeerTable {
+    peers: BTreeMap<NodeId, Peer>,
+    heartbeats: VecDeque<(Ballot, u64, Duration)>,
+    /// Between heartbeats of one leader under one ballot.
+    gap: Smoothed,
+    last_heartbeat: Option<(Ballot, Duration)>,
+}
+
+impl PeerTable {
+    pub(super) fn peer(&self, id: NodeId) -> Option<&Peer> {
+        self.peers.get(&id)
+    }
+
+    /// A peer said something; if it answers a heartbeat, the round trip is measured.
+    pub(super) fn heard(&mut self, from: NodeId, message: &Message<Bytes>, now: Duration) {
+        let peer = self.peers.entry(from).or_default();
+        peer.last_heard = Some(now);
+        if let Message::Statement(Statement::Heartbeat { ballot, .. }) = message {
+            if let Some((_, before)) = self.last_heartbeat.filter(|(known, _)| known == ballot) {
+                self.gap.add(now.saturating_sub(before));
+            }
+            self.last_heartbeat = Some((*ballot, now));
+        }
+        match message {
+            Message::Statement(Statement::HeartbeatAck { ballot, round, chosen, .. }) => {
+                peer.chosen = Some(*chosen);
+                let sent = self.heartbeats.iter().find(|(b, r, _)| b == ballot && r == round);
+                if let Some((_, _, sent)) = sent {
+                    peer.round_trip.add(now.saturating_sub(*sent));
+                }
+            }
+            Message::Statement(
+                Statement::Heartbeat { chosen, .. }
+                | Statement::Chosen { chosen, .. }
+                | Statement::Accept { chosen, .. }
+                | Statement::Report { chosen, .. },
+            ) => peer.chosen = Some(*chosen),
+            _ => {}
+        }
+    }
+
+    /// This node said something; the time of a heartbeat is remembered.
+    pub(super) fn said(&mut self, outgoing: &Outgoing<Bytes>, now: Duration) {
+        if let Statement::Heartbeat { ballot, round, .. } = outgoing.statement {
+            if self.heartbeats.len() >= HEARTBEATS_REMEMBERED {
+                self.heartbeats.pop_front();
+            }
+            self.heartbeats.push_back((ballot, round, now));
+        }
+    }
+
+    pub(super) fn link_up(&mut self, peer: NodeId) {
+        let peer = self.peers.entry(peer).or_default();
+        peer.linked = Some(true);
+        peer.broken = None;
+    }
+
+    pub(super) fn link_down(&mut self, peer: NodeId, error: String, now: Duration) {
+        let peer = self.peers.entry(peer).or_default();
+        peer.linked = Some(false);
+        let since = peer.broken.as_ref().map_or(now, |(since, _)| *since);
+        peer.broken = Some((since, error));
+    }
+
+    /// How far heartbeats of a leader are apart, as this node hears them.
+    pub(super) fn gap(&self) -> Smoothed {
+        self.gap
+    }
+
+    /// The round trip that a quorum's worth of heartbeats has to wait for: that of the slowest
+    /// acceptor that answers. Peers that are gone do not count.
+    pub(super) fn slowest_round_trip(&self, configuration: &Configuration) -> Smoothed {
+        let measured = configuration.acceptors().filter_map(|id| self.peers.get(&id));
+        measured
+            .filter(|peer| peer.linked != Some(false))
+            .map(|peer| peer.round_trip)
+            .max_by_key(Smoothed::bound)
+            .unwrap_or_default()
+    }
+}

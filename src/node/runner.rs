@@ -1,0 +1,139 @@
+//! The node's thread: takes events in batches, keeps the clock ticking, publishes what others read.
+
+use super::driver::{Driver, StoreView};
+use super::event::Event;
+use super::inbox::Inbox;
+use super::report::Identity;
+use super::status::NodeStatus;
+use super::world::{Peers, TICK, World};
+use crate::disk::Log;
+use crate::paxos::effects::{Note, StepDown};
+use crate::telemetry::metrics::Metrics;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// Ticks made up for when the thread was held up. Enough for a busy machine; after a long pause (a
+/// suspended process) time starts anew rather than all timeouts at once.
+const LATE_TICKS_MAX: u32 = 4;
+
+/// See the module's documentation.
+pub struct Runner<L, P, W> {
+    /// Does the work.
+    pub driver: Driver<L, P, W>,
+    /// Brings it.
+    pub inbox: Arc<Inbox>,
+    /// Who the node is.
+    pub identity: Identity,
+    /// Where the status is read.
+    pub status: Arc<ArcSwap<NodeStatus>>,
+    /// Where the numbers go.
+    pub metrics: Arc<Metrics>,
+}
+
+impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
+    /// Where clients read the store.
+    pub fn views(&self) -> Arc<ArcSwap<StoreView>> {
+        self.driver.views()
+    }
+
+    /// Runs until the inbox is closed.
+    pub fn run(mut self) {
+        let mut batch: Vec<Event> = Vec::new();
+        let mut next_tick = self.driver.now() + TICK;
+        loop {
+            let patience = next_tick.saturating_sub(self.driver.now());
+            let open = self.inbox.take(&mut batch, patience);
+            for event in batch.drain(..) {
+                self.driver.handle(event);
+            }
+            let ticked = self.tick(&mut next_tick);
+            self.driver.finish();
+            let noted = self.note();
+            if ticked || noted {
+                self.publish();
+            }
+            if !open {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self, next_tick: &mut Duration) -> bool {
+        let now = self.driver.now();
+        let mut ticked = false;
+        for _ in 0..LATE_TICKS_MAX {
+            if *next_tick > now {
+                return ticked;
+            }
+            self.driver.handle(Event::Tick);
+            *next_tick += TICK;
+            ticked = true;
+        }
+        *next_tick = now + TICK;
+        ticked
+    }
+
+    fn publish(&mut self) {
+        let status = self.driver.status(&self.identity);
+        let numbers = &self.metrics.consensus;
+        let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        numbers.has_leader.set(i64::from(status.leader.is_some()));
+        numbers.ballot_counter.set(count(status.ballot.number.counter()));
+        numbers.chosen_slot.set(count(status.chosen.0));
+        numbers.applied_slot.set(count(status.applied.0));
+        numbers.revision.set(count(status.revision));
+        numbers.keys.set(count(self.driver.views().load().count()));
+        if let Some(replica) = self.driver.replica() {
+            let replica = replica.status();
+            numbers.is_leader.set(i64::from(replica.leading.is_some()));
+            numbers.slots_in_flight.set(count(replica.in_flight as u64));
+        }
+        numbers.requests_pending.set(count(self.driver.pending() as u64));
+        self.status.store(Arc::new(status));
+    }
+
+    /// Writes what happened to the log, and counts it.
+    fn note(&mut self) -> bool {
+        let notes = self.driver.take_notes();
+        let noted = !notes.is_empty();
+        let numbers = &self.metrics.consensus;
+        for note in notes {
+            match note {
+                Note::Inquiring => info!("asks whether a leader is missed"),
+                Note::Campaigning(ballot) => {
+                    numbers.elections_started.inc();
+                    info!(%ballot, "phase 1: prepare");
+                }
+                Note::CampaignLost(ballot) => info!(%ballot, "phase 1 given up"),
+                Note::Leading(ballot) => {
+                    numbers.elections_won.inc();
+                    numbers.leader_changes.inc();
+                    info!(%ballot, "leads");
+                }
+                Note::SteppedDown(ballot, why) => {
+                    if why == StepDown::Superseded {
+                        numbers.preemptions.inc();
+                    }
+                    info!(%ballot, ?why, "leads no longer");
+                }
+                Note::Following(leader, ballot) => {
+                    numbers.leader_changes.inc();
+                    info!(%leader, %ballot, "follows");
+                }
+                Note::LeaderLost(leader) => info!(%leader, "the leader is lost"),
+                Note::Refused(from, offence) => {
+                    numbers.messages_refused.inc();
+                    warn!(%from, ?offence, "refused a message");
+                }
+                Note::ProposerClash(ballot) => warn!(
+                    %ballot,
+                    "another process issues ballots under this node's proposer id; give each \
+                     proposer an id of its own, and see whether a copy of this node runs"
+                ),
+            }
+        }
+        noted
+    }
+}

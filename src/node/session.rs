@@ -1,0 +1,107 @@
+//! The session under which a node proposes what plain ssh requests ask.
+//!
+//! A node opens one session through the log when it has its first write, and again when that one
+//! expired. Sequence numbers rise; everything below the oldest request still waiting is
+//! acknowledged. A request keeps its number for as long as it waits, however often it is proposed,
+//! so it is executed at most once.
+
+use crate::store::command::{Command, Operation, SessionId};
+use std::collections::BTreeSet;
+
+/// Where the node's session stands.
+#[derive(Debug)]
+enum State {
+    Closed,
+    Opening { nonce: u128 },
+    Open { id: SessionId },
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct NodeSession {
+    principal: String,
+    state: State,
+    next: u64,
+    waiting: BTreeSet<u64>,
+}
+
+impl NodeSession {
+    pub(super) fn new(principal: String) -> NodeSession {
+        NodeSession { principal, state: State::Closed, next: 1, waiting: BTreeSet::new() }
+    }
+
+    /// The open session.
+    pub(super) fn id(&self) -> Option<SessionId> {
+        match self.state {
+            State::Open { id } => Some(id),
+            State::Closed | State::Opening { .. } => None,
+        }
+    }
+
+    /// The command that opens a session, with `nonce` if none was drawn for this attempt yet.
+    pub(super) fn open(&mut self, nonce: u128) -> Command {
+        let nonce = match self.state {
+            State::Opening { nonce } => nonce,
+            State::Closed | State::Open { .. } => nonce,
+        };
+        self.state = State::Opening { nonce };
+        Command {
+            session: SessionId::NONE,
+            sequence: 0,
+            acknowledged_below: 0,
+            principal: self.principal.clone(),
+            request_id: None,
+            operation: Operation::OpenSession { nonce },
+        }
+    }
+
+    /// Whether this is the nonce that the node waits for.
+    pub(super) fn is_opening(&self, principal: &str, nonce: u128) -> bool {
+        principal == self.principal
+            && matches!(self.state, State::Opening { nonce: mine } if mine == nonce)
+    }
+
+    /// The session is open: numbers start over.
+    pub(super) fn opened(&mut self, id: SessionId) {
+        self.state = State::Open { id };
+        self.next = 1;
+        self.waiting.clear();
+    }
+
+    /// The session is gone; whatever waits needs a number in the next one.
+    pub(super) fn lost(&mut self) {
+        self.state = State::Closed;
+        self.waiting.clear();
+    }
+
+    /// A number for one more request.
+    pub(super) fn issue(&mut self) -> u64 {
+        let sequence = self.next;
+        self.next += 1;
+        self.waiting.insert(sequence);
+        sequence
+    }
+
+    /// The request no longer waits: it has its outcome, or its time is up.
+    pub(super) fn settle(&mut self, sequence: u64) {
+        self.waiting.remove(&sequence);
+    }
+
+    /// A command of the open session.
+    pub(super) fn command(
+        &self,
+        id: SessionId,
+        sequence: u64,
+        request_id: Option<String>,
+        operation: Operation,
+    ) -> Command {
+        Command {
+            session: id,
+            sequence,
+            acknowledged_below: self.waiting.first().copied().unwrap_or(self.next),
+            principal: self.principal.clone(),
+            request_id,
+            operation,
+        }
+    }
+}

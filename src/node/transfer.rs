@@ -1,0 +1,68 @@
+//! Passing leadership on, as a client or a stopping node asks for it.
+//!
+//! The wish goes to whoever leads; it is granted when somebody else is seen to lead, and refused at
+//! its deadline. Nothing is undone then: leadership may still move a moment later.
+
+use super::driver::{Driver, no_genesis};
+use super::event::{RequestError, Transfer};
+use super::world::{Peers, World};
+use crate::disk::Log;
+use crate::paxos::ballot::NodeId;
+use std::time::Duration;
+
+impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
+    pub(super) fn on_transfer(&mut self, transfer: Transfer) {
+        let Some(replica) = &mut self.replica else {
+            (transfer.reply)(Err(no_genesis()));
+            return;
+        };
+        if transfer.to.is_some() && replica.status().leader == transfer.to {
+            let leader = transfer.to.unwrap_or(self.id);
+            (transfer.reply)(Ok(leader));
+            return;
+        }
+        let newest = replica.configurations().newest();
+        let proposes =
+            |id: NodeId| newest.member(id).is_some_and(|member| member.roles.proposer.is_some());
+        if let Some(to) = transfer.to
+            && !proposes(to)
+        {
+            (transfer.reply)(Err(RequestError::Internal(format!(
+                "{to} is no proposer and cannot lead; name one of the proposers that \
+                 `paxos members` lists"
+            ))));
+            return;
+        }
+        let leader = replica.status().leader;
+        replica.ask_hand_over(transfer.to, &mut self.effects);
+        self.transfers.push((transfer, leader));
+    }
+
+    /// A transfer is done when somebody else leads: the one named, if one was.
+    pub(super) fn answer_transfers(&mut self) {
+        let Some(replica) = self.replica.as_ref().filter(|_| !self.transfers.is_empty()) else {
+            return;
+        };
+        let Some(leader) = replica.status().leader else { return };
+        for at in (0..self.transfers.len()).rev() {
+            let (transfer, before) = &self.transfers[at];
+            let done = transfer.to.map_or(*before != Some(leader), |to| to == leader);
+            if done {
+                let (transfer, _) = self.transfers.swap_remove(at);
+                (transfer.reply)(Ok(leader));
+            }
+        }
+    }
+
+    /// Refuses the wishes whose time is up.
+    pub(super) fn expire_transfers(&mut self, now: Duration, why: &str) {
+        for at in (0..self.transfers.len()).rev() {
+            if self.transfers[at].0.deadline <= now {
+                let (transfer, _) = self.transfers.swap_remove(at);
+                (transfer.reply)(Err(RequestError::NoQuorum(format!(
+                    "leadership did not move before the deadline ({why}); try again"
+                ))));
+            }
+        }
+    }
+}

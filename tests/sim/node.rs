@@ -1,0 +1,133 @@
+//! One simulated node: a driver while it runs, a disk that outlives it.
+
+use bytes::Bytes;
+use paxos_ssh::disk::memory::{MemoryDisk, MemoryLog};
+use paxos_ssh::disk::{Log, LogError};
+use paxos_ssh::node::driver::{Driver, Parts};
+use paxos_ssh::node::settings::TimeoutBounds;
+use paxos_ssh::node::world::{Peers, World};
+use paxos_ssh::paxos::ballot::{NodeId, Slot};
+use paxos_ssh::paxos::message::{Entry, Message};
+use paxos_ssh::paxos::record::Record;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::random::Random;
+
+pub type SimDriver = Driver<SimLog, SimPeers, SimClock>;
+pub type Outbox = Arc<Mutex<Vec<(Vec<NodeId>, Message<Bytes>)>>>;
+
+/// A memory log that remembers that a sync was asked for; the world decides when it ends.
+pub struct SimLog {
+    log: MemoryLog,
+    wants_sync: Arc<AtomicBool>,
+}
+
+impl Log for SimLog {
+    fn append(&mut self, records: Vec<Record<Bytes>>) {
+        self.log.append(records);
+    }
+
+    fn sync(&mut self) {
+        self.wants_sync.store(true, Ordering::Relaxed);
+    }
+
+    fn is_full(&self) -> bool {
+        self.log.is_full()
+    }
+
+    fn read(
+        &mut self,
+        first: Slot,
+        last: Slot,
+        bytes_max: usize,
+    ) -> Result<Vec<Arc<Entry<Bytes>>>, LogError> {
+        self.log.read(first, last, bytes_max)
+    }
+}
+
+/// Keeps what the driver sends until the world takes it.
+pub struct SimPeers(Outbox);
+
+impl Peers for SimPeers {
+    fn send(&mut self, to: &[NodeId], message: Message<Bytes>) {
+        self.0.lock().unwrap().push((to.to_vec(), message));
+    }
+}
+
+/// The world's clock, counted from the node's start.
+pub struct SimClock {
+    now_micros: Arc<AtomicU64>,
+    started_micros: u64,
+    random: Random,
+}
+
+impl World for SimClock {
+    fn now(&self) -> Duration {
+        Duration::from_micros(self.now_micros.load(Ordering::Relaxed) - self.started_micros)
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random.next()
+    }
+}
+
+pub struct SimNode {
+    pub id: NodeId,
+    pub disk: MemoryDisk,
+    pub driver: Option<SimDriver>,
+    pub outbox: Outbox,
+    pub wants_sync: Arc<AtomicBool>,
+    pub syncing: bool,
+    /// Counts starts; what was scheduled for an earlier life does not reach a later one.
+    pub life: u64,
+    pub paused: bool,
+}
+
+impl SimNode {
+    pub fn new(id: NodeId) -> SimNode {
+        SimNode {
+            id,
+            disk: MemoryDisk::new(),
+            driver: None,
+            outbox: Outbox::default(),
+            wants_sync: Arc::default(),
+            syncing: false,
+            life: 0,
+            paused: false,
+        }
+    }
+
+    /// Starts the process over whatever the disk holds.
+    pub fn start(&mut self, now_micros: &Arc<AtomicU64>, random: &mut Random) {
+        assert!(self.driver.is_none(), "{} runs already", self.id);
+        let (log, recovered) = self.disk.open().expect("the log was written by ourselves");
+        self.life += 1;
+        self.paused = false;
+        self.syncing = false;
+        self.wants_sync = Arc::default();
+        self.outbox = Outbox::default();
+        let parts = Parts {
+            id: self.id,
+            principal: format!("node:sim:{}", self.id.0),
+            log: SimLog { log, wants_sync: Arc::clone(&self.wants_sync) },
+            recovered,
+            peers: SimPeers(Arc::clone(&self.outbox)),
+            world: SimClock {
+                now_micros: Arc::clone(now_micros),
+                started_micros: now_micros.load(Ordering::Relaxed),
+                random: Random::new(random.next()),
+            },
+            bounds: TimeoutBounds { min: Duration::from_millis(250), max: Duration::from_secs(2) },
+        };
+        self.driver = Some(Driver::new(parts).expect("the log can be read back"));
+    }
+
+    /// Kills the process; of what was not synced, `kept` records happen to be on the disk.
+    pub fn crash(&mut self, kept: usize) {
+        self.driver = None;
+        self.disk.crash(kept);
+        self.life += 1;
+    }
+}

@@ -88,6 +88,8 @@
 //! * No wall clock decides anything about data. Replicated time is carried by entries.
 //! * There is no `unsafe` code, no second SSH implementation, and no TLS.
 
+pub mod api;
+pub mod client;
 pub mod disk;
 pub mod node;
 pub mod paxos;

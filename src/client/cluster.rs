@@ -1,0 +1,208 @@
+//! Calls to a cluster: on one node's connection while that works, on another's when it does not.
+//!
+//! A call is repeated only if that cannot do harm: reads and writes with a request id always, other
+//! writes only when they were certainly not applied. Waits in between grow and are jittered;
+//! everything ends by the call's deadline.
+
+use super::backoff::Backoff;
+use super::rpc::{CallError, RpcClient};
+use super::ssh_config::Node;
+use crate::transport::client::{self, Connection};
+use crate::transport::settings::Settings;
+use crate::wire::failure::{Code, Failure};
+use crate::wire::rpc::{Call, Reply};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// The least time that one node gets: longer than a handshake or an election takes.
+const SHARE_MIN: Duration = Duration::from_millis(500);
+
+/// Opens a channel for calls to one node.
+pub trait Opens: Send + Sync + 'static {
+    /// Opens it, within that time.
+    fn open(&self, limit: Duration) -> impl Future<Output = Result<Open, String>> + Send;
+
+    /// What to call the node in messages.
+    fn name(&self) -> &str;
+}
+
+/// An open channel, and the connection that it needs.
+pub struct Open {
+    /// For calls.
+    pub client: RpcClient,
+    /// Kept alive with it.
+    pub connection: Option<Arc<Connection>>,
+}
+
+impl Opens for Node {
+    async fn open(&self, limit: Duration) -> Result<Open, String> {
+        let mut settings = Settings::default();
+        settings.dial_timeout = settings.dial_timeout.min(limit);
+        let dialled = client::dial(&self.endpoint, &self.identity, &settings).await;
+        let connection = dialled.map_err(|error| error.to_string())?;
+        let opened = tokio::time::timeout(limit, RpcClient::open(&connection)).await;
+        let client = match opened {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_elapsed) => {
+                connection.cut();
+                return Err(format!("{} did not open the channel within {limit:?}", self.name));
+            }
+        };
+        Ok(Open { client, connection: Some(Arc::new(connection)) })
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Several nodes, as one to call.
+pub struct Cluster<N> {
+    nodes: Vec<N>,
+    current: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    /// The node to use, or to try next.
+    index: usize,
+    open: Option<Open>,
+    /// Tells callers that failed together from one that fails later.
+    generation: u64,
+}
+
+impl<N: Opens> Cluster<N> {
+    /// Calls go to the first of `nodes` for as long as it answers.
+    ///
+    /// # Panics
+    /// Without any node.
+    pub fn new(nodes: Vec<N>) -> Cluster<N> {
+        assert!(!nodes.is_empty(), "a cluster to call has at least one node");
+        Cluster { nodes, current: Mutex::default() }
+    }
+
+    /// Asks the cluster, trying again on other nodes until `timeout` is over.
+    ///
+    /// # Errors
+    /// The cluster's answer, or: `unknown_outcome` if a write may have been applied, `no_quorum` if
+    /// nothing certainly was.
+    pub async fn call(&self, call: Call, timeout: Duration) -> Result<Reply, Failure> {
+        let deadline = Instant::now() + timeout;
+        let mut backoff = Backoff::default();
+        let mut may_be_applied = false;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = if call.is_repeatable() { self.share(left) } else { left };
+            let last = match self.channel(left).await {
+                Ok((client, generation)) => match client.call(call.clone(), limit).await {
+                    Ok(reply) => return Ok(reply),
+                    Err(error) => self.judge(&call, error, generation, &mut may_be_applied).await?,
+                },
+                Err(reason) => reason,
+            };
+            let wait = backoff.next_wait();
+            if Instant::now() + wait >= deadline {
+                return Err(out_of_time(&last, may_be_applied));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// The part of the time that one node gets: a node that takes the connection, or the call, and
+    /// then says nothing must not eat all of it.
+    fn share(&self, left: Duration) -> Duration {
+        let nodes = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        (left / nodes).max(SHARE_MIN).min(left)
+    }
+
+    /// Whether the call may be repeated; if so, answers why it failed this time.
+    async fn judge(
+        &self,
+        call: &Call,
+        error: CallError,
+        generation: u64,
+        may_be_applied: &mut bool,
+    ) -> Result<String, Failure> {
+        match error {
+            CallError::NotSent(reason) => {
+                self.leave(generation).await;
+                Ok(reason)
+            }
+            CallError::Lost(reason) => {
+                self.leave(generation).await;
+                if !call.is_repeatable() {
+                    return Err(out_of_time(&reason, true));
+                }
+                *may_be_applied |= is_write(call);
+                Ok(reason)
+            }
+            CallError::Failed(failure) => match failure.code {
+                // The node knows that nothing was applied; another may do better.
+                Code::NoQuorum | Code::SessionExpired => {
+                    self.leave(generation).await;
+                    Ok(failure.message)
+                }
+                Code::Busy => Ok(failure.message),
+                Code::UnknownOutcome if call.is_repeatable() => {
+                    *may_be_applied |= is_write(call);
+                    Ok(failure.message)
+                }
+                _ => Err(failure),
+            },
+        }
+    }
+
+    /// The channel in use, or a new one to the node whose turn it is.
+    async fn channel(&self, limit: Duration) -> Result<(RpcClient, u64), String> {
+        let mut current = self.current.lock().await;
+        if let Some(open) = current.open.as_ref().filter(|open| open.client.is_open()) {
+            return Ok((open.client.clone(), current.generation));
+        }
+        let node = &self.nodes[current.index];
+        current.generation += 1;
+        match node.open(self.share(limit)).await {
+            Ok(open) => {
+                let client = open.client.clone();
+                current.open = Some(open);
+                Ok((client, current.generation))
+            }
+            Err(reason) => {
+                current.open = None;
+                current.index = (current.index + 1) % self.nodes.len();
+                Err(format!("{}: {reason}", node.name()))
+            }
+        }
+    }
+
+    /// Turns to the next node, unless another caller did so already.
+    async fn leave(&self, generation: u64) {
+        let mut current = self.current.lock().await;
+        if current.generation == generation {
+            current.open = None;
+            current.generation += 1;
+            current.index = (current.index + 1) % self.nodes.len();
+        }
+    }
+}
+
+fn is_write(call: &Call) -> bool {
+    matches!(call, Call::Put { .. } | Call::Delete { .. })
+}
+
+fn out_of_time(last: &str, may_be_applied: bool) -> Failure {
+    match may_be_applied {
+        true => Failure::new(
+            Code::UnknownOutcome,
+            format!("the outcome of the write is not known: {last}"),
+            "read the key before writing again, or write under a request id",
+        ),
+        false => Failure::new(
+            Code::NoQuorum,
+            format!("no node answered in time: {last}"),
+            "nothing was changed; \"paxos status\" says what is missing",
+        ),
+    }
+}

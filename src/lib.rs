@@ -89,7 +89,9 @@
 //! * There is no `unsafe` code, no second SSH implementation, and no TLS.
 
 pub mod api;
+pub mod cli;
 pub mod client;
+pub mod controller;
 pub mod disk;
 pub mod node;
 pub mod paxos;

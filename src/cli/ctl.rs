@@ -1,0 +1,589 @@
+//! `paxos-ctl`: its words, and what it prints. What it does is the controller's.
+//!
+//! Every command takes the inventory as a word, as `-i FILE` or from `PAXOS_INVENTORY`. With `-o
+//! json` exactly one object comes out on standard output, whatever happens; for people, answers go
+//! to standard output and failures to standard error.
+
+use super::{exit, output};
+use crate::controller::deploy::Cluster;
+use crate::controller::host::Halt;
+use crate::controller::inventory::Inventory;
+use crate::controller::issuer::Issuer;
+use crate::controller::keys::{ClusterKeys, KeysError, OPERATOR, default_directory};
+use crate::controller::local::{DAEMONISE, LocalHost};
+use crate::controller::plan::{Plan, plan};
+use crate::controller::process;
+use crate::transport::authority::PersonGrant;
+use crate::transport::rights::Rights;
+use crate::wire::failure::{Code, Failure};
+use crate::wire::request::Format;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// How long a certificate is valid when nobody says: a working day.
+const VALID_DEFAULT: &str = "12h";
+
+/// Lines of each log that are shown when nobody says.
+const LOG_LINES: usize = 50;
+
+/// Exit status of a plan with changes in it.
+const CHANGES_PENDING: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "paxos-ctl", version, about = "Makes and runs Paxos clusters from an inventory")]
+#[command(disable_help_subcommand = true)]
+struct Line {
+    /// The inventory (an Ansible inventory in YAML)
+    #[arg(short, long, global = true, value_name = "FILE", env = "PAXOS_INVENTORY")]
+    inventory: Option<PathBuf>,
+    /// Where the cluster's keys lie [default: keys/CLUSTER beside the inventory's folder]
+    #[arg(long, global = true, value_name = "DIR", env = "PAXOS_KEYS_DIR")]
+    keys_dir: Option<PathBuf>,
+    /// For people, or one JSON object for programs
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
+    output: OutputFormat,
+    /// The same as -o json
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OutputFormat {
+    Table,
+    Json,
+}
+
+#[derive(Args)]
+struct Words {
+    /// The inventory, and names of nodes
+    #[arg(value_name = "INVENTORY|NODE")]
+    words: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Shows what deploy would do; exit 2 if there is something
+    Plan(Words),
+    /// Makes the cluster what the inventory says, and starts what is stopped
+    Deploy {
+        #[command(flatten)]
+        words: Words,
+        /// Does not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Shows the plan and changes nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Shows how the cluster and its nodes are; exit 0 healthy, 2 degraded, 69 no quorum
+    Status(Words),
+    /// Stops nodes in good order: all, or those named
+    Stop(Words),
+    /// Restarts nodes, all or those named, one at a time, the leader last
+    Restart {
+        #[command(flatten)]
+        words: Words,
+        /// Even where it takes the quorum away
+        #[arg(long)]
+        force: bool,
+    },
+    /// Ends a node's process at once (SIGKILL), to see what happens
+    Kill {
+        #[command(flatten)]
+        words: Words,
+        /// The node that leads now
+        #[arg(long)]
+        leader: bool,
+    },
+    /// Shows the last lines that nodes wrote
+    Logs {
+        #[command(flatten)]
+        words: Words,
+        /// How many of each
+        #[arg(short = 'n', long, default_value_t = LOG_LINES)]
+        lines: usize,
+    },
+    /// Prints an ssh_config with which OpenSSH reaches every node
+    SshConfig(Words),
+    /// Issues keys
+    #[command(subcommand)]
+    Keys(KeysVerb),
+    /// Ends the cluster for good: its processes, its data and its keys
+    Destroy {
+        #[command(flatten)]
+        words: Words,
+        /// The cluster's name, as a confirmation
+        #[arg(long, value_name = "CLUSTER")]
+        confirm: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum KeysVerb {
+    /// Issues a certificate to a person or an application
+    Issue {
+        /// Their name
+        name: String,
+        #[command(flatten)]
+        words: Words,
+        /// What they may do: admin, write, read, write:/app1/, several with commas
+        #[arg(long, value_name = "RIGHTS")]
+        role: String,
+        /// For how long: 8h, 30d
+        #[arg(long, value_name = "TIME", default_value = VALID_DEFAULT)]
+        valid: String,
+        /// For this public key, instead of one that is made here
+        #[arg(long, value_name = "FILE")]
+        public_key: Option<PathBuf>,
+        /// Only from these addresses, as in OpenSSH's source-address
+        #[arg(long, value_name = "CIDR")]
+        source_address: Option<String>,
+        /// Only this command
+        #[arg(long, value_name = "COMMAND")]
+        force_command: Option<String>,
+    },
+}
+
+/// What a command answers: an exit status, a text for people, an object for programs.
+struct Reply {
+    exit: u8,
+    text: String,
+    json: Value,
+}
+
+/// Runs the controller's program and gives its exit status.
+pub fn run(args: Vec<OsString>) -> u8 {
+    if args.get(1).is_some_and(|word| word == DAEMONISE) {
+        return become_daemon(&args[2..]);
+    }
+    let format = wanted_format(&args);
+    match Line::command().try_get_matches_from(&args).and_then(|m| Line::from_arg_matches(&m)) {
+        Ok(line) => match dispatch(&line, format) {
+            Ok(reply) => print(&reply, format),
+            Err(failure) => fail(&failure, format),
+        },
+        Err(error) if !error.use_stderr() => {
+            output::stdout(error.render().to_string().as_bytes());
+            exit::DONE
+        }
+        Err(error) => fail(&usage_failure(&error.render().to_string()), format),
+    }
+}
+
+/// Ends in another program; only a failure comes back. See [`process::become_daemon`].
+fn become_daemon(words: &[OsString]) -> u8 {
+    let error = match words {
+        [pid_file, dashes, command @ ..] if dashes == "--" => {
+            process::become_daemon(Path::new(pid_file), command)
+        }
+        _ => std::io::Error::new(std::io::ErrorKind::InvalidInput, "PIDFILE -- COMMAND is needed"),
+    };
+    output::stderr(format!("paxos-ctl: cannot start the node: {error}\n").as_bytes());
+    Code::Internal.exit()
+}
+
+/// The form of output that was asked for, for errors that come before the words are understood.
+fn wanted_format(args: &[OsString]) -> Format {
+    let words: Vec<_> = args.iter().map(|word| word.to_string_lossy()).collect();
+    let json =
+        words.iter().any(|w| matches!(&**w, "--json" | "-ojson" | "-o=json" | "--output=json"))
+            || words.windows(2).any(|w| matches!(&*w[0], "-o" | "--output") && w[1] == "json");
+    if json { Format::Json } else { Format::Table }
+}
+
+fn usage_failure(text: &str) -> Failure {
+    let text = text.trim().trim_start_matches("error: ");
+    let (message, rest) = text.split_once("\n\n").unwrap_or((text, ""));
+    let hint = match rest.is_empty() {
+        true => "see paxos-ctl --help".to_owned(),
+        false => rest.replace("\n\n", "\n"),
+    };
+    Failure::usage(message, hint)
+}
+
+fn print(reply: &Reply, format: Format) -> u8 {
+    let text = match format {
+        Format::Json => format!("{}\n", reply.json),
+        Format::Table => reply.text.clone(),
+    };
+    match output::stdout(text.as_bytes()) {
+        output::Written::Failed => Code::Internal.exit(),
+        output::Written::Done | output::Written::Unread => reply.exit,
+    }
+}
+
+fn fail(failure: &Failure, format: Format) -> u8 {
+    match format {
+        Format::Json => output::failure(failure, format),
+        Format::Table => {
+            let (message, code) = (&failure.message, failure.code.name());
+            let text = format!("paxos-ctl: {message} ({code})\nhint: {}\n", failure.hint);
+            output::stderr(text.as_bytes());
+            failure.code.exit()
+        }
+    }
+}
+
+fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
+    let words = match &line.verb {
+        Verb::Plan(words) | Verb::Status(words) | Verb::Stop(words) | Verb::SshConfig(words) => {
+            words
+        }
+        Verb::Deploy { words, .. }
+        | Verb::Restart { words, .. }
+        | Verb::Kill { words, .. }
+        | Verb::Logs { words, .. }
+        | Verb::Destroy { words, .. }
+        | Verb::Keys(KeysVerb::Issue { words, .. }) => words,
+    };
+    let (file, names) = split(line, words)?;
+    let cluster = open(line, &file)?;
+    let takes_nodes = matches!(
+        line.verb,
+        Verb::Stop(_) | Verb::Restart { .. } | Verb::Kill { .. } | Verb::Logs { .. }
+    );
+    if let (false, Some(extra)) = (takes_nodes, names.first()) {
+        let message = format!("\"{extra}\" is one word too many");
+        let hint = "give one inventory, as a path that ends in .yaml or .yml or holds a \"/\"";
+        return Err(Failure::usage(message, hint));
+    }
+    match &line.verb {
+        Verb::Plan(_) => show_plan(&cluster),
+        Verb::Deploy { yes, dry_run, .. } => deploy(&cluster, &file, *yes, *dry_run, format),
+        Verb::Status(_) => status(&cluster),
+        Verb::Stop(_) => halt(&cluster, &names, Halt::Gently),
+        Verb::Kill { leader, .. } => kill(&cluster, names, *leader),
+        Verb::Restart { force, .. } => restart(&cluster, &names, *force, format),
+        Verb::Logs { lines, .. } => logs(&cluster, &names, *lines),
+        Verb::SshConfig(_) => ssh_config(&cluster),
+        Verb::Keys(verb) => issue(&cluster, verb),
+        Verb::Destroy { confirm, .. } => destroy(&cluster, confirm.as_deref(), format),
+    }
+}
+
+/// Tells the inventory from the names of nodes: what looks like a path is the inventory.
+fn split(line: &Line, words: &Words) -> Result<(PathBuf, Vec<String>), Failure> {
+    let is_file =
+        |word: &&String| word.contains('/') || word.ends_with(".yaml") || word.ends_with(".yml");
+    let mut names = words.words.clone();
+    let place = names.iter().position(|word| is_file(&word));
+    let named = place.map(|place| PathBuf::from(names.remove(place)));
+    match named.or_else(|| line.inventory.clone()) {
+        Some(file) => Ok((file, names)),
+        None => Err(Failure::usage(
+            "no inventory was given",
+            "name it, such as paxos-ctl status inventory/local.yaml; or -i FILE, or \
+             PAXOS_INVENTORY",
+        )),
+    }
+}
+
+fn open(line: &Line, file: &Path) -> Result<Cluster, Failure> {
+    let inventory = Inventory::load(file)?;
+    let bad = |what: &str, path: &Path, error: std::io::Error| {
+        let message = format!("cannot find {what} {}: {error}", path.display());
+        Failure::new(Code::BadSettings, message, "give a path that exists")
+    };
+    let file = std::fs::canonicalize(file).map_err(|error| bad("the inventory", file, error))?;
+    let keys_dir = match &line.keys_dir {
+        Some(directory) => directory.clone(),
+        None => default_directory(&file, &inventory.cluster),
+    };
+    let keys_dir = plain(&keys_dir).map_err(|error| bad("the keys", &keys_dir, error))?;
+    let tool = std::env::current_exe();
+    let tool = tool.map_err(|error| bad("the program itself", Path::new("paxos-ctl"), error))?;
+    Ok(Cluster { inventory, keys_dir, tool, host: Box::new(LocalHost) })
+}
+
+/// The path absolute and without "..", though it may not exist yet.
+fn plain(path: &Path) -> std::io::Result<PathBuf> {
+    use std::path::Component;
+    let mut plain = PathBuf::new();
+    for part in std::path::absolute(path)?.components() {
+        match part {
+            Component::ParentDir => _ = plain.pop(),
+            part => plain.push(part),
+        }
+    }
+    Ok(plain)
+}
+
+fn plan_text(plan: &Plan, cluster: &str) -> String {
+    let mut text = String::new();
+    for note in &plan.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    match plan.is_empty() {
+        true if plan.obstacles.is_empty() => {
+            text.push_str(&format!("cluster {cluster} is as it should be; nothing to do\n"));
+        }
+        true => {}
+        false => text.push_str(&format!("to do for cluster {cluster}:\n")),
+    }
+    for step in &plan.steps {
+        text.push_str(&format!("  {step}\n"));
+    }
+    for obstacle in &plan.obstacles {
+        text.push_str(&format!("cannot: {obstacle}\n  next: {}\n", obstacle.hint()));
+    }
+    text
+}
+
+fn plan_json(plan: &Plan, cluster: &str) -> Value {
+    let obstacle =
+        |o: &crate::controller::plan::Obstacle| json!({"message": o.to_string(), "hint": o.hint()});
+    json!({
+        "ok": true,
+        "cluster": cluster,
+        "changes": plan.steps.len(),
+        "steps": plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "obstacles": plan.obstacles.iter().map(obstacle).collect::<Vec<_>>(),
+        "notes": plan.notes,
+    })
+}
+
+fn plan_exit(plan: &Plan) -> u8 {
+    match (plan.obstacles.is_empty(), plan.is_empty()) {
+        (false, _) => Code::BadSettings.exit(),
+        (true, false) => CHANGES_PENDING,
+        (true, true) => exit::DONE,
+    }
+}
+
+fn show_plan(cluster: &Cluster) -> Result<Reply, Failure> {
+    let plan = plan(&cluster.inventory, &cluster.facts()?);
+    let name = &cluster.inventory.cluster;
+    Ok(Reply { exit: plan_exit(&plan), text: plan_text(&plan, name), json: plan_json(&plan, name) })
+}
+
+fn deploy(
+    cluster: &Cluster,
+    file: &Path,
+    yes: bool,
+    dry_run: bool,
+    format: Format,
+) -> Result<Reply, Failure> {
+    if dry_run {
+        return show_plan(cluster);
+    }
+    let facts = cluster.facts()?;
+    let plan = plan(&cluster.inventory, &facts);
+    if let Some(obstacle) = plan.stopper() {
+        return Err(Failure::new(Code::BadSettings, obstacle.to_string(), obstacle.hint()));
+    }
+    let name = &cluster.inventory.cluster;
+    let mut say = speaker(format);
+    if format == Format::Table {
+        output::stdout(plan_text(&plan, name).as_bytes());
+    }
+    if !plan.is_empty() && !yes {
+        confirm()?;
+    }
+    let ssh_config = cluster.apply(&plan, &facts, &mut say)?;
+    let next = next_lines(cluster, file, &ssh_config);
+    let changed = !plan.is_empty();
+    let mut text = String::new();
+    if changed {
+        text.push_str(&format!("cluster {name} runs\n"));
+    }
+    text.push_str(&format!("\ntry next:\n  {}\n", next.join("\n  ")));
+    let mut json = plan_json(&plan, name);
+    json["changed"] = json!(changed);
+    json["ssh_config"] = json!(ssh_config);
+    json["next"] = json!(next);
+    Ok(Reply { exit: exit::DONE, text, json })
+}
+
+/// What to type next, with absolute paths, so that it works in any directory.
+fn next_lines(cluster: &Cluster, file: &Path, ssh_config: &Path) -> Vec<String> {
+    let quote = |path: &Path| shell_words::quote(&path.to_string_lossy()).into_owned();
+    let ssh = format!("ssh -F {}", quote(ssh_config));
+    let nodes: Vec<&str> = cluster.inventory.nodes.iter().map(|node| node.name.as_str()).collect();
+    let (Some(first), Some(last)) = (nodes.first(), nodes.last()) else { return Vec::new() };
+    let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let tool = quote(&cluster.tool);
+    vec![
+        format!("{ssh} {first} paxos status"),
+        format!("{ssh} {first} paxos put greeting hello"),
+        format!("{ssh} {last} paxos get greeting"),
+        format!("{tool} status {}", quote(&file)),
+    ]
+}
+
+/// Asks on the terminal.
+fn confirm() -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        let message =
+            "there is no terminal to ask on, and --yes was not given; nothing was changed";
+        return Err(Failure::usage(message, "look at the plan, then deploy with --yes"));
+    }
+    output::stderr(b"do this? [y/N] ");
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    match answer.trim() {
+        "y" | "Y" | "yes" if read.is_ok() => Ok(()),
+        _ => Err(Failure::new(
+            Code::Interrupted,
+            "it was not confirmed; nothing was changed",
+            "deploy again and answer y, or give --yes",
+        )),
+    }
+}
+
+/// Progress for people; a program gets its one object at the end.
+fn speaker(format: Format) -> impl FnMut(&str) {
+    move |text: &str| {
+        if format == Format::Table {
+            output::stdout(format!("- {text}\n").as_bytes());
+        }
+    }
+}
+
+fn status(cluster: &Cluster) -> Result<Reply, Failure> {
+    let overview = cluster.status()?;
+    let json = serde_json::to_value(&overview).map_err(|error| {
+        let message = format!("the status cannot be written as JSON: {error}");
+        Failure::new(Code::Internal, message, "report this fault")
+    })?;
+    Ok(Reply { exit: overview.exit(), text: overview.to_table(), json })
+}
+
+fn halt(cluster: &Cluster, names: &[String], how: Halt) -> Result<Reply, Failure> {
+    let nodes = cluster.named(names)?;
+    let halted = cluster.halt(&nodes, how)?;
+    let verb = match how {
+        Halt::Gently => "stopped",
+        Halt::AtOnce => "killed",
+    };
+    let line = |halting: &crate::controller::operate::Halting| match halting.pid {
+        Some(pid) => format!("{}: {verb} (pid {pid})\n", halting.node),
+        None => format!("{}: was not running\n", halting.node),
+    };
+    let nodes: Vec<Value> = halted.iter().map(|h| json!({"name": h.node, "pid": h.pid})).collect();
+    let text = halted.iter().map(line).collect();
+    Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "nodes": nodes}) })
+}
+
+fn kill(cluster: &Cluster, mut names: Vec<String>, leader: bool) -> Result<Reply, Failure> {
+    match (leader, names.is_empty()) {
+        (true, true) => names.push(cluster.leader()?.name.clone()),
+        (false, false) => {}
+        (true, false) => {
+            let hint = "give either, not both";
+            return Err(Failure::usage("both --leader and a node were named", hint));
+        }
+        (false, true) => {
+            let hint = "paxos-ctl kill NODE, or paxos-ctl kill --leader";
+            return Err(Failure::usage("nobody was named", hint));
+        }
+    }
+    halt(cluster, &names, Halt::AtOnce)
+}
+
+fn restart(
+    cluster: &Cluster,
+    names: &[String],
+    force: bool,
+    format: Format,
+) -> Result<Reply, Failure> {
+    let done = cluster.restart(names, force, &mut speaker(format))?;
+    let text = format!("restarted {}\n", done.join(", "));
+    Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "restarted": done}) })
+}
+
+fn logs(cluster: &Cluster, names: &[String], lines: usize) -> Result<Reply, Failure> {
+    let logs = cluster.logs(names, lines)?;
+    let single = logs.len() == 1;
+    let mut text = String::new();
+    for (node, lines) in &logs {
+        if !single {
+            text.push_str(&format!("==> {node} <==\n"));
+        }
+        lines.iter().for_each(|line| text.push_str(&format!("{line}\n")));
+    }
+    let logs: Vec<Value> =
+        logs.iter().map(|(node, lines)| json!({"name": node, "lines": lines})).collect();
+    Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "nodes": logs}) })
+}
+
+fn keys_failure(error: KeysError) -> Failure {
+    let text = error.to_string();
+    let (message, hint) = text.rsplit_once("; ").unwrap_or((&text, "see paxos-ctl keys --help"));
+    Failure::new(error.code(), message, hint)
+}
+
+fn ssh_config(cluster: &Cluster) -> Result<Reply, Failure> {
+    let keys = ClusterKeys::open_existing(&cluster.keys_dir, &cluster.inventory.cluster);
+    let keys = keys.map_err(keys_failure)?;
+    let text = keys.ssh_config(&cluster.ssh_targets(), OPERATOR).map_err(keys_failure)?;
+    let json = json!({"ok": true, "ssh_config": text});
+    Ok(Reply { exit: exit::DONE, text, json })
+}
+
+fn issue(cluster: &Cluster, verb: &KeysVerb) -> Result<Reply, Failure> {
+    let KeysVerb::Issue { name, role, valid, public_key, source_address, force_command, .. } = verb;
+    let rights = Rights::from_words(role.split(',').map(str::trim)).map_err(|error| {
+        Failure::usage(error.to_string(), "such as --role admin or read,write:/app1/")
+    })?;
+    let lifetime = humantime::parse_duration(valid).map_err(|error| {
+        let message = format!("{valid:?} is no span of time: {error}");
+        Failure::usage(message, "write --valid 8h or --valid 30d")
+    })?;
+    let line = match public_key {
+        None => None,
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+            let message = format!("cannot read the public key {}: {error}", path.display());
+            Failure::new(Code::NotFound, message, "give the path of a .pub file")
+        })?),
+    };
+    let cluster_name = &cluster.inventory.cluster;
+    // Keys of a cluster that was never deployed are not made in passing.
+    ClusterKeys::open_existing(&cluster.keys_dir, cluster_name).map_err(keys_failure)?;
+    let issuer = Issuer::open_or_init(&cluster.keys_dir, cluster_name).map_err(keys_failure)?;
+    let grant = PersonGrant {
+        name: name.clone(),
+        rights,
+        source_addresses: source_address.clone(),
+        force_command: force_command.clone(),
+    };
+    let issued = issuer.issue(&grant, lifetime, line.as_deref(), SystemTime::now());
+    let issued = issued.map_err(keys_failure)?;
+    let until = humantime::format_rfc3339_seconds(issued.valid_before).to_string();
+    let mut text = format!(
+        "issued {} until {until}\ncertificate {}\n",
+        issued.key_id,
+        issued.certificate.display()
+    );
+    if let Some(key) = &issued.key {
+        text.push_str(&format!("key {}\n", key.display()));
+    }
+    let json = json!({
+        "ok": true,
+        "key_id": issued.key_id,
+        "serial": issued.serial.to_string(),
+        "certificate": issued.certificate,
+        "key": issued.key,
+        "valid_before": until,
+    });
+    Ok(Reply { exit: exit::DONE, text, json })
+}
+
+fn destroy(cluster: &Cluster, confirm: Option<&str>, format: Format) -> Result<Reply, Failure> {
+    let name = &cluster.inventory.cluster;
+    let Some(confirm) = confirm else {
+        let message = format!("this ends cluster {name} and deletes all its data and keys");
+        return Err(Failure::usage(message, format!("if you mean it: --confirm {name}")));
+    };
+    let left = cluster.destroy(confirm, &mut speaker(format))?;
+    let mut text = format!("cluster {name} is gone\n");
+    for path in &left {
+        text.push_str(&format!("left alone, for no node made it: {}\n", path.display()));
+    }
+    Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "cluster": name, "left": left}) })
+}

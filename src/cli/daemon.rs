@@ -1,0 +1,322 @@
+//! `paxos node --config FILE`: puts a node together and runs it until it is told to stop.
+//!
+//! Order matters. The log is opened first, because its lock says that no other process is this
+//! node; the genesis is consumed before anything can be said to anybody; the SSH server listens
+//! before links are dialled; and the local socket appears last, because whoever finds it there
+//! takes the node for ready.
+
+use crate::api::Api;
+use crate::api::local::LocalSocket;
+use crate::cli::output;
+use crate::disk::log::{self, DiskLog};
+use crate::disk::{LogError, LogEvent, LogOwner};
+use crate::node::clock::SystemWorld;
+use crate::node::driver::{Driver, Parts};
+use crate::node::event::Event;
+use crate::node::founding;
+use crate::node::handle::NodeHandle;
+use crate::node::inbox::Inbox;
+use crate::node::links::{Arrivals, Departures};
+use crate::node::report::Identity;
+use crate::node::runner::Runner;
+use crate::node::settings::Settings;
+use crate::paxos::ballot::NodeId;
+use crate::paxos::record::Recovered;
+use crate::telemetry::logging::{self, LogFormat};
+use crate::telemetry::metrics::Metrics;
+use crate::transport::LocalNode;
+use crate::transport::counters::Counters;
+use crate::transport::identity::{NodeKeys, Trust, node_principal};
+use crate::transport::peers::{PeerAddress, Peers, PeersOptions};
+use crate::transport::server::{Server, ServerOptions, Sessions};
+use crate::transport::settings::Settings as TransportSettings;
+use crate::wire::failure::{Code, Failure};
+use crate::wire::request::Format;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// How long a stopping leader waits for somebody to take over. Longer than a transfer takes by far,
+/// and shorter than any supervisor's patience.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+
+/// How long the asynchronous side may take to end.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Runs a node in the foreground. Answers the exit status.
+pub fn run(config: &Path) -> u8 {
+    if let Err(error) = logging::init(LogFormat::Text, "info") {
+        return complain(&Failure::new(Code::BadSettings, error.to_string(), ""));
+    }
+    end_on_panic();
+    let settings = match Settings::load(config) {
+        Ok(settings) => settings,
+        Err(error) => return complain(&Failure::new(Code::BadSettings, error.to_string(), "")),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&internal("cannot start the runtime", &error)),
+    };
+    let outcome = runtime.block_on(serve(settings));
+    runtime.shutdown_timeout(STOP_GRACE);
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => complain(&failure),
+    }
+}
+
+fn complain(failure: &Failure) -> u8 {
+    error!("{}", failure.message);
+    output::failure(failure, Format::Table)
+}
+
+fn internal(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Code::Internal, format!("{what}: {error}"), "")
+}
+
+/// A node that lost one of its threads looks alive and is not; the process ends instead, and
+/// whoever watches it starts it again. Tasks of single connections are the exception: russh's
+/// panics end the connection.
+fn end_on_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        let thread = std::thread::current();
+        if thread.name() == Some(NODE_THREAD) {
+            error!("the node's thread panicked; the process ends");
+            std::process::abort();
+        }
+    }));
+}
+
+const NODE_THREAD: &str = "node";
+
+/// What the log may say while its first record becomes durable: that it is, or that the disk is
+/// full and then that it is not.
+const FOUNDING_EVENTS_MAX: usize = 8;
+
+/// What is read before the node exists.
+struct Ground {
+    trust: Arc<ArcSwap<Trust>>,
+    keys: Arc<ArcSwap<NodeKeys>>,
+    log: DiskLog,
+    recovered: Recovered<Bytes>,
+    inbox: Arc<Inbox>,
+}
+
+fn prepare(settings: &Settings) -> Result<Ground, Failure> {
+    let bad =
+        |error: &dyn std::fmt::Display| Failure::new(Code::BadSettings, error.to_string(), "");
+    let keys = NodeKeys::load(&settings.keys_dir).map_err(|error| bad(&error))?;
+    let trust = Trust::load(&settings.keys_dir).map_err(|error| bad(&error))?;
+    if trust.cluster() != settings.cluster {
+        return Err(bad(&format!(
+            "the keys in {} are for cluster {}, the settings for {}; deploy again",
+            settings.keys_dir.display(),
+            trust.cluster(),
+            settings.cluster
+        )));
+    }
+    let owner = LogOwner { cluster_name: settings.cluster.clone(), node: settings.node_id() };
+    let inbox = Arc::new(Inbox::default());
+    // Read only while the log begins, which takes one sync; afterwards nobody listens there.
+    let (founded, founding_events) = mpsc::sync_channel(FOUNDING_EVENTS_MAX);
+    let events = Arc::clone(&inbox);
+    let on_event = move |event: LogEvent| {
+        let _nobody_listens = founded.try_send(event);
+        events.push_own(match event {
+            LogEvent::Durable { position, took } => Event::Persisted(position, took),
+            LogEvent::Full => Event::DiskFull(true),
+            LogEvent::Room => Event::DiskFull(false),
+        });
+    };
+    let directory = settings.data_dir.join("log");
+    let (mut log, mut recovered) = log::open(&directory, owner, on_event).map_err(|error| {
+        let code = match error {
+            LogError::Corrupt { .. } | LogError::Record { .. } => Code::Corrupt,
+            _ => Code::BadSettings,
+        };
+        Failure::new(code, error.to_string(), "")
+    })?;
+    founding::found(&settings.data_dir, &mut log, &mut recovered, &founding_events)
+        .map_err(|error| bad(&error))?;
+    drop(founding_events);
+    let trust = trust.with_members(member_names(&recovered));
+    Ok(Ground {
+        trust: Arc::new(ArcSwap::from_pointee(trust)),
+        keys: Arc::new(ArcSwap::from_pointee(keys)),
+        log,
+        recovered,
+        inbox,
+    })
+}
+
+fn member_names(recovered: &Recovered<Bytes>) -> BTreeMap<NodeId, String> {
+    let members = recovered.genesis.iter().flat_map(|g| g.configuration.members());
+    members.map(|(id, member)| (*id, member.name.clone())).collect()
+}
+
+/// Whom to dial: the members that the log names, or the settings' hints while it names none.
+fn addresses(settings: &Settings, recovered: &Recovered<Bytes>) -> Vec<PeerAddress> {
+    match &recovered.genesis {
+        Some(genesis) => {
+            let members = genesis.configuration.members().iter();
+            let address = |(id, member): (&NodeId, &crate::paxos::configuration::Member)| {
+                let (name, address) = (member.name.clone(), member.address.clone());
+                PeerAddress { id: *id, name, address }
+            };
+            members.map(address).collect()
+        }
+        None => {
+            let hints = settings.peers.iter();
+            let address = |hint: &crate::node::settings::PeerHint| PeerAddress {
+                id: NodeId(hint.id),
+                name: hint.name.clone(),
+                address: hint.address.clone(),
+            };
+            hints.map(address).collect()
+        }
+    }
+}
+
+/// A node that listens, with all its parts, about to run.
+struct Assembled {
+    handle: NodeHandle,
+    api: Arc<dyn Sessions>,
+    server: Server,
+    links: Arc<Peers>,
+    runner: Runner<DiskLog, Departures, SystemWorld>,
+}
+
+async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Failure> {
+    let Ground { trust, keys, log, recovered, inbox } = ground;
+    let counters = Arc::new(Counters::default());
+    let mut metrics = Metrics::new(&settings.cluster, &settings.node);
+    let counted = Arc::clone(&counters);
+    metrics.add_totals("ssh", move || counted.all());
+    let metrics = Arc::new(metrics);
+    let arrivals = Arc::new(Arrivals::new(Arc::clone(&inbox), Arc::clone(&metrics)));
+    let cluster_id = recovered.genesis.as_ref().map(|genesis| genesis.cluster);
+    let local = LocalNode {
+        id: settings.node_id(),
+        cluster: settings.cluster.clone(),
+        cluster_id: cluster_id.map_or_else(String::new, |id| id.to_string()),
+    };
+    let options = PeersOptions {
+        local: local.clone(),
+        settings: TransportSettings::default(),
+        trust: Arc::clone(&trust),
+        keys: Arc::clone(&keys),
+        counters: Arc::clone(&counters),
+    };
+    let links = Arc::new(Peers::start(options, Arc::clone(&arrivals) as _));
+    arrivals.attach(Arc::clone(&links));
+
+    let world = SystemWorld::start();
+    let parts = Parts {
+        id: settings.node_id(),
+        principal: node_principal(settings.node_id(), &settings.cluster),
+        log,
+        recovered,
+        peers: Departures(Arc::clone(&links)),
+        world,
+        bounds: settings.election_timeout,
+    };
+    let driver =
+        Driver::new(parts).map_err(|error| Failure::new(Code::Corrupt, error.to_string(), ""))?;
+    let (cluster, node) = (settings.cluster.clone(), settings.node.clone());
+    let identity = Identity { cluster, cluster_id, node, id: settings.node_id() };
+    let status = Arc::new(ArcSwap::from_pointee(driver.status(&identity)));
+    let handle = NodeHandle::new(
+        Arc::clone(&inbox),
+        driver.views(),
+        Arc::clone(&status),
+        Arc::clone(&metrics),
+        world.started(),
+    );
+    let log_path = settings.data_dir.join("paxos.log");
+    let api: Arc<dyn Sessions> = Arc::new(Api::new(handle.clone(), Arc::clone(&metrics), log_path));
+    let options = ServerOptions {
+        local,
+        settings: TransportSettings::default(),
+        trust,
+        keys,
+        peers: arrivals,
+        sessions: Arc::clone(&api),
+        counters,
+    };
+    let server = Server::bind(&settings.listen, options)
+        .await
+        .map_err(|error| Failure::new(Code::BadSettings, error.to_string(), ""))?;
+    let runner = Runner { driver, inbox, identity, status, metrics };
+    Ok(Assembled { handle, api, server, links, runner })
+}
+
+async fn serve(settings: Settings) -> Result<(), Failure> {
+    let ground = prepare(&settings)?;
+    let inbox = Arc::clone(&ground.inbox);
+    let members = addresses(&settings, &ground.recovered);
+    let Assembled { handle, api, server, links, runner } = assemble(&settings, ground).await?;
+    let socket = LocalSocket::bind(&settings.data_dir)
+        .map_err(|error| Failure::new(Code::BadSettings, error.to_string(), ""))?;
+    let stop = CancellationToken::new();
+    let node = std::thread::Builder::new()
+        .name(NODE_THREAD.to_owned())
+        .spawn(move || runner.run())
+        .map_err(|error| internal("cannot start the node's thread", &error))?;
+    links.set_members(members);
+    let listening = server.addresses();
+    let server = tokio::spawn(server.run(stop.clone()));
+    let socket = tokio::spawn(socket.serve(api));
+    let version = env!("CARGO_PKG_VERSION");
+    info!(node = %settings.node, addresses = ?listening, version, "ready");
+
+    until_told_to_stop().await?;
+    hand_over(&handle).await;
+    socket.abort();
+    stop.cancel();
+    if tokio::time::timeout(STOP_GRACE, server).await.is_err() {
+        warn!("connections did not end in time; they are cut");
+    }
+    inbox.close();
+    // The node's thread ends after its current batch; dropping the driver writes what the log
+    // holds.
+    let joined = tokio::task::spawn_blocking(move || node.join()).await;
+    if !matches!(joined, Ok(Ok(()))) {
+        return Err(internal("the node's thread did not end well", &"see the log"));
+    }
+    info!("stopped");
+    Ok(())
+}
+
+async fn until_told_to_stop() -> Result<(), Failure> {
+    let failed = |error: std::io::Error| internal("cannot listen for signals", &error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => info!("told to stop (SIGTERM)"),
+        _ = interrupt.recv() => info!("told to stop (SIGINT)"),
+    }
+    Ok(())
+}
+
+/// A leader that stops has somebody else lead first, so that clients do not wait for an election.
+async fn hand_over(handle: &NodeHandle) {
+    let status = handle.status();
+    if status.leader.as_ref().is_none_or(|(leader, _)| *leader != status.id) {
+        return;
+    }
+    if status.members.len() < 2 {
+        return;
+    }
+    match handle.transfer(None, Instant::now() + HAND_OVER_MAX).await {
+        Ok(leader) => info!(%leader, "leadership handed over"),
+        Err(error) => warn!(%error, "stops while it leads"),
+    }
+}

@@ -1,0 +1,28 @@
+//! What is typed at a terminal: two programs in one executable, told apart by its name.
+//!
+//! Whatever happens, a program ends with one of the exit statuses of the contract, and never with
+//! 255, which is ssh's own.
+
+pub mod ctl;
+pub mod daemon;
+pub mod exit;
+pub mod output;
+pub mod paxos;
+mod relay;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Runs the program whose name the process was started under: `paxos-ctl…` is the controller,
+/// anything else is `paxos`. Answers the exit status.
+pub fn main() -> u8 {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let is_controller = args.first().is_some_and(|name| {
+        let name = Path::new(name).file_name().unwrap_or(name.as_os_str());
+        name.to_string_lossy().starts_with("paxos-ctl")
+    });
+    match is_controller {
+        true => ctl::run(args),
+        false => paxos::run(args),
+    }
+}

@@ -1,0 +1,299 @@
+//! Sends a request through the first door that opens, and passes its streams on.
+//!
+//! Everything runs on one thread. Output is written where it arrives and blocks while its reader is
+//! slow: then nothing is read from the connection either, which holds the node back without any
+//! buffer of ours.
+
+use super::{exit, output};
+use crate::client::door::{AskError, ChannelEvent, Door, Talk, TalkInput};
+use crate::wire::failure::{Code, Failure};
+use crate::wire::request::{Format, Request, ValueSource, Verb};
+use crate::wire::words;
+use bytes::Bytes;
+use output::Written;
+use std::io::Read;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc};
+
+/// The node answers by the request's timeout; its answer then needs a little to get here.
+const ANSWER_GRACE: Duration = Duration::from_secs(2);
+
+/// The least time for the way to one node, when several share the timeout: a handshake over a slow
+/// line.
+const DOOR_TIME_MIN: Duration = Duration::from_secs(1);
+
+/// After Ctrl-C the node gets this long to end the command by itself.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(1);
+
+/// A longer value goes through standard input: command lines are limited, on the wire and in the
+/// kernel.
+const VALUE_IN_WORDS_BYTES_MAX: usize = 8 << 10;
+
+/// Bytes of standard input read at once.
+const STDIN_BYTES: usize = 32 << 10;
+
+/// Pieces of standard input that wait to be sent.
+const STDIN_PIECES: usize = 4;
+
+/// What the command reads.
+enum Input {
+    Nothing,
+    Value(Bytes),
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+/// How a conversation ended.
+enum End {
+    /// With this exit status, of the command's or our own.
+    Exit(u8),
+    /// Without one.
+    Lost {
+        reason: String,
+        /// Something of it was shown already, so it cannot be had a second time.
+        was_shown: bool,
+    },
+}
+
+/// Asks, and answers the exit status.
+pub(super) fn run(doors: &[Door], request: Request, format: Format) -> u8 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(ask(doors, request)),
+        Err(error) => Err(Failure::new(
+            Code::Internal,
+            format!("cannot start: {error}"),
+            "check the limits on open files and processes",
+        )),
+    };
+    result.unwrap_or_else(|failure| output::failure(&failure, format))
+}
+
+async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
+    let mut value = take_value(&mut request.verb);
+    let mut input = match request.verb {
+        Verb::Batch { .. } => Some(Input::Stream(stdin_pieces())),
+        _ => None,
+    };
+    let started = Instant::now();
+    let timeout = request.timeout;
+    let is_batch = matches!(request.verb, Verb::Batch { .. });
+    let mut trouble = Trouble::default();
+    for (index, door) in doors.iter().enumerate() {
+        let left = timeout.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        let doors_left = u32::try_from(doors.len() - index).unwrap_or(u32::MAX);
+        let door_time = (left / doors_left).max(DOOR_TIME_MIN);
+        // A batch's timeout is each line's, and is not used up by finding a node.
+        request.timeout = if is_batch { timeout } else { left };
+        let words = request.to_words();
+        let words = std::iter::once(&b"paxos"[..]).chain(words.iter().map(Vec::as_slice));
+        let talk = match door.ask(&words::join(words), door_time).await {
+            Ok(talk) => talk,
+            Err(error) => {
+                trouble.note(door, error, &request.verb)?;
+                continue;
+            }
+        };
+        let given = match (&mut value, &mut input) {
+            (Some(value), _) => Input::Value(value.clone()),
+            (None, input) => input.take().unwrap_or(Input::Nothing),
+        };
+        let limit = (!is_batch).then_some(left + ANSWER_GRACE);
+        match converse(talk, given, limit).await {
+            End::Exit(exit) => return Ok(exit),
+            End::Lost { reason, was_shown } => {
+                let reason = format!("{}: {reason}", door.name());
+                if was_shown || !request.verb.is_repeatable() {
+                    return Err(lost(&reason, request.verb.is_write()));
+                }
+                trouble.may_be_applied |= request.verb.is_write();
+                trouble.reasons.push(reason);
+            }
+        }
+    }
+    Err(trouble.into_failure(doors, timeout))
+}
+
+/// Takes a value that does not belong into words out of the request, to be sent as standard input.
+fn take_value(verb: &mut Verb) -> Option<Bytes> {
+    let Verb::Put { value: source, .. } = verb else { return None };
+    let ValueSource::Given(value) = source else { return None };
+    let fits = value.len() <= VALUE_IN_WORDS_BYTES_MAX
+        && value != "-"
+        && std::str::from_utf8(value).is_ok();
+    if fits {
+        return None;
+    }
+    let value = value.clone();
+    *source = ValueSource::Stdin;
+    Some(value)
+}
+
+/// What went wrong with each door so far.
+#[derive(Default)]
+struct Trouble {
+    reasons: Vec<String>,
+    denied: usize,
+    may_be_applied: bool,
+}
+
+impl Trouble {
+    fn note(&mut self, door: &Door, error: AskError, verb: &Verb) -> Result<(), Failure> {
+        let reason = format!("{}: {error}", door.name());
+        match error {
+            AskError::Unreachable(_) => {}
+            AskError::Denied(_) => self.denied += 1,
+            AskError::Broken(_) if verb.is_repeatable() => self.may_be_applied |= verb.is_write(),
+            AskError::Broken(_) => return Err(lost(&reason, verb.is_write())),
+            AskError::Unsendable(message) => {
+                return Err(Failure::usage(message, "see docs: programs use the rpc subsystem"));
+            }
+        }
+        self.reasons.push(reason);
+        Ok(())
+    }
+
+    fn into_failure(self, doors: &[Door], timeout: Duration) -> Failure {
+        let reasons = self.reasons.join("; ");
+        if self.may_be_applied {
+            return lost(&reasons, true);
+        }
+        if self.denied == doors.len() {
+            return Failure::new(
+                Code::Denied,
+                format!("no node let this key in: {reasons}"),
+                "ask for a key: paxos-ctl keys issue NAME; the node's log says what is wrong with \
+                 this one",
+            );
+        }
+        Failure::new(
+            Code::NoQuorum,
+            format!("no node could be reached within {timeout:?}: {reasons}"),
+            "nothing was changed; check that a node runs, or name another with --to",
+        )
+    }
+}
+
+fn lost(reason: &str, is_write: bool) -> Failure {
+    match is_write {
+        true => Failure::new(
+            Code::UnknownOutcome,
+            format!("the connection was lost before the answer: {reason}"),
+            "it may have happened: look before you repeat it; with --request-id it can be repeated \
+             safely",
+        ),
+        false => Failure::new(
+            Code::NoQuorum,
+            format!("the connection was lost before the answer: {reason}"),
+            "ask again",
+        ),
+    }
+}
+
+/// Passes the streams on until the command ends, the user stops it, or the time is up.
+async fn converse(talk: Talk, given: Input, limit: Option<Duration>) -> End {
+    let Talk { input, output: mut from } = talk;
+    let interrupted = Notify::new();
+    let mut feeding = std::pin::pin!(feed(input, given, &interrupted));
+    let mut fed = false;
+    let mut was_shown = false;
+    let mut give_up = std::pin::pin!(tokio::time::sleep(limit.unwrap_or(Duration::MAX)));
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            event = from.next() => match event {
+                ChannelEvent::Stdout(bytes) => {
+                    was_shown = true;
+                    match output::stdout(&bytes) {
+                        Written::Done => {}
+                        Written::Unread => return End::Exit(exit::DONE),
+                        Written::Failed => return End::Exit(Code::Internal.exit()),
+                    }
+                }
+                ChannelEvent::Stderr(bytes) => {
+                    was_shown = true;
+                    output::stderr(&bytes);
+                }
+                ChannelEvent::Exit(status) => return End::Exit(exit::from_remote(status)),
+                ChannelEvent::Closed(_) if is_stopping => {
+                    return End::Exit(Code::Interrupted.exit());
+                }
+                ChannelEvent::Closed(reason) => return End::Lost { reason, was_shown },
+            },
+            () = &mut feeding, if !fed => fed = true,
+            _ = tokio::signal::ctrl_c() => {
+                if is_stopping {
+                    return End::Exit(Code::Interrupted.exit());
+                }
+                is_stopping = true;
+                interrupted.notify_one();
+                let until = tokio::time::Instant::now() + INTERRUPT_GRACE;
+                give_up.as_mut().reset(until);
+            }
+            () = &mut give_up => {
+                if is_stopping {
+                    return End::Exit(Code::Interrupted.exit());
+                }
+                let reason = "the node did not answer in time".to_owned();
+                return End::Lost { reason, was_shown };
+            }
+        }
+    }
+}
+
+/// Gives the command its input, then stays ready to interrupt it. The output tells when nobody
+/// listens.
+async fn feed(mut input: TalkInput, given: Input, interrupted: &Notify) {
+    let giving = async {
+        match given {
+            Input::Nothing => {}
+            Input::Value(value) => input.send(value).await?,
+            Input::Stream(mut pieces) => {
+                while let Some(piece) = pieces.recv().await {
+                    input.send(piece).await?;
+                }
+            }
+        }
+        input.end().await
+    };
+    let gave = tokio::select! {
+        gave = giving => gave,
+        () = interrupted.notified() => {
+            let _nobody_listens = input.interrupt().await;
+            return;
+        }
+    };
+    if gave.is_ok() {
+        interrupted.notified().await;
+        let _nobody_listens = input.interrupt().await;
+    }
+}
+
+/// Standard input, piece by piece, from a thread of its own: reading it cannot be cancelled, and
+/// must not keep the program from ending.
+fn stdin_pieces() -> mpsc::Receiver<Bytes> {
+    let (pieces, receiver) = mpsc::channel(STDIN_PIECES);
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut buffer = vec![0; STDIN_BYTES];
+        loop {
+            let read = match stdin.read(&mut buffer) {
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    output::stderr(
+                        format!("paxos: cannot read standard input: {error}\n").as_bytes(),
+                    );
+                    0
+                }
+            };
+            let piece = Bytes::copy_from_slice(&buffer[..read]);
+            if read == 0 || pieces.blocking_send(piece).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

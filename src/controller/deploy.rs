@@ -1,0 +1,485 @@
+//! Facts are gathered, and a plan is carried out, step by step, each of which can be done again.
+//!
+//! A controller that dies at any line leaves something that the next one takes up: the state is on
+//! disk before a genesis leaves, a genesis is noted as given before its node starts, and files
+//! appear whole. Nothing waits for a time to pass; what is waited for is looked at, and waiting has
+//! an end.
+
+use super::host::{Halt, Halted, Host, Place, Wanted, names};
+use super::inventory::{Connection, Inventory, NodeSpec};
+use super::issuer::Issuer;
+use super::keys::{ClusterKeys, SshTarget};
+use super::observe::{ASK_LIMIT, Asker, leader};
+use super::plan::{Facts, FileState, NodeFacts, Obstacle, Plan, Step};
+use super::settings::settings_text;
+use super::state::{ClusterState, StateError};
+use super::wait::until;
+use super::{host_failure, keys_failure, told};
+use crate::transport::identity;
+use crate::wire::failure::{Code, Failure};
+use crate::wire::report::StatusReport;
+use rand::RngExt;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// How long a node may take from its start to its first answer: a log of some gigabytes is read
+/// first.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long nodes that answer may take to agree on a leader: a few elections at the longest
+/// timeout.
+const LEADER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two looks at a node that does not answer yet.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// One look may take this long, so that a node that hangs does not hide one that died.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// How many lines of a node's log go into the message about its death.
+const LAST_WORDS: usize = 10;
+
+/// What a node is given beside its private key.
+const KEY_FILES: [&str; 6] = [
+    identity::ROOT,
+    identity::BUNDLE,
+    identity::PEOPLE,
+    identity::MEMBERS,
+    identity::HOST_CERTIFICATE,
+    identity::PEER_CERTIFICATE,
+];
+
+/// A cluster as an inventory wants it, and the means to make it so.
+pub struct Cluster {
+    /// What is wanted.
+    pub inventory: Inventory,
+    /// Where its keys and the controller's state lie; absolute.
+    pub keys_dir: PathBuf,
+    /// The executable that nodes get unless the inventory names another.
+    pub tool: PathBuf,
+    /// Where its nodes run.
+    pub host: Box<dyn Host>,
+}
+
+/// Told what is being done.
+pub type Progress<'a> = &'a mut dyn FnMut(&str);
+
+fn state_failure(error: StateError) -> Failure {
+    let code = match &error {
+        StateError::File { .. } => Code::Internal,
+        _ => Code::BadSettings,
+    };
+    told(code, &error.to_string())
+}
+
+impl Cluster {
+    /// The cluster's keys, if they were made.
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn keys(&self) -> Result<Option<ClusterKeys>, Failure> {
+        ClusterKeys::open(&self.keys_dir, &self.inventory.cluster).map_err(keys_failure)
+    }
+
+    /// Where a node's executable comes from.
+    fn executable<'a>(&'a self, node: &'a NodeSpec) -> &'a Path {
+        node.binary.as_deref().unwrap_or(&self.tool)
+    }
+
+    /// Looks at everything that a plan depends on. Changes nothing.
+    ///
+    /// # Errors
+    /// When something is there and cannot be read.
+    pub fn facts(&self) -> Result<Facts, Failure> {
+        let keys = self.keys()?;
+        let now = SystemTime::now();
+        let mut facts = Facts {
+            state: ClusterState::load(&self.keys_dir, &self.inventory.cluster)
+                .map_err(state_failure)?,
+            keys: keys.is_some(),
+            ..Facts::default()
+        };
+        if let Some(keys) = &keys {
+            facts.operator = keys.operator_is_current(now).map_err(keys_failure)?;
+        }
+        for node in &self.inventory.nodes {
+            if node.connection == Connection::Local {
+                let found = self.node_facts(node, keys.as_ref(), now)?;
+                facts.nodes.insert(node.name.clone(), found);
+            }
+        }
+        if let Some(keys) = keys.filter(|_| facts.operator) {
+            let asker = Asker::new(&keys, &self.inventory.cluster)?;
+            let running = |node: &&NodeSpec| {
+                facts.nodes.get(&node.name).is_some_and(|found| found.running.is_some())
+            };
+            let running: Vec<&NodeSpec> = self.inventory.nodes.iter().filter(running).collect();
+            facts.leader = leader(&asker.ask(&running, ASK_LIMIT));
+        }
+        Ok(facts)
+    }
+
+    fn node_facts(
+        &self,
+        node: &NodeSpec,
+        keys: Option<&ClusterKeys>,
+        now: SystemTime,
+    ) -> Result<NodeFacts, Failure> {
+        let mut files = vec![names::SETTINGS.to_owned()];
+        files.extend(KEY_FILES.iter().map(|name| format!("{}/{name}", names::KEYS)));
+        let wanted = Wanted { executable: Some(self.executable(node)), files: &files };
+        let found = self.host.find(&Place::of(node), &wanted).map_err(host_failure)?;
+        let settings = self.settings(node)?;
+        let compare = |found: Option<&Option<Vec<u8>>>, wanted: &str| match found {
+            Some(Some(bytes)) if bytes == wanted.as_bytes() => FileState::Same,
+            Some(Some(_)) => FileState::Differs,
+            _ => FileState::Absent,
+        };
+        let certified = match (keys, &found.node_key) {
+            (Some(keys), Some(line)) => {
+                keys.node_is_current(&node.name, node.id, line, now).map_err(keys_failure)?
+            }
+            _ => false,
+        };
+        let keys = match (keys, &found.node_key) {
+            (_, None) => FileState::Absent,
+            (Some(keys), Some(_)) if certified => {
+                let wanted = keys.node_files(&node.name, &[]).map_err(keys_failure)?;
+                let same = wanted.iter().all(|file| {
+                    let place = KEY_FILES.iter().position(|name| *name == file.name);
+                    let found = place.and_then(|place| found.files.get(place + 1));
+                    compare(found, &file.text) == FileState::Same
+                });
+                if same { FileState::Same } else { FileState::Differs }
+            }
+            _ => FileState::Differs,
+        };
+        Ok(NodeFacts {
+            directory: found.directory,
+            log: found.log,
+            genesis_waiting: found.genesis,
+            running: found.running,
+            executable: found.executable,
+            settings: compare(found.files.first(), &settings),
+            keys,
+            held: found.held,
+        })
+    }
+
+    fn settings(&self, node: &NodeSpec) -> Result<String, Failure> {
+        settings_text(&self.inventory, node).map_err(|error| {
+            let message = format!("the settings of {} cannot be written down: {error}", node.name);
+            Failure::new(
+                Code::BadSettings,
+                message,
+                "use a data directory whose path is plain text",
+            )
+        })
+    }
+
+    /// How OpenSSH reaches the nodes.
+    pub fn ssh_targets(&self) -> Vec<SshTarget> {
+        let nodes = self.inventory.nodes.iter();
+        nodes
+            .map(|node| SshTarget {
+                name: node.name.clone(),
+                host: node.host.clone(),
+                port: node.port,
+                proxy_jump: None,
+            })
+            .collect()
+    }
+
+    /// Carries the plan out and gives the path of the ssh_config. What could not be done because of
+    /// an obstacle that concerns single nodes is the failure at the end, after the others were seen
+    /// to.
+    ///
+    /// # Errors
+    /// The first step that failed; all before it are done.
+    pub fn apply(&self, plan: &Plan, facts: &Facts, say: Progress<'_>) -> Result<PathBuf, Failure> {
+        if let Some(obstacle) = plan.stopper() {
+            return Err(obstacle_failure(&[obstacle]));
+        }
+        let issuer = Issuer::open_or_init(&self.keys_dir, &self.inventory.cluster);
+        let issuer = issuer.map_err(keys_failure)?;
+        let mut work =
+            Work { cluster: self, issuer, state: self.state_as_planned(facts)?, asker: None };
+        let mut started: Vec<&NodeSpec> = Vec::new();
+        work.certify(plan)?;
+        for step in &plan.steps {
+            say(&step.to_string());
+            match step {
+                Step::CreateKeys => {}
+                Step::IssueOperator => {
+                    work.issuer.ensure_operator(SystemTime::now()).map_err(keys_failure)?;
+                }
+                Step::Form => work.form()?,
+                Step::Install { node, what } => work.install(self.known(node)?, what)?,
+                Step::GiveGenesis(node) => work.give_genesis(self.known(node)?)?,
+                Step::Start(node) => {
+                    let node = self.known(node)?;
+                    // Somebody may have started it since the facts were gathered.
+                    if !self.runs(node)? {
+                        self.host.start(&Place::of(node)).map_err(host_failure)?;
+                    }
+                    started.push(node);
+                }
+                Step::Restart(node) => {
+                    work.settle(&started, say)?;
+                    started.clear();
+                    let asker = work.asker()?;
+                    self.restart_one(asker, self.known(node)?, false)?;
+                }
+            }
+        }
+        let path = work.issuer.write_ssh_config(&self.ssh_targets()).map_err(keys_failure)?;
+        work.settle(&started, say)?;
+        match plan.obstacles.is_empty() {
+            true => Ok(path),
+            false => Err(obstacle_failure(&plan.obstacles.iter().collect::<Vec<_>>())),
+        }
+    }
+
+    /// The state, unless somebody else changed it since the facts were gathered.
+    fn state_as_planned(&self, facts: &Facts) -> Result<Option<ClusterState>, Failure> {
+        let state = ClusterState::load(&self.keys_dir, &self.inventory.cluster);
+        let state = state.map_err(state_failure)?;
+        if state == facts.state {
+            return Ok(state);
+        }
+        let message = "another paxos-ctl changed the cluster since the plan was made";
+        Err(Failure::new(Code::Busy, message, "deploy again"))
+    }
+
+    /// A node of the inventory.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn known(&self, name: &str) -> Result<&NodeSpec, Failure> {
+        self.inventory.node(name).ok_or_else(|| {
+            let nodes = self.inventory.nodes.iter().map(|node| node.name.as_str());
+            let message = format!("{name} is no node of cluster {}", self.inventory.cluster);
+            let hint = format!("its nodes are {}", nodes.collect::<Vec<_>>().join(", "));
+            Failure::new(Code::NotFound, message, hint)
+        })
+    }
+
+    /// Stops a node, starts it, and waits until it takes part again. Refuses to take a quorum away
+    /// unless it is forced to.
+    ///
+    /// # Errors
+    /// When it does not stop, does not start, or does not take part in time.
+    pub fn restart_one(&self, asker: &Asker, node: &NodeSpec, force: bool) -> Result<(), Failure> {
+        if !force {
+            self.can_spare(asker, node)?;
+        }
+        let place = Place::of(node);
+        if let Halted::StillRunning(pid) =
+            self.host.halt(&place, Halt::Gently).map_err(host_failure)?
+        {
+            return Err(still_running(&node.name, pid));
+        }
+        self.host.start(&place).map_err(host_failure)?;
+        self.wait_answers(asker, &[node])?;
+        self.wait_leader(asker, &[node])
+    }
+
+    /// Whether the others have a quorum without this node. Where they never could, it is not asked
+    /// for.
+    fn can_spare(&self, asker: &Asker, node: &NodeSpec) -> Result<(), Failure> {
+        let quorums = self.inventory.quorums;
+        let needed = quorums.campaign();
+        if !node.acceptor || quorums.acceptors() <= needed {
+            return Ok(());
+        }
+        let others = self.inventory.nodes.iter().filter(|n| n.acceptor && n.id != node.id);
+        let others: Vec<&NodeSpec> = others.collect();
+        let answering = asker.ask(&others, ASK_LIMIT).values().filter(|a| a.is_ok()).count();
+        if answering >= needed {
+            return Ok(());
+        }
+        let message = format!(
+            "without {} only {answering} acceptors answer, and {needed} are needed; it was left \
+             alone",
+            node.name
+        );
+        let hint = "start the others first (deploy), or restart with --force";
+        Err(Failure::new(Code::NoQuorum, message, hint))
+    }
+
+    /// Waits until each of the nodes answers.
+    ///
+    /// # Errors
+    /// When one dies, with its last words, or does not answer in time.
+    pub fn wait_answers(&self, asker: &Asker, nodes: &[&NodeSpec]) -> Result<(), Failure> {
+        let mut waiting = nodes.to_vec();
+        let mut last = None;
+        let look = || -> Result<Option<()>, Failure> {
+            let answers = asker.ask(&waiting, LOOK_LIMIT);
+            waiting.retain(|node| !answers.get(&node.name).is_some_and(Result::is_ok));
+            for node in &waiting {
+                if !self.runs(node)? {
+                    return Err(self.died(node));
+                }
+            }
+            last = waiting.first().map(|node| (*node, answers.get(&node.name).cloned()));
+            Ok(waiting.is_empty().then_some(()))
+        };
+        let answered = until(ANSWER_LIMIT, LOOK_EVERY, look)?;
+        let (None, Some((node, answer))) = (answered, last) else { return Ok(()) };
+        let why = match answer {
+            Some(Err(why)) => why,
+            _ => "no reason is known".to_owned(),
+        };
+        let message =
+            format!("{} runs but did not answer within {ANSWER_LIMIT:?}: {why}", node.name);
+        let hint = format!("see its log: {}", log_path(node).display());
+        Err(Failure::new(Code::Internal, message, hint))
+    }
+
+    fn runs(&self, node: &NodeSpec) -> Result<bool, Failure> {
+        let nothing = Wanted { executable: None, files: &[] };
+        let found = self.host.find(&Place::of(node), &nothing).map_err(host_failure)?;
+        Ok(found.running.is_some())
+    }
+
+    fn died(&self, node: &NodeSpec) -> Failure {
+        let words = self.host.log_tail(&Place::of(node), LAST_WORDS).unwrap_or_default();
+        let words = match words.is_empty() {
+            true => "it said nothing".to_owned(),
+            false => format!("its last words were:\n  {}", words.join("\n  ")),
+        };
+        let message = format!("{} ended right after its start; {words}", node.name);
+        let hint =
+            format!("mend what it says and deploy again; its log is {}", log_path(node).display());
+        Failure::new(Code::Internal, message, hint)
+    }
+
+    /// Waits until one of the nodes knows a leader and has a quorum.
+    ///
+    /// # Errors
+    /// When that does not come in time, with what the nodes say.
+    pub fn wait_leader(&self, asker: &Asker, nodes: &[&NodeSpec]) -> Result<(), Failure> {
+        let mut answers = BTreeMap::new();
+        let look = || -> Result<Option<()>, Failure> {
+            answers = asker.ask(nodes, LOOK_LIMIT);
+            let serves =
+                |status: &StatusReport| status.leader.is_some() && status.health != "no_quorum";
+            Ok(answers.values().flatten().any(serves).then_some(()))
+        };
+        if until(LEADER_LIMIT, LOOK_EVERY, look)?.is_some() {
+            return Ok(());
+        }
+        let why = answers.iter().map(|(name, answer)| match answer {
+            Ok(status) => format!("{name}: {}", status.why),
+            Err(error) => format!("{name}: {error}"),
+        });
+        let why = why.collect::<Vec<_>>().join("\n  ");
+        let message = format!("the nodes run, but have no leader after {LEADER_LIMIT:?}:\n  {why}");
+        let hint = "start the nodes that are missing, or see their logs (paxos-ctl logs)";
+        Err(Failure::new(Code::NoQuorum, message, hint))
+    }
+}
+
+/// What a deployment holds while it is under way.
+struct Work<'a> {
+    cluster: &'a Cluster,
+    issuer: Issuer,
+    state: Option<ClusterState>,
+    asker: Option<Asker>,
+}
+
+impl Work<'_> {
+    fn asker(&mut self) -> Result<&Asker, Failure> {
+        let asker = match self.asker.take() {
+            Some(asker) => asker,
+            None => Asker::new(self.issuer.keys(), &self.cluster.inventory.cluster)?,
+        };
+        Ok(self.asker.insert(asker))
+    }
+
+    /// Has each node that gets files make its key, and certifies it. Comes before the first file,
+    /// for each node is told of all certificates.
+    fn certify(&self, plan: &Plan) -> Result<(), Failure> {
+        for step in &plan.steps {
+            let Step::Install { node, .. } = step else { continue };
+            let node = self.cluster.known(node)?;
+            let line = self.cluster.host.ensure_node_key(&Place::of(node), &node.name);
+            let line = line.map_err(host_failure)?;
+            let issued = self.issuer.ensure_node(&node.name, node.id, &line, SystemTime::now());
+            issued.map_err(keys_failure)?;
+        }
+        Ok(())
+    }
+
+    fn form(&mut self) -> Result<(), Failure> {
+        let id = self.issuer.keys().cluster_id();
+        let mut random = rand::rng();
+        let state = ClusterState::form(&self.cluster.inventory, id, || random.random());
+        state.genesis().map_err(state_failure)?;
+        state.save(&self.cluster.keys_dir).map_err(state_failure)?;
+        self.state = Some(state);
+        Ok(())
+    }
+
+    fn install(&self, node: &NodeSpec, what: &[&'static str]) -> Result<(), Failure> {
+        let (host, place) = (&self.cluster.host, Place::of(node));
+        if what.contains(&"executable") {
+            let source = self.cluster.executable(node);
+            host.receive_executable(&place, source).map_err(host_failure)?;
+        }
+        let files = self.issuer.keys().node_files(&node.name, &[]).map_err(keys_failure)?;
+        for file in files {
+            let name = format!("{}/{}", names::KEYS, file.name);
+            let bytes = file.text.as_bytes();
+            host.receive(&place, &name, file.mode, bytes).map_err(host_failure)?;
+        }
+        let settings = self.cluster.settings(node)?;
+        let received = host.receive(&place, names::SETTINGS, 0o600, settings.as_bytes());
+        received.map_err(host_failure)
+    }
+
+    fn give_genesis(&mut self, node: &NodeSpec) -> Result<(), Failure> {
+        let Some(state) = &mut self.state else {
+            let message = "a genesis was to be given although the cluster is not formed";
+            return Err(Failure::new(Code::Internal, message, "report this fault"));
+        };
+        let text = state.genesis_file(&node.name).map_err(state_failure)?;
+        let place = Place::of(node);
+        let received = self.cluster.host.receive(&place, names::GENESIS, 0o600, text.as_bytes());
+        received.map_err(host_failure)?;
+        state.mark_given(&node.name);
+        state.save(&self.cluster.keys_dir).map_err(state_failure)
+    }
+
+    fn settle(&mut self, started: &[&NodeSpec], say: Progress<'_>) -> Result<(), Failure> {
+        if started.is_empty() {
+            return Ok(());
+        }
+        let cluster = self.cluster;
+        let asker = self.asker()?;
+        say("wait until they answer");
+        cluster.wait_answers(asker, started)?;
+        say("wait until they have a leader");
+        cluster.wait_leader(asker, started)
+    }
+}
+
+/// All that stands in the way as one failure.
+pub fn obstacle_failure(obstacles: &[&Obstacle]) -> Failure {
+    let messages: Vec<String> = obstacles.iter().map(|obstacle| obstacle.to_string()).collect();
+    let hints: Vec<String> = obstacles.iter().map(|obstacle| obstacle.hint()).collect();
+    Failure::new(Code::BadSettings, messages.join("\n"), hints.join("\n"))
+}
+
+/// A node that was told to stop and did not.
+pub fn still_running(node: &str, pid: u32) -> Failure {
+    let message = format!("{node} (pid {pid}) was told to stop and still runs");
+    Failure::new(Code::Internal, message, format!("see its log, or end it: paxos-ctl kill {node}"))
+}
+
+/// Where a node's process writes.
+pub fn log_path(node: &NodeSpec) -> PathBuf {
+    Place::of(node).path(names::OUTPUT)
+}

@@ -1,0 +1,159 @@
+//! The seam between the controller and the places where nodes run.
+//!
+//! A [`Host`] is something that can run a command and receive a file; each method but `receive` is
+//! one command with a typed answer. The local one does it with system calls; one that is reached
+//! over its sshd does the same with command lines, and nothing above this trait has to know.
+
+use super::inventory::NodeSpec;
+use super::plan::{FileState, PortHolder};
+use super::process::Identity;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Names in a node's data directory.
+pub mod names {
+    /// The copy of the executable.
+    pub const EXECUTABLE: &str = "paxos";
+    /// The node's settings.
+    pub const SETTINGS: &str = "config.yaml";
+    /// The genesis, until the node takes it up.
+    pub const GENESIS: &str = "genesis.yaml";
+    /// Keys and certificates.
+    pub const KEYS: &str = "keys";
+    /// The acceptor's log.
+    pub const LOG: &str = "log";
+    /// What the process says.
+    pub const OUTPUT: &str = "paxos.log";
+    /// Its pid.
+    pub const PID: &str = "paxos.pid";
+
+    /// All that a node may leave in its data directory, and so all that is removed with it.
+    pub const ALL: [&str; 9] =
+        [EXECUTABLE, SETTINGS, GENESIS, KEYS, LOG, OUTPUT, PID, "store", "paxos.sock"];
+}
+
+/// Where a node's things are on its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The node's name.
+    pub node: String,
+    /// Its data directory.
+    pub directory: PathBuf,
+    /// Addresses that it binds.
+    pub listen: Vec<String>,
+}
+
+impl Place {
+    /// The place of a node of an inventory.
+    pub fn of(node: &NodeSpec) -> Place {
+        Place {
+            node: node.name.clone(),
+            directory: node.data_dir.clone(),
+            listen: node.listen.clone(),
+        }
+    }
+
+    /// A file or directory in the data directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// What tells the node's process from others.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            executable: self.path(names::EXECUTABLE),
+            settings: self.path(names::SETTINGS),
+            pid_file: self.path(names::PID),
+        }
+    }
+}
+
+/// What is on a host now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// Whether the data directory is there.
+    pub directory: bool,
+    /// Whether the log has anything in it.
+    pub log: bool,
+    /// Whether a genesis waits.
+    pub genesis: bool,
+    /// The node's process.
+    pub running: Option<u32>,
+    /// The executable, against the one it should be.
+    pub executable: FileState,
+    /// The public line of the node's key, if it has one.
+    pub node_key: Option<String>,
+    /// The bytes of those files that were asked for, where there are any; none for a missing one.
+    pub files: Vec<Option<Vec<u8>>>,
+    /// Addresses of the node that somebody else has.
+    pub held: Vec<PortHolder>,
+}
+
+/// What to look for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The executable that should be there; without one nothing is compared.
+    pub executable: Option<&'a Path>,
+    /// Files in the data directory whose bytes are wanted.
+    pub files: &'a [String],
+}
+
+/// What a node's host should do to its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halt {
+    /// Ask it to hand over and end (SIGTERM).
+    Gently,
+    /// End it at once (SIGKILL).
+    AtOnce,
+}
+
+/// How an attempt to halt a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halted {
+    /// There was none.
+    WasNotRunning,
+    /// It is gone.
+    Stopped(u32),
+    /// It was told, and is still there.
+    StillRunning(u32),
+}
+
+/// Something that a host could not do.
+#[derive(Debug, Error)]
+#[error("{node}: cannot {what}: {reason}")]
+pub struct HostError {
+    /// For which node.
+    pub node: String,
+    /// What was tried.
+    pub what: String,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// A host of nodes: it can run a command and receive a file.
+pub trait Host: Send + Sync {
+    /// Looks, and changes nothing.
+    fn find(&self, place: &Place, wanted: &Wanted<'_>) -> Result<Found, HostError>;
+
+    /// Makes the node's private key unless it has one; gives the public line. The private half
+    /// stays there.
+    fn ensure_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError>;
+
+    /// Puts a file whole into the node's data directory, which is made (0700) if it is missing.
+    fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError>;
+
+    /// As [`Host::receive`], for the executable.
+    fn receive_executable(&self, place: &Place, source: &Path) -> Result<(), HostError>;
+
+    /// Starts the node in a session of its own, its output appended to its log; gives the pid.
+    fn start(&self, place: &Place) -> Result<u32, HostError>;
+
+    /// Ends the node's process, and waits for that as long as the kind of halt allows.
+    fn halt(&self, place: &Place, how: Halt) -> Result<Halted, HostError>;
+
+    /// The last lines of the node's log.
+    fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError>;
+
+    /// Removes what a node keeps, and nothing else; gives what was left because it is not a node's.
+    fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError>;
+}

@@ -1,0 +1,332 @@
+//! Makes what is missing in `keys/CLUSTER/`: keys, the bundle, certificates.
+//!
+//! Each step is idempotent and leaves the directory usable: files appear whole, a serial is spent
+//! before it is used, a certificate is noted before it is handed out, and the bundle, which names
+//! the authorities, comes last. One controller at a time: an [`Issuer`] holds the lock while it
+//! lives.
+
+use super::keys::{
+    ClusterKeys, DAY, KNOWN_HOSTS, KeysError, OPERATOR, SERIAL, SshTarget, exists, parse_public,
+    read_optional,
+};
+use crate::paxos::ballot::{ClusterId, NodeId};
+use crate::transport::authority::{
+    self, Certificate, IssueError, PersonGrant, PrivateKey, PublicKey, Validity,
+};
+use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle};
+use crate::transport::identity;
+use crate::transport::rights::Rights;
+use rand::RngExt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// How long a node's certificates are valid. A tenth of it at random is taken off, so that a
+/// cluster made in one go does not expire in one go.
+const NODE_LIFETIME: Duration = DAY.saturating_mul(90);
+
+/// How long the operator's certificate of a cluster on this machine is valid.
+pub const OPERATOR_LIFETIME: Duration = DAY.saturating_mul(30);
+
+/// Certificates for people may not outlive this: whoever wants longer lists a plain key.
+const PERSON_LIFETIME_MAX: Duration = DAY.saturating_mul(366);
+
+const ISSUED: &str = "issued";
+const LOCK: &str = "lock";
+
+/// What was issued to somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedPerson {
+    /// Serial of the certificate.
+    pub serial: u64,
+    /// `NAME@CLUSTER/SERIAL`.
+    pub key_id: String,
+    /// The private key, if it lies here.
+    pub key: Option<PathBuf>,
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// When it expires.
+    pub valid_before: SystemTime,
+}
+
+/// The keys of one cluster, for making what is missing. Holds the lock while it lives.
+#[derive(Debug)]
+pub struct Issuer {
+    keys: ClusterKeys,
+    _lock: File,
+}
+
+impl Issuer {
+    /// Takes the lock, reads the keys of `cluster`, and makes those that were never made: root, the
+    /// three authorities, the bundle at epoch 1, known_hosts.
+    ///
+    /// # Errors
+    /// When somebody else holds the lock, or keys that were there are gone or unusable.
+    pub fn open_or_init(directory: &Path, cluster: &str) -> Result<Issuer, KeysError> {
+        make_directory(directory)?;
+        let lock = take_lock(directory)?;
+        if ClusterKeys::open(directory, cluster)?.is_none() {
+            init(directory, cluster)?;
+        }
+        let keys = ClusterKeys::open_existing(directory, cluster)?;
+        let issuer = Issuer { keys, _lock: lock };
+        for folder in ["people", "nodes"] {
+            make_directory(&issuer.keys.directory.join(folder))?;
+        }
+        issuer.ensure_file(KNOWN_HOSTS, &issuer.keys.known_hosts())?;
+        Ok(issuer)
+    }
+
+    /// The keys, for reading.
+    pub fn keys(&self) -> &ClusterKeys {
+        &self.keys
+    }
+
+    /// Signs a node's host and peer certificates, unless those that are here still serve.
+    /// `public_line` is what the node's own host said its key is. Says whether it signed.
+    ///
+    /// # Errors
+    /// When an authority's key is missing or exposed, or a file cannot be written.
+    pub fn ensure_node(
+        &self,
+        name: &str,
+        id: NodeId,
+        public_line: &str,
+        now: SystemTime,
+    ) -> Result<bool, KeysError> {
+        if self.keys.node_is_current(name, id, public_line, now)? {
+            return Ok(false);
+        }
+        make_directory(&self.keys.directory.join("nodes").join(name))?;
+        let key_path = self.keys.node_path(name, "node_key.pub");
+        let subject = parse_public(&key_path, public_line)?;
+        let cluster = &self.keys.bundle.cluster;
+        let jitter = rand::rng().random_range(0.0..0.1);
+        let validity = Validity::starting(now, NODE_LIFETIME.mul_f64(1.0 - jitter));
+        let signer = self.authority(AuthorityRole::Host)?;
+        let serial = self.spend_serial()?;
+        let host = authority::host_certificate(&signer, &subject, name, cluster, serial, validity)?;
+        let signer = self.authority(AuthorityRole::Peer)?;
+        let serial = self.spend_serial()?;
+        let peer = authority::peer_certificate(&signer, &subject, id, cluster, serial, validity)?;
+        let files = [(identity::HOST_CERTIFICATE, host), (identity::PEER_CERTIFICATE, peer)];
+        authority::write_file(&key_path, authority::public_line(&subject).as_bytes(), 0o644)?;
+        for (file, certificate) in files {
+            self.note_issued(&certificate)?;
+            let text = authority::certificate_line(&certificate);
+            authority::write_file(&self.keys.node_path(name, file), text.as_bytes(), 0o644)?;
+        }
+        Ok(true)
+    }
+
+    /// Makes the operator's key and certificate, unless what is here still serves. Says whether it
+    /// did.
+    ///
+    /// # Errors
+    /// As [`Issuer::issue`].
+    pub fn ensure_operator(&self, now: SystemTime) -> Result<bool, KeysError> {
+        if self.keys.operator_is_current(now)? {
+            return Ok(false);
+        }
+        let rights = Rights::all();
+        let grant = PersonGrant {
+            name: OPERATOR.to_owned(),
+            rights,
+            source_addresses: None,
+            force_command: None,
+        };
+        self.issue(&grant, OPERATOR_LIFETIME, None, now)?;
+        Ok(true)
+    }
+
+    /// Issues a certificate to a person or application: for the key given as the line of a `.pub`
+    /// file, else for a key here, which is made if there is none.
+    ///
+    /// # Errors
+    /// When the name, lifetime or key makes no sense, the operator authority's key is missing or
+    /// exposed, or a file cannot be written.
+    pub fn issue(
+        &self,
+        grant: &PersonGrant,
+        lifetime: Duration,
+        public_line: Option<&str>,
+        now: SystemTime,
+    ) -> Result<IssuedPerson, KeysError> {
+        if lifetime < Duration::from_secs(1) || lifetime > PERSON_LIFETIME_MAX {
+            return Err(KeysError::Lifetime(lifetime));
+        }
+        let name = &grant.name;
+        // Before the name becomes part of a path.
+        if !identity::is_person_name(name) {
+            return Err(IssueError::Name(name.clone()).into());
+        }
+        let cluster = &self.keys.bundle.cluster;
+        let signer = self.authority(AuthorityRole::Operator)?;
+        let key_path = self.keys.person_path(name, "");
+        let (subject, key) = match public_line {
+            Some(line) => (parse_public(&self.keys.person_path(name, ".pub"), line)?, None),
+            None => {
+                let comment = format!("{name}@{cluster}");
+                (self.ensure_private(&key_path, &comment)?, Some(key_path))
+            }
+        };
+        let serial = self.spend_serial()?;
+        let validity = Validity::starting(now, lifetime);
+        let signed =
+            authority::person_certificate(&signer, &subject, grant, cluster, serial, validity)?;
+        self.note_issued(&signed)?;
+        let public = authority::public_line(&subject);
+        authority::write_file(&self.keys.person_path(name, ".pub"), public.as_bytes(), 0o644)?;
+        let certificate = self.keys.person_path(name, "-cert.pub");
+        let text = authority::certificate_line(&signed);
+        authority::write_file(&certificate, text.as_bytes(), 0o644)?;
+        let (key_id, valid_before) = (signed.key_id().to_owned(), validity.before);
+        Ok(IssuedPerson { serial, key_id, key, certificate, valid_before })
+    }
+
+    fn ensure_private(&self, path: &Path, comment: &str) -> Result<PublicKey, KeysError> {
+        if exists(path)? {
+            return Ok(authority::load_private_key(path)?.public_key().clone());
+        }
+        let key = authority::new_key(comment)?;
+        authority::write_private_key(path, &key)?;
+        Ok(key.public_key().clone())
+    }
+
+    /// The private key of the authority that signs now.
+    fn authority(&self, role: AuthorityRole) -> Result<PrivateKey, KeysError> {
+        let path = self.keys.directory.join(authority_file(role));
+        let key = authority::load_private_key(&path)?;
+        let current = self.keys.bundle.authorities(role).next();
+        if current.is_none_or(|current| current.key_data() != key.public_key().key_data()) {
+            let reason = format!("it is not the {role} authority that the bundle names");
+            return Err(KeysError::Malformed { path, reason });
+        }
+        Ok(key)
+    }
+
+    /// Takes the next serial. It is written as spent before it is used: after a crash one is
+    /// skipped, and none is used twice.
+    fn spend_serial(&self) -> Result<u64, KeysError> {
+        let path = self.keys.directory.join(SERIAL);
+        let serial = match read_optional(&path)? {
+            None => 1,
+            Some(text) => text.trim().parse::<u64>().map_err(|error| KeysError::Malformed {
+                path: path.clone(),
+                reason: format!("the next serial is no number: {error}"),
+            })?,
+        };
+        let next = serial.checked_add(1).ok_or_else(|| KeysError::Malformed {
+            path: path.clone(),
+            reason: "there is no serial left".to_owned(),
+        })?;
+        authority::write_file(&path, format!("{next}\n").as_bytes(), 0o600)?;
+        Ok(serial)
+    }
+
+    /// Notes a certificate before it is handed out, so that it can be found and revoked later.
+    fn note_issued(&self, certificate: &Certificate) -> Result<(), KeysError> {
+        let path = self.keys.directory.join(ISSUED);
+        let key = PublicKey::from(certificate.public_key().clone());
+        let line = format!(
+            "{} {} {} {} {}\n",
+            certificate.serial(),
+            certificate.key_id(),
+            authority::print(&key),
+            certificate.valid_after(),
+            certificate.valid_before(),
+        );
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(line.as_bytes()).and_then(|()| file.sync_data()))
+            .map_err(KeysError::file("write", &path))
+    }
+
+    /// Writes a file that others are derived from nothing else but the keys, if it is not as it
+    /// should be.
+    fn ensure_file(&self, name: &str, text: &str) -> Result<(), KeysError> {
+        let path = self.keys.directory.join(name);
+        if read_optional(&path)?.as_deref() == Some(text) {
+            return Ok(());
+        }
+        Ok(authority::write_file(&path, text.as_bytes(), 0o644)?)
+    }
+
+    /// Writes the ssh_config beside the keys and gives its absolute path.
+    ///
+    /// # Errors
+    /// As [`ClusterKeys::ssh_config`], or when it cannot be written.
+    pub fn write_ssh_config(&self, targets: &[SshTarget]) -> Result<PathBuf, KeysError> {
+        let text = self.keys.ssh_config(targets, OPERATOR)?;
+        self.ensure_file("ssh_config", &text)?;
+        Ok(self.keys.directory.join("ssh_config"))
+    }
+}
+
+/// Makes the four keys, then the bundle. A controller that died in the middle left only keys that
+/// nothing refers to yet; those that are there are taken up.
+fn init(directory: &Path, cluster: &str) -> Result<(), KeysError> {
+    let ensure = |name: &str, comment: &str| -> Result<PrivateKey, KeysError> {
+        let path = directory.join(name);
+        let key = if exists(&path)? {
+            authority::load_private_key(&path)?
+        } else {
+            let key = authority::new_key(comment)?;
+            authority::write_private_key(&path, &key)?;
+            key
+        };
+        let public = authority::public_line(key.public_key());
+        authority::write_file(&directory.join(format!("{name}.pub")), public.as_bytes(), 0o644)?;
+        Ok(key)
+    };
+    let root = ensure("root", &format!("paxos root of {cluster}"))?;
+    let mut authorities = Vec::new();
+    for role in AuthorityRole::ALL {
+        let comment = authority::authority_comment(role, cluster);
+        let key = ensure(&authority_file(role), &comment)?.public_key().clone();
+        authorities.push(Authority { role, stage: AuthorityStage::Current, key });
+    }
+    let bundle = Bundle {
+        epoch: 1,
+        cluster: cluster.to_owned(),
+        cluster_id: ClusterId(rand::random()),
+        authorities,
+        revocations: Vec::new(),
+    };
+    let path = directory.join(identity::BUNDLE);
+    let signed =
+        bundle.sign(&root).map_err(|source| KeysError::Bundle { path: path.clone(), source })?;
+    Ok(authority::write_file(&path, signed.as_bytes(), 0o644)?)
+}
+
+fn authority_file(role: AuthorityRole) -> String {
+    format!("{role}-authority")
+}
+
+fn make_directory(path: &Path) -> Result<(), KeysError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(KeysError::file("make the directory", path))
+}
+
+fn take_lock(directory: &Path) -> Result<File, KeysError> {
+    let path = directory.join(LOCK);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(KeysError::file("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(KeysError::Busy { directory: directory.to_owned() })
+        }
+        Err(fs::TryLockError::Error(source)) => Err(KeysError::file("lock", &path)(source)),
+    }
+}

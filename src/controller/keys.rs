@@ -1,0 +1,495 @@
+//! What lies in `keys/CLUSTER/`: the root key, the three authorities, and what they signed.
+//!
+//! ```text
+//! root            root.pub            signs trust bundles, and nothing else; may be moved away
+//! host-authority  peer-authority  operator-authority  (and .pub of each)
+//! bundle                              the trust bundle that nodes are given; holds the cluster id
+//! known_hosts                         one @cert-authority line per host authority
+//! people/NAME     NAME.pub  NAME-cert.pub
+//! nodes/NAME/     node_key.pub  host-cert.pub  peer-cert.pub     public halves only
+//! serial  issued  lock                the next serial; what was issued; who is at work
+//! ```
+//!
+//! [`ClusterKeys`] reads and never changes anything, so that a plan can be made with it. What is
+//! missing is made by an [`Issuer`], which holds the lock.
+//!
+//! What must never happen: a private key that others can read is used; a node's private key comes
+//! here; a second bundle with another cluster id is made for a cluster that has one.
+
+use crate::paxos::ballot::{ClusterId, NodeId};
+use crate::transport::authority::{self, Certificate, IssueError, PrivateKey, PublicKey};
+use crate::transport::bundle::{AuthorityRole, Bundle, BundleError};
+use crate::transport::identity::{self, TrustError};
+use crate::wire::failure::Code;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use super::issuer::{IssuedPerson, Issuer};
+
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A node's certificate with less than this left is replaced: the first warning comes at this time.
+const NODE_RENEW_LEFT: Duration = DAY.saturating_mul(30);
+
+/// The operator's certificate is replaced with less than this left.
+const OPERATOR_RENEW_LEFT: Duration = DAY.saturating_mul(7);
+
+/// The certificate that `deploy` makes, and that the ssh_config names.
+pub const OPERATOR: &str = "operator";
+
+pub(super) const KNOWN_HOSTS: &str = "known_hosts";
+pub(super) const SERIAL: &str = "serial";
+
+/// Why keys could not be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// There are none.
+    #[error(
+        "there are no keys of cluster {cluster} in {directory}; deploy makes them, or give \
+         --keys-dir"
+    )]
+    Missing {
+        /// Whose.
+        cluster: String,
+        /// Where.
+        directory: PathBuf,
+    },
+    /// They are another cluster's.
+    #[error(
+        "the keys in {directory} are those of cluster {found}, not of {wanted}; give the directory \
+         of {wanted} with --keys-dir"
+    )]
+    OtherCluster {
+        /// Where.
+        directory: PathBuf,
+        /// Whose they are.
+        found: String,
+        /// Whose they should be.
+        wanted: String,
+    },
+    /// Something was signed with keys that are not there any more.
+    #[error(
+        "{directory} was in use, and {missing} is gone; restore it from a backup, since a new one \
+         would make another cluster"
+    )]
+    Incomplete {
+        /// Where.
+        directory: PathBuf,
+        /// What.
+        missing: &'static str,
+    },
+    /// A file that is there and does not hold what it should.
+    #[error("{path} is not usable: {reason}; restore it from a backup")]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Somebody else is at work.
+    #[error("another paxos-ctl works with {directory} now; wait until it is done")]
+    Busy {
+        /// Where.
+        directory: PathBuf,
+    },
+    /// A file or directory could not be read or written.
+    #[error("cannot {what} {path}: {source}; check its owner and the space on the disk")]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// With which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A lifetime that makes no sense.
+    #[error("a certificate cannot be valid for {0:?}; give between 1 second and 366 days")]
+    Lifetime(Duration),
+    /// A plain key of the inventory.
+    #[error("the key of {name} in the inventory is not usable: {reason}")]
+    PlainKey {
+        /// Whose.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A path that an ssh_config cannot hold.
+    #[error(
+        "{0:?} cannot be written into an ssh_config; move the keys to a path without quotation \
+         marks, backslashes, dollar signs and control characters"
+    )]
+    Path(PathBuf),
+    /// The bundle is not believed.
+    #[error("{path}: {source}")]
+    Bundle {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: BundleError,
+    },
+    /// A key that is there cannot be used.
+    #[error(transparent)]
+    Load(#[from] TrustError),
+    /// A key or certificate could not be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+}
+
+impl KeysError {
+    /// The kind of failure, for the exit status.
+    pub fn code(&self) -> Code {
+        match self {
+            KeysError::Busy { .. } => Code::Busy,
+            KeysError::Lifetime(_)
+            | KeysError::Issue(IssueError::Name(_) | IssueError::Source(_)) => Code::Usage,
+            KeysError::File { .. } | KeysError::Issue(_) => Code::Internal,
+            _ => Code::BadSettings,
+        }
+    }
+
+    pub(super) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeysError {
+        let path = path.to_owned();
+        move |source| KeysError::File { what, path, source }
+    }
+}
+
+/// Where a cluster's keys lie unless somebody says otherwise: beside the folder of the inventory.
+pub fn default_directory(inventory: &Path, cluster: &str) -> PathBuf {
+    let folder = inventory.parent().unwrap_or(Path::new(""));
+    folder.join("..").join("keys").join(cluster)
+}
+
+/// A file for a node's keys directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFile {
+    /// Its name there.
+    pub name: &'static str,
+    /// Its permission bits.
+    pub mode: u32,
+    /// What it holds.
+    pub text: String,
+}
+
+/// A person or application that comes with a plain key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainKey {
+    /// Who.
+    pub name: String,
+    /// What they may do, in words separated by commas.
+    pub rights: String,
+    /// The key, as in a `.pub` file.
+    pub key: String,
+}
+
+/// How a node is reached, for the ssh_config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshTarget {
+    /// The node's name.
+    pub name: String,
+    /// Name or address of its host.
+    pub host: String,
+    /// Port of its SSH server.
+    pub port: u16,
+    /// A bastion on the way.
+    pub proxy_jump: Option<String>,
+}
+
+/// The keys of one cluster, for reading.
+#[derive(Debug, Clone)]
+pub struct ClusterKeys {
+    pub(super) directory: PathBuf,
+    pub(super) bundle: Bundle,
+    signed_bundle: String,
+    root: PublicKey,
+}
+
+impl ClusterKeys {
+    /// Reads the keys of `cluster`; none if they were never made. Changes nothing.
+    ///
+    /// # Errors
+    /// When they are another cluster's, or the bundle is missing or not believed.
+    pub fn open(directory: &Path, cluster: &str) -> Result<Option<ClusterKeys>, KeysError> {
+        let Some(signed_bundle) = read_optional(&directory.join(identity::BUNDLE))? else {
+            return match was_used(directory)? {
+                true => Err(incomplete(directory, "the bundle")),
+                false => Ok(None),
+            };
+        };
+        let directory = fs::canonicalize(directory).map_err(KeysError::file("find", directory))?;
+        let root = read_public(&directory, "root")?;
+        let root = root.ok_or_else(|| incomplete(&directory, "root.pub"))?;
+        let path = directory.join(identity::BUNDLE);
+        let bundle = Bundle::verify(&signed_bundle, &root)
+            .map_err(|source| KeysError::Bundle { path, source })?;
+        if bundle.cluster != cluster {
+            let wanted = cluster.to_owned();
+            return Err(KeysError::OtherCluster { directory, found: bundle.cluster, wanted });
+        }
+        Ok(Some(ClusterKeys { directory, bundle, signed_bundle, root }))
+    }
+
+    /// As [`ClusterKeys::open`], when there must be keys.
+    ///
+    /// # Errors
+    /// Also when there are none.
+    pub fn open_existing(directory: &Path, cluster: &str) -> Result<ClusterKeys, KeysError> {
+        ClusterKeys::open(directory, cluster)?.ok_or_else(|| KeysError::Missing {
+            cluster: cluster.to_owned(),
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// Where they lie, as an absolute path.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The cluster's identity, for its genesis.
+    pub fn cluster_id(&self) -> ClusterId {
+        self.bundle.cluster_id
+    }
+
+    /// What the nodes are to believe.
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// The host authorities, for whoever dials a node.
+    pub fn host_authorities(&self) -> Vec<PublicKey> {
+        self.bundle.authorities(AuthorityRole::Host).cloned().collect()
+    }
+
+    /// Private key and certificate of a person, for whoever dials a node as them.
+    ///
+    /// # Errors
+    /// When they are missing, or the key is readable by others.
+    pub fn person(&self, name: &str) -> Result<(PrivateKey, Certificate), KeysError> {
+        let key = authority::load_private_key(&self.person_path(name, ""))?;
+        let path = self.person_path(name, "-cert.pub");
+        match read_certificate(&path)? {
+            Some(certificate) => Ok((key, certificate)),
+            None => Err(KeysError::Malformed { path, reason: "it is missing".to_owned() }),
+        }
+    }
+
+    /// Whether the operator's certificate is there and has time left.
+    ///
+    /// # Errors
+    /// When a file cannot be read or a private key is readable by others.
+    pub fn operator_is_current(&self, now: SystemTime) -> Result<bool, KeysError> {
+        if !exists(&self.person_path(OPERATOR, ""))? {
+            return Ok(false);
+        }
+        let key = authority::load_private_key(&self.person_path(OPERATOR, ""))?;
+        let certificate = read_certificate(&self.person_path(OPERATOR, "-cert.pub"))?;
+        Ok(certificate.is_some_and(|certificate| {
+            certificate.public_key() == key.public_key().key_data()
+                && self.signs(AuthorityRole::Operator, &certificate)
+                && has_left(&certificate, now, OPERATOR_RENEW_LEFT)
+        }))
+    }
+
+    /// Whether a node's certificates are here, for this key, and have time left.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn node_is_current(
+        &self,
+        name: &str,
+        id: NodeId,
+        public_line: &str,
+        now: SystemTime,
+    ) -> Result<bool, KeysError> {
+        let subject = parse_public(&self.node_path(name, "node_key.pub"), public_line)?;
+        let cluster = &self.bundle.cluster;
+        let host = (AuthorityRole::Host, identity::host_principal(name, cluster));
+        let peer = (AuthorityRole::Peer, identity::node_principal(id, cluster));
+        let files = [identity::HOST_CERTIFICATE, identity::PEER_CERTIFICATE];
+        for ((role, principal), file) in [host, peer].into_iter().zip(files) {
+            let certificate = read_certificate(&self.node_path(name, file))?;
+            let serves = certificate.is_some_and(|certificate| {
+                certificate.public_key() == subject.key_data()
+                    && certificate.valid_principals() == [principal]
+                    && self.signs(role, &certificate)
+                    && has_left(&certificate, now, NODE_RENEW_LEFT)
+            });
+            if !serves {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The files of a node's keys directory, its private key excepted, which only the node has. To
+    /// be taken after [`ensure_node`](super::issuer::Issuer::ensure_node) ran for every node, since
+    /// each is told of all.
+    ///
+    /// # Errors
+    /// When the node has no certificates here, a file cannot be read, or a plain key makes no
+    /// sense.
+    pub fn node_files(&self, name: &str, people: &[PlainKey]) -> Result<Vec<KeyFile>, KeysError> {
+        let file = |name, text| KeyFile { name, mode: 0o644, text };
+        let mut files = vec![
+            file(identity::ROOT, authority::public_line(&self.root)),
+            file(identity::BUNDLE, self.signed_bundle.clone()),
+            file(identity::PEOPLE, people_text(people)?),
+            file(identity::MEMBERS, self.members_text()?),
+        ];
+        for certificate in [identity::HOST_CERTIFICATE, identity::PEER_CERTIFICATE] {
+            let path = self.node_path(name, certificate);
+            let text = read_optional(&path)?.ok_or_else(|| KeysError::Malformed {
+                path,
+                reason: "it is missing: deploy issues it".to_owned(),
+            })?;
+            files.push(file(certificate, text));
+        }
+        Ok(files)
+    }
+
+    /// Every node's peer certificate, by name.
+    fn members_text(&self) -> Result<String, KeysError> {
+        let directory = self.directory.join("nodes");
+        let mut names = Vec::new();
+        if exists(&directory)? {
+            let entries = fs::read_dir(&directory).map_err(KeysError::file("list", &directory))?;
+            for entry in entries {
+                names.push(entry.map_err(KeysError::file("list", &directory))?.file_name());
+            }
+        }
+        names.sort();
+        let mut text = String::new();
+        for name in names {
+            let path = directory.join(name).join(identity::PEER_CERTIFICATE);
+            text.push_str(&read_optional(&path)?.unwrap_or_default());
+        }
+        Ok(text)
+    }
+
+    /// The known_hosts file: whom OpenSSH may believe about hosts of this cluster. No host is ever
+    /// taken on trust at first use.
+    pub fn known_hosts(&self) -> String {
+        let cluster = &self.bundle.cluster;
+        let lines = self.bundle.authorities(AuthorityRole::Host).map(|key| {
+            let line = authority::public_line(key);
+            let comment = authority::authority_comment(AuthorityRole::Host, cluster);
+            format!("@cert-authority *.{cluster}.paxos {} {comment}\n", line.trim_end())
+        });
+        lines.collect()
+    }
+
+    /// An ssh_config with one `Host` per node and nothing that concerns other hosts.
+    ///
+    /// # Errors
+    /// When the keys lie at a path that an ssh_config cannot hold.
+    pub fn ssh_config(&self, targets: &[SshTarget], person: &str) -> Result<String, KeysError> {
+        let cluster = &self.bundle.cluster;
+        let known_hosts = config_path(&self.directory.join(KNOWN_HOSTS))?;
+        let key = config_path(&self.person_path(person, ""))?;
+        let certificate = config_path(&self.person_path(person, "-cert.pub"))?;
+        let mut text = format!(
+            "# How to reach the nodes of cluster {cluster}, as {person}. Written by paxos-ctl.\n"
+        );
+        for SshTarget { name, host, port, proxy_jump } in targets {
+            let alias = identity::host_principal(name, cluster);
+            text.push_str(&format!(
+                "\nHost {name}\n  HostName {host}\n  Port {port}\n  HostKeyAlias {alias}\n  \
+                 UserKnownHostsFile {known_hosts}\n  GlobalKnownHostsFile none\n  \
+                 StrictHostKeyChecking yes\n  IdentitiesOnly yes\n  IdentityFile {key}\n  \
+                 CertificateFile {certificate}\n"
+            ));
+            if let Some(jump) = proxy_jump {
+                text.push_str(&format!("  ProxyJump {jump}\n"));
+            }
+        }
+        Ok(text)
+    }
+
+    pub(super) fn person_path(&self, name: &str, suffix: &str) -> PathBuf {
+        self.directory.join("people").join(format!("{name}{suffix}"))
+    }
+
+    pub(super) fn node_path(&self, node: &str, file: &str) -> PathBuf {
+        self.directory.join("nodes").join(node).join(file)
+    }
+
+    /// Whether the certificate is by the authority that signs now.
+    fn signs(&self, role: AuthorityRole, certificate: &Certificate) -> bool {
+        let current = self.bundle.authorities(role).next();
+        current.is_some_and(|key| key.key_data() == certificate.signature_key())
+    }
+}
+
+/// Whether anything was ever signed here; the bundle must then be there.
+fn was_used(directory: &Path) -> Result<bool, KeysError> {
+    Ok(exists(&directory.join(SERIAL))? || exists(&directory.join(KNOWN_HOSTS))?)
+}
+
+fn incomplete(directory: &Path, missing: &'static str) -> KeysError {
+    KeysError::Incomplete { directory: directory.to_owned(), missing }
+}
+
+pub(super) fn exists(path: &Path) -> Result<bool, KeysError> {
+    path.try_exists().map_err(KeysError::file("look for", path))
+}
+
+pub(super) fn read_optional(path: &Path) -> Result<Option<String>, KeysError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(KeysError::file("read", path)(error)),
+    }
+}
+
+fn read_public(directory: &Path, name: &str) -> Result<Option<PublicKey>, KeysError> {
+    let path = directory.join(format!("{name}.pub"));
+    read_optional(&path)?.map(|text| parse_public(&path, &text)).transpose()
+}
+
+pub(super) fn parse_public(path: &Path, line: &str) -> Result<PublicKey, KeysError> {
+    PublicKey::from_openssh(line.trim()).map_err(|error| KeysError::Malformed {
+        path: path.to_owned(),
+        reason: format!("no public key: {error}"),
+    })
+}
+
+fn read_certificate(path: &Path) -> Result<Option<Certificate>, KeysError> {
+    let parse = |text: String| {
+        Certificate::from_openssh(text.trim()).map_err(|error| KeysError::Malformed {
+            path: path.to_owned(),
+            reason: format!("no certificate: {error}"),
+        })
+    };
+    read_optional(path)?.map(parse).transpose()
+}
+
+fn has_left(certificate: &Certificate, now: SystemTime, left: Duration) -> bool {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    (now + left).as_secs() < certificate.valid_before()
+}
+
+/// A path as ssh_config takes it: quoted, and with the one character doubled that OpenSSH would
+/// expand.
+fn config_path(path: &Path) -> Result<String, KeysError> {
+    let text =
+        path.to_str().filter(|t| !t.contains(['"', '$', '\\']) && !t.contains(char::is_control));
+    let text = text.ok_or_else(|| KeysError::Path(path.to_owned()))?;
+    Ok(format!("\"{}\"", text.replace('%', "%%")))
+}
+
+/// The file of plain keys, checked as the node will check it.
+fn people_text(people: &[PlainKey]) -> Result<String, KeysError> {
+    let mut text = String::new();
+    for PlainKey { name, rights, key } in people {
+        let line = format!("{name} {rights} {}", key.trim());
+        let judged = identity::ListedKey::parse(&line).and_then(|listed| {
+            listed.filter(|_| !line.contains('\n')).ok_or_else(|| "it has no name".to_owned())
+        });
+        let name = name.clone();
+        judged.map_err(|reason| KeysError::PlainKey { name, reason })?;
+        text.push_str(&line);
+        text.push('\n');
+    }
+    Ok(text)
+}

@@ -1,0 +1,355 @@
+//! This machine as a host: nodes are background processes of the user who runs the controller.
+//!
+//! Nothing restarts such a process by itself. What belongs to others is not touched: no process
+//! that is not the node's (see [`super::process`]), no file that a node does not make.
+
+use super::host::{Found, Halt, Halted, Host, HostError, Place, Wanted, names};
+use super::plan::{FileState, PortHolder};
+use super::process;
+use crate::transport::{authority, identity};
+use rustix::process::Signal;
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long a node may take to hand its leadership over and end. A hand-over takes milliseconds,
+/// the last fsync of a bad disk seconds.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long the kernel may take to end a process; one that hangs in a dead disk outlives even this.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How far from its end a log is read for its last lines.
+const TAIL_BYTES_MAX: u64 = 4 << 20;
+
+/// Pieces in which executables are compared and copied.
+const COPY_BYTES: usize = 1 << 20;
+
+/// The word that makes the controller's program start a daemon; see [`process::become_daemon`].
+pub const DAEMONISE: &str = "become-daemon";
+
+/// This machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalHost;
+
+fn failed<T, E: std::fmt::Display>(
+    place: &Place,
+    what: impl Into<String>,
+    result: Result<T, E>,
+) -> Result<T, HostError> {
+    result.map_err(|error| HostError {
+        node: place.node.clone(),
+        what: what.into(),
+        reason: error.to_string(),
+    })
+}
+
+impl Host for LocalHost {
+    fn find(&self, place: &Place, wanted: &Wanted<'_>) -> Result<Found, HostError> {
+        let running = place.identity().find();
+        let mut files = Vec::new();
+        for name in wanted.files {
+            files.push(failed(place, format!("read {name}"), read_optional(&place.path(name)))?);
+        }
+        let key = place.path(names::KEYS).join(format!("{}.pub", identity::NODE_KEY));
+        let key = failed(place, "read its public key", read_optional(&key))?;
+        let executable = place.path(names::EXECUTABLE);
+        let compared =
+            wanted.executable.map_or(Ok(FileState::Absent), |wanted| compare(&executable, wanted));
+        let has_entries =
+            |path: PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        Ok(Found {
+            directory: place.directory.is_dir(),
+            log: has_entries(place.path(names::LOG)),
+            genesis: place.path(names::GENESIS).exists(),
+            running,
+            executable: failed(place, "compare the executable", compared)?,
+            node_key: key.and_then(|bytes| String::from_utf8(bytes).ok()),
+            files,
+            held: if running.is_some() { Vec::new() } else { held(&place.listen) },
+        })
+    }
+
+    fn ensure_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
+        let directory = place.path(names::KEYS);
+        failed(place, "make its keys directory", private_directory(&directory))?;
+        let key = authority::ensure_node_key(&directory, comment);
+        Ok(authority::public_line(&failed(place, "make its key", key)?))
+    }
+
+    fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError> {
+        let path = place.path(name);
+        let folder = path.parent().unwrap_or(&place.directory);
+        failed(place, "make its directory", private_directory(&place.directory))?;
+        failed(place, "make its directory", private_directory(folder))?;
+        failed(place, format!("write {name}"), authority::write_file(&path, bytes, mode))
+    }
+
+    fn receive_executable(&self, place: &Place, source: &Path) -> Result<(), HostError> {
+        failed(place, "make its directory", private_directory(&place.directory))?;
+        let target = place.path(names::EXECUTABLE);
+        let temporary = place.path(&format!(".{}.new", names::EXECUTABLE));
+        let copy = || -> io::Result<()> {
+            let mut to = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o755)
+                .open(&temporary)?;
+            io::copy(&mut File::open(source)?, &mut to)?;
+            to.set_permissions(fs::Permissions::from_mode(0o755))?;
+            to.sync_all()?;
+            // A file that is open for writing cannot be executed.
+            drop(to);
+            fs::rename(&temporary, &target)?;
+            File::open(&place.directory)?.sync_all()
+        };
+        failed(place, format!("copy {} to {}", source.display(), target.display()), copy())
+    }
+
+    fn start(&self, place: &Place) -> Result<u32, HostError> {
+        let attempt = || -> io::Result<u32> {
+            let output = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(place.path(names::OUTPUT))?;
+            let executable = place.path(names::EXECUTABLE);
+            let mut words: Vec<OsString> = vec![DAEMONISE.into(), place.path(names::PID).into()];
+            words.push("--".into());
+            words.push(executable.clone().into());
+            words.extend(["node".into(), "--config".into()]);
+            words.push(place.path(names::SETTINGS).into());
+            let mut command = Command::new(&executable);
+            command.arg0("paxos-ctl").args(words).current_dir(&place.directory);
+            command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+            // Settings in the operator's own environment are not the node's.
+            let foreign = std::env::vars_os().map(|(name, _)| name);
+            let ours = |name: &OsString| name.to_string_lossy().starts_with("PAXOS_");
+            foreign.filter(ours).for_each(|name| {
+                command.env_remove(name);
+            });
+            let mut child = command.spawn()?;
+            let pid = child.id();
+            // Takes note of its end, so that it does not stay behind as a zombie of ours.
+            let _reaper = std::thread::spawn(move || child.wait());
+            Ok(pid)
+        };
+        failed(place, "start it", attempt())
+    }
+
+    fn halt(&self, place: &Place, how: Halt) -> Result<Halted, HostError> {
+        let identity = place.identity();
+        let Some(pid) = identity.find() else { return Ok(Halted::WasNotRunning) };
+        let (signal, limit) = match how {
+            Halt::Gently => (Signal::TERM, STOP_LIMIT),
+            Halt::AtOnce => (Signal::KILL, KILL_LIMIT),
+        };
+        let sent = failed(place, format!("signal process {pid}"), identity.signal(pid, signal))?;
+        if !sent {
+            return Ok(Halted::WasNotRunning);
+        }
+        match identity.wait_gone(pid, limit) {
+            true => Ok(Halted::Stopped(pid)),
+            false => Ok(Halted::StillRunning(pid)),
+        }
+    }
+
+    fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError> {
+        let path = place.path(names::OUTPUT);
+        failed(place, format!("read {}", path.display()), tail(&path, lines))
+    }
+
+    fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError> {
+        failed(place, format!("remove {}", place.directory.display()), remove(&place.directory))
+    }
+}
+
+/// A directory that only its owner enters, with those above it that are missing.
+fn private_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn compare(there: &Path, wanted: &Path) -> io::Result<FileState> {
+    let mut left = match File::open(there) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(FileState::Absent),
+        Err(error) => return Err(error),
+    };
+    let mut right = File::open(wanted)?;
+    let length = left.metadata()?.len();
+    if length != right.metadata()?.len() {
+        return Ok(FileState::Differs);
+    }
+    let (mut a, mut b) = (vec![0; COPY_BYTES], vec![0; COPY_BYTES]);
+    let mut remaining = length;
+    while remaining > 0 {
+        let piece = remaining.min(COPY_BYTES as u64) as usize;
+        left.read_exact(&mut a[..piece])?;
+        right.read_exact(&mut b[..piece])?;
+        if a[..piece] != b[..piece] {
+            return Ok(FileState::Differs);
+        }
+        remaining -= piece as u64;
+    }
+    Ok(FileState::Same)
+}
+
+/// Those of the addresses that cannot be bound because somebody else has them.
+fn held(listen: &[String]) -> Vec<PortHolder> {
+    let in_use = |address: &SocketAddr| {
+        TcpListener::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
+    let addresses = listen.iter().filter_map(|text| text.parse::<SocketAddr>().ok());
+    let found = addresses.filter(in_use).map(|address| PortHolder {
+        address: address.to_string(),
+        process: process::listener(address),
+    });
+    found.collect()
+}
+
+fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES_MAX)))?;
+    let mut last = VecDeque::new();
+    for line in BufReader::new(file.take(TAIL_BYTES_MAX)).split(b'\n') {
+        last.push_back(String::from_utf8_lossy(&line?).into_owned());
+        if last.len() > lines {
+            last.pop_front();
+        }
+    }
+    Ok(last.into())
+}
+
+fn remove(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut left = Vec::new();
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(left),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // Half-written files begin with a dot and the name of what they were to become.
+        let base = name.strip_prefix('.').unwrap_or(&name);
+        let ours = names::ALL.iter().any(|known| {
+            *known == name || (name.starts_with('.') && base.starts_with(&format!("{known}.")))
+        });
+        match (ours, entry.file_type()?.is_dir()) {
+            (true, true) => fs::remove_dir_all(entry.path())?,
+            (true, false) => fs::remove_file(entry.path())?,
+            (false, _) => left.push(entry.path()),
+        }
+    }
+    if left.is_empty() {
+        fs::remove_dir(directory)?;
+    }
+    Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(folder: &Path) -> Place {
+        Place {
+            node: "n1".to_owned(),
+            directory: folder.join("a/b/n1"),
+            listen: vec!["127.0.0.1:1".to_owned()],
+        }
+    }
+
+    #[test]
+    fn what_is_received_is_found_again_and_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = place(folder.path());
+        let source = folder.path().join("program");
+        fs::write(&source, vec![7; COPY_BYTES + 3]).unwrap();
+        let files = ["config.yaml".to_owned(), "keys/bundle".to_owned()];
+        let wanted = Wanted { executable: Some(&source), files: &files };
+        assert_eq!(
+            LocalHost.find(&place, &wanted).unwrap(),
+            Found { files: vec![None, None], ..Found::default() }
+        );
+        LocalHost.receive(&place, "keys/bundle", 0o600, b"x").unwrap();
+        LocalHost.receive_executable(&place, &source).unwrap();
+        let public = LocalHost.ensure_node_key(&place, "n1").unwrap();
+        assert_eq!(LocalHost.ensure_node_key(&place, "n1").unwrap(), public);
+        let found = LocalHost.find(&place, &wanted).unwrap();
+        assert!(found.directory && !found.log && !found.genesis);
+        assert_eq!(found.executable, FileState::Same);
+        assert_eq!(found.files, [None, Some(b"x".to_vec())]);
+        assert_eq!(found.node_key.as_deref().map(str::trim), Some(public.trim()));
+        let mode =
+            |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(""), mode("keys"), mode("paxos")), (0o700, 0o700, 0o755));
+        assert_eq!((mode("keys/bundle"), mode("keys/node_key")), (0o600, 0o600));
+        fs::write(&source, vec![8; COPY_BYTES + 3]).unwrap();
+        assert_eq!(LocalHost.find(&place, &wanted).unwrap().executable, FileState::Differs);
+    }
+
+    #[test]
+    fn a_port_in_use_is_told_with_its_holder() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        let found = held(std::slice::from_ref(&address));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].address, address);
+        assert_eq!(found[0].process.as_ref().map(|(pid, _)| *pid), Some(std::process::id()));
+        drop(socket);
+        assert_eq!(held(&[address]), []);
+    }
+
+    #[test]
+    fn only_what_a_node_makes_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = place(folder.path());
+        LocalHost.receive(&place, "keys/bundle", 0o600, b"x").unwrap();
+        LocalHost.receive(&place, "config.yaml", 0o600, b"x").unwrap();
+        fs::create_dir(place.path("log")).unwrap();
+        fs::write(place.path("log/1"), b"x").unwrap();
+        fs::write(place.path(".paxos.new"), b"x").unwrap();
+        fs::write(place.path("thesis.tex"), b"x").unwrap();
+        assert_eq!(LocalHost.remove(&place).unwrap(), [place.path("thesis.tex")]);
+        assert_eq!(fs::read_dir(&place.directory).unwrap().count(), 1);
+        fs::remove_file(place.path("thesis.tex")).unwrap();
+        assert!(LocalHost.remove(&place).unwrap().is_empty());
+        assert!(!place.directory.exists());
+        assert!(LocalHost.remove(&place).unwrap().is_empty(), "twice is fine");
+    }
+
+    #[test]
+    fn the_last_lines_are_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("l");
+        assert!(tail(&path, 3).unwrap().is_empty());
+        fs::write(&path, "1\n2\n3\n4\n").unwrap();
+        assert_eq!(tail(&path, 3).unwrap(), ["2", "3", "4"]);
+        assert_eq!(tail(&path, 9).unwrap().len(), 4);
+    }
+}

@@ -1,0 +1,51 @@
+//! From an inventory to a running cluster, and through its life.
+//!
+//! * [`yaml`], [`groups`], [`inventory`] read what somebody wants; [`problem`] says what is wrong
+//!   with it.
+//! * [`keys`] reads keys and [`issuer`] makes them; [`state`] remembers that a cluster was formed.
+//! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`process`] whose
+//!   process is whose.
+//! * [`observe`] asks nodes; [`plan`] makes a plan of facts; [`deploy`] gathers the ones and
+//!   carries out the other; [`operate`] is the rest of a cluster's life, [`overview`] what its
+//!   status looks like.
+//!
+//! What must hold: facts are gathered without a change; a genesis is given once in a cluster's
+//! life; what an inventory leaves out is not taken away; no process and no file that is somebody
+//! else's is touched.
+
+pub mod deploy;
+pub mod groups;
+pub mod host;
+pub mod inventory;
+pub mod issuer;
+pub mod keys;
+pub mod local;
+pub mod observe;
+pub mod operate;
+pub mod overview;
+pub mod plan;
+pub mod problem;
+pub mod process;
+pub mod settings;
+pub mod state;
+pub mod wait;
+pub mod yaml;
+
+use crate::wire::failure::{Code, Failure};
+
+/// A failure of an error whose last part says what to do next.
+fn told(code: Code, text: &str) -> Failure {
+    match text.rsplit_once("; ") {
+        Some((message, hint)) => Failure::new(code, message, hint),
+        None => Failure::new(code, text, "see the message; nothing more is known"),
+    }
+}
+
+fn keys_failure(error: keys::KeysError) -> Failure {
+    told(error.code(), &error.to_string())
+}
+
+fn host_failure(error: host::HostError) -> Failure {
+    let hint = "check the owner of the directories and the space on the disk, and try again";
+    Failure::new(Code::Internal, error.to_string(), hint)
+}

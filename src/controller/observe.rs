@@ -1,0 +1,160 @@
+//! Asks nodes how they are, over SSH as any operator would, all at once and within a bound of time.
+//!
+//! A node that does not answer is an answer too: the words of what went wrong. Nothing here changes
+//! a node, but for the one command that hands leadership over.
+
+use super::inventory::NodeSpec;
+use super::keys::{ClusterKeys, OPERATOR};
+use crate::client::door::{ChannelEvent, Door};
+use crate::client::ssh_config::Node;
+use crate::transport::client::{ClientIdentity, Endpoint, HostCheck};
+use crate::transport::identity::host_principal;
+use crate::wire::failure::{Code, Failure};
+use crate::wire::report::StatusReport;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// No node may take longer to say how it is.
+pub const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Added to what a command was given, for the way there and back.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
+/// A status of a thousand members is below this; more than that is no answer to what was asked.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// What a node said of itself, or why it did not.
+pub type Answer = Result<StatusReport, String>;
+
+/// Somebody who may ask the nodes of a cluster.
+pub struct Asker {
+    runtime: tokio::runtime::Runtime,
+    cluster: String,
+    check: HostCheck,
+    identity: ClientIdentity,
+}
+
+/// What a command on a node left behind.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+    /// Its exit status, if it came that far.
+    pub exit: Option<u32>,
+}
+
+impl Asker {
+    /// Asks as the operator of these keys.
+    ///
+    /// # Errors
+    /// When the operator's key is missing or exposed.
+    pub fn new(keys: &ClusterKeys, cluster: &str) -> Result<Asker, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| {
+            let message = format!("cannot start the program's event loop: {error}");
+            Failure::new(Code::Internal, message, "check the limits of open files and threads")
+        })?;
+        let (key, certificate) = keys.person(OPERATOR).map_err(super::keys_failure)?;
+        let (key, certificate) = (Arc::new(key), Box::new(certificate));
+        Ok(Asker {
+            runtime,
+            cluster: cluster.to_owned(),
+            check: HostCheck::Authorities(keys.host_authorities()),
+            identity: ClientIdentity::Certificate { key, certificate },
+        })
+    }
+
+    fn door(&self, node: &NodeSpec) -> Door {
+        let endpoint = Endpoint {
+            host: node.host.clone(),
+            port: node.port,
+            host_principal: host_principal(&node.name, &self.cluster),
+            check: self.check.clone(),
+        };
+        let identity = self.identity.clone();
+        Door::Node(Box::new(Node { name: node.name.clone(), endpoint, identity }))
+    }
+
+    /// Asks each of the nodes, at once, for no longer than `limit` in all.
+    pub fn ask(&self, nodes: &[&NodeSpec], limit: Duration) -> BTreeMap<String, Answer> {
+        let ask = |node: &NodeSpec| {
+            let (name, door) = (node.name.clone(), self.door(node));
+            async move {
+                let said = say(&door, "paxos status -o json", limit).await;
+                (name, said.and_then(read_status))
+            }
+        };
+        let asked = futures::future::join_all(nodes.iter().map(|node| ask(node)));
+        self.runtime.block_on(asked).into_iter().collect()
+    }
+
+    /// Asks a node to see to it that another one leads, and waits until it does.
+    ///
+    /// # Errors
+    /// In the node's words.
+    pub fn resign(&self, node: &NodeSpec, limit: Duration) -> Result<(), String> {
+        let command = format!("paxos leader resign --timeout {}ms", limit.as_millis());
+        let said = self.runtime.block_on(say(&self.door(node), &command, limit + ROUND_TRIP))?;
+        match said.exit {
+            Some(0) => Ok(()),
+            _ => Err(String::from_utf8_lossy(&said.stderr).trim().to_owned()),
+        }
+    }
+}
+
+async fn say(door: &Door, command: &str, limit: Duration) -> Result<Said, String> {
+    let talk = async {
+        let talk = door.ask(command.as_bytes(), limit).await.map_err(|error| error.to_string())?;
+        let (mut input, mut output) = (talk.input, talk.output);
+        // A node that is gone already says so when its output is read.
+        let _gone = input.end().await;
+        let mut said = Said::default();
+        loop {
+            match output.next().await {
+                ChannelEvent::Stdout(bytes) => said.stdout.extend_from_slice(&bytes),
+                ChannelEvent::Stderr(bytes) => said.stderr.extend_from_slice(&bytes),
+                ChannelEvent::Exit(status) => said.exit = Some(status),
+                ChannelEvent::Closed(reason) => match said.exit {
+                    Some(_) => return Ok(said),
+                    None => return Err(reason),
+                },
+            }
+            if said.stdout.len() + said.stderr.len() > ANSWER_BYTES_MAX {
+                return Err(format!("it said more than {ANSWER_BYTES_MAX} bytes"));
+            }
+        }
+    };
+    match tokio::time::timeout(limit, talk).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(format!("it did not answer within {limit:?}")),
+    }
+}
+
+/// The exit status is not looked at: a node without a quorum answers, and exits with 69.
+fn read_status(said: Said) -> Answer {
+    serde_json::from_slice(&said.stdout).map_err(|error| {
+        let told = match said.stdout.is_empty() {
+            true => &said.stderr,
+            false => &said.stdout,
+        };
+        let told = String::from_utf8_lossy(&told[..told.len().min(300)]).trim().to_owned();
+        format!("it answered something else than a status ({error}): {told}")
+    })
+}
+
+/// Who leads, according to most of those who know one.
+pub fn leader(answers: &BTreeMap<String, Answer>) -> Option<String> {
+    let mut votes: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for status in answers.values().flatten() {
+        if let Some(leader) = &status.leader {
+            let vote = votes.entry(leader).or_default();
+            *vote = (vote.0 + 1, vote.1.max(status.ballot.number.0));
+        }
+    }
+    // Of two that are named, the one of the higher ballot is the newer.
+    let newest = votes.into_iter().max_by_key(|(_, (count, ballot))| (*ballot, *count));
+    newest.map(|(name, _)| name.to_owned())
+}

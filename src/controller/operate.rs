@@ -1,0 +1,213 @@
+//! What operators do with a cluster that stands: status, stop, restart, kill, logs, destroy.
+//!
+//! No signal reaches a process that is not the node's, and no file is removed that a node or this
+//! program did not make.
+
+use super::deploy::{Cluster, Progress, still_running};
+use super::host::{Found, Halt, Halted, Place, Wanted};
+use super::inventory::{Connection, NodeSpec};
+use super::issuer::Issuer;
+use super::keys::ClusterKeys;
+use super::observe::{ASK_LIMIT, Answer, Asker, leader};
+use super::overview::{Overview, overview};
+use super::state::STATE;
+use super::{host_failure, keys_failure};
+use crate::transport::identity;
+use crate::wire::failure::{Code, Failure};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What became of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halting {
+    /// Its name.
+    pub node: String,
+    /// Its pid, if it ran.
+    pub pid: Option<u32>,
+}
+
+impl Cluster {
+    /// The named nodes, or all of them.
+    ///
+    /// # Errors
+    /// When one is none of the cluster's, or its host cannot be reached from here.
+    pub fn named(&self, names: &[String]) -> Result<Vec<&NodeSpec>, Failure> {
+        let nodes: Vec<&NodeSpec> = match names.is_empty() {
+            true => self.inventory.nodes.iter().collect(),
+            false => names.iter().map(|name| self.known(name)).collect::<Result<_, _>>()?,
+        };
+        match nodes.iter().find(|node| node.connection != Connection::Local) {
+            None => Ok(nodes),
+            Some(node) => Err(Failure::new(
+                Code::BadSettings,
+                format!("the host of {} is reached over ssh, not locally", node.name),
+                "set ansible_connection: local; hosts over ssh are not supported by this version",
+            )),
+        }
+    }
+
+    fn asker(&self) -> Result<Asker, Failure> {
+        let keys = ClusterKeys::open_existing(&self.keys_dir, &self.inventory.cluster);
+        Asker::new(&keys.map_err(keys_failure)?, &self.inventory.cluster)
+    }
+
+    /// How the hosts and nodes are, in five seconds at most. Works with everything down.
+    ///
+    /// # Errors
+    /// When the inventory's hosts cannot be looked at from here.
+    pub fn status(&self) -> Result<Overview, Failure> {
+        let nodes = self.named(&[])?;
+        let wanted = Wanted { executable: None, files: &[] };
+        let look = |node: &NodeSpec| -> Result<Found, String> {
+            self.host.find(&Place::of(node), &wanted).map_err(|error| error.to_string())
+        };
+        let mut found = BTreeMap::new();
+        let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
+        std::thread::scope(|threads| {
+            let looks: Vec<_> =
+                nodes.iter().map(|node| (node, threads.spawn(|| look(node)))).collect();
+            match self.asker() {
+                Ok(asker) => answers = asker.ask(&nodes, ASK_LIMIT),
+                Err(failure) => answers.extend(nodes.iter().map(|node| {
+                    (node.name.clone(), Err(format!("it was not asked: {}", failure.message)))
+                })),
+            }
+            for (node, look) in looks {
+                let result = look.join().unwrap_or_else(|_| Err("looking at it failed".to_owned()));
+                found.insert(node.name.clone(), result);
+            }
+        });
+        Ok(overview(&self.inventory, &found, &answers))
+    }
+
+    /// Halts nodes, all at once.
+    ///
+    /// # Errors
+    /// When one could not be signalled or still runs; the others are halted all the same.
+    pub fn halt(&self, nodes: &[&NodeSpec], how: Halt) -> Result<Vec<Halting>, Failure> {
+        let results: Vec<_> = std::thread::scope(|threads| {
+            let halt = |node: &NodeSpec| self.host.halt(&Place::of(node), how);
+            let halts: Vec<_> =
+                nodes.iter().map(|node| threads.spawn(move || halt(node))).collect();
+            halts.into_iter().map(|halt| halt.join()).collect()
+        });
+        let mut halted = Vec::new();
+        let mut failure = None;
+        for (node, result) in nodes.iter().zip(results) {
+            let node = node.name.clone();
+            match result {
+                Ok(Ok(Halted::WasNotRunning)) => halted.push(Halting { node, pid: None }),
+                Ok(Ok(Halted::Stopped(pid))) => halted.push(Halting { node, pid: Some(pid) }),
+                Ok(Ok(Halted::StillRunning(pid))) => failure = Some(still_running(&node, pid)),
+                Ok(Err(error)) => failure = Some(host_failure(error)),
+                Err(_panic) => {
+                    let message = format!("{node}: halting it failed");
+                    failure = Some(Failure::new(Code::Internal, message, "report this fault"));
+                }
+            }
+        }
+        failure.map_or(Ok(halted), Err)
+    }
+
+    /// The node that leads now.
+    ///
+    /// # Errors
+    /// When no node says that one does.
+    pub fn leader(&self) -> Result<&NodeSpec, Failure> {
+        let nodes = self.named(&[])?;
+        let answers = self.asker()?.ask(&nodes, ASK_LIMIT);
+        match leader(&answers) {
+            Some(name) => self.known(&name),
+            None => Err(Failure::new(
+                Code::NoQuorum,
+                "no node knows a leader",
+                "see paxos-ctl status, or name the node",
+            )),
+        }
+    }
+
+    /// Restarts nodes one at a time, each only when the one before takes part again, the leader
+    /// last.
+    ///
+    /// # Errors
+    /// At the first that fails; those after it are left alone.
+    pub fn restart(
+        &self,
+        names: &[String],
+        force: bool,
+        say: Progress<'_>,
+    ) -> Result<Vec<String>, Failure> {
+        let mut nodes = self.named(names)?;
+        let asker = self.asker()?;
+        let all = self.named(&[])?;
+        let leader = leader(&asker.ask(&all, ASK_LIMIT));
+        nodes.sort_by_key(|node| leader.as_ref() == Some(&node.name));
+        for node in &nodes {
+            say(&format!("{}: restart", node.name));
+            self.restart_one(&asker, node, force)?;
+        }
+        Ok(nodes.into_iter().map(|node| node.name.clone()).collect())
+    }
+
+    /// The last lines that nodes wrote.
+    ///
+    /// # Errors
+    /// When a log cannot be read.
+    pub fn logs(
+        &self,
+        names: &[String],
+        lines: usize,
+    ) -> Result<Vec<(String, Vec<String>)>, Failure> {
+        let read = |node: &&NodeSpec| {
+            let lines = self.host.log_tail(&Place::of(node), lines).map_err(host_failure)?;
+            Ok((node.name.clone(), lines))
+        };
+        self.named(names)?.iter().map(read).collect()
+    }
+
+    /// Ends the cluster: its processes, its data and its keys. Gives what was left because it is
+    /// not ours.
+    ///
+    /// # Errors
+    /// When the cluster's name was not confirmed, a process cannot be ended, or a file cannot be
+    /// removed. It can be called again.
+    pub fn destroy(&self, confirm: &str, say: Progress<'_>) -> Result<Vec<PathBuf>, Failure> {
+        let cluster = &self.inventory.cluster;
+        if confirm != cluster {
+            let message = format!("the cluster is {cluster}, but {confirm} was confirmed");
+            let hint = format!("to destroy it and all its data: --confirm {cluster}");
+            return Err(Failure::usage(message, hint));
+        }
+        let nodes = self.named(&[])?;
+        // Keys that cannot be read any more are no reason to keep them; those of another cluster
+        // are.
+        let opened = ClusterKeys::open(&self.keys_dir, cluster);
+        if let Err(error @ super::keys::KeysError::OtherCluster { .. }) = opened {
+            return Err(keys_failure(error));
+        }
+        let _lock = match opened {
+            Ok(Some(_)) => {
+                Some(Issuer::open_or_init(&self.keys_dir, cluster).map_err(keys_failure)?)
+            }
+            _ => None,
+        };
+        say("stop the nodes");
+        if self.halt(&nodes, Halt::Gently).is_err() {
+            self.halt(&nodes, Halt::AtOnce)?;
+        }
+        let mut left = Vec::new();
+        for node in &nodes {
+            say(&format!("{}: remove {}", node.name, node.data_dir.display()));
+            left.extend(self.host.remove(&Place::of(node)).map_err(host_failure)?);
+        }
+        let ours = [identity::BUNDLE, identity::ROOT, STATE, "root"];
+        if ours.iter().any(|name| self.keys_dir.join(name).exists()) {
+            say(&format!("remove {}", self.keys_dir.display()));
+            std::fs::remove_dir_all(&self.keys_dir).map_err(|error| {
+                let message = format!("cannot remove {}: {error}", self.keys_dir.display());
+                Failure::new(Code::Internal, message, "mend its permissions and destroy again")
+            })?;
+        }
+        Ok(left)
+    }
+}

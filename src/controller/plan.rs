@@ -1,0 +1,538 @@
+//! What has to be done to make a cluster what its inventory says: a pure function of facts.
+//!
+//! Nothing here touches a host. Two rules stand above all others: a genesis is given only to nodes
+//! that never ran, of a cluster that never was; and what the inventory leaves out is never taken
+//! away.
+
+use super::inventory::{Connection, Inventory, NodeSpec};
+use super::state::{ClusterState, Founder, Handout};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How a file on a host compares with what it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FileState {
+    /// There is none.
+    #[default]
+    Absent,
+    /// It is another.
+    Differs,
+    /// As it should be.
+    Same,
+}
+
+/// An address of a node that another process has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortHolder {
+    /// `ip:port`.
+    pub address: String,
+    /// Its pid and name, as far as we may see them.
+    pub process: Option<(u32, String)>,
+}
+
+/// What was found on a node's host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeFacts {
+    /// Whether its data directory is there.
+    pub directory: bool,
+    /// Whether it has a log.
+    pub log: bool,
+    /// Whether a genesis lies there that it did not take up yet.
+    pub genesis_waiting: bool,
+    /// Its process, if it runs.
+    pub running: Option<u32>,
+    /// The copy of the executable.
+    pub executable: FileState,
+    /// Its settings.
+    pub settings: FileState,
+    /// Its keys and certificates.
+    pub keys: FileState,
+    /// Addresses that it needs and that other processes have.
+    pub held: Vec<PortHolder>,
+}
+
+/// Everything that a plan is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// What the controller remembers, if it formed the cluster.
+    pub state: Option<ClusterState>,
+    /// Whether the cluster's keys are there.
+    pub keys: bool,
+    /// Whether the operator's certificate is there and has time left.
+    pub operator: bool,
+    /// By name, for each node of the inventory.
+    pub nodes: BTreeMap<String, NodeFacts>,
+    /// Who leads, if anybody said.
+    pub leader: Option<String>,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make the root key, the authorities and the bundle.
+    CreateKeys,
+    /// Make or renew the operator's key and certificate.
+    IssueOperator,
+    /// Remember, for ever, that the cluster is formed.
+    Form,
+    /// Lay files on a node's host.
+    Install {
+        /// Which node.
+        node: String,
+        /// Which files.
+        what: Vec<&'static str>,
+    },
+    /// Hand a node its genesis.
+    GiveGenesis(String),
+    /// Start a node that does not run.
+    Start(String),
+    /// Stop a node and start it, for what was installed.
+    Restart(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::CreateKeys => f.write_str("make the root key, three authorities and the bundle"),
+            Step::IssueOperator => f.write_str("issue the operator's certificate"),
+            Step::Form => f.write_str("form the cluster (once in its life)"),
+            Step::Install { node, what } => write!(f, "{node}: install {}", what.join(", ")),
+            Step::GiveGenesis(node) => write!(f, "{node}: hand over the genesis"),
+            Step::Start(node) => write!(f, "{node}: start"),
+            Step::Restart(node) => write!(f, "{node}: restart with what was installed"),
+        }
+    }
+}
+
+/// Something that cannot be done, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// A host that only its sshd reaches.
+    Remote(String),
+    /// Somebody else has the node's address.
+    PortHeld(String, PortHolder),
+    /// Nodes have logs of a cluster that the controller knows nothing of.
+    FormedElsewhere(Vec<String>),
+    /// The cluster was formed and its keys are gone.
+    KeysGone,
+    /// A node that the cluster was not formed with.
+    NotAMember(String),
+    /// The inventory wants something else of a node than the cluster was formed with.
+    Changed(String, &'static str),
+    /// A node of a formed cluster without its log.
+    LogLost(String),
+}
+
+impl Obstacle {
+    /// Whether nothing at all may be done. Otherwise the other nodes are seen to.
+    pub fn stops_everything(&self) -> bool {
+        !matches!(self, Obstacle::LogLost(_) | Obstacle::NotAMember(_))
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> String {
+        let give_up = "to give up the cluster and its data, destroy it first";
+        match self {
+            Obstacle::Remote(_) => "set ansible_connection: local; hosts over ssh are not \
+                                    supported by this version"
+                .to_owned(),
+            Obstacle::PortHeld(node, holder) => {
+                let stop = match &holder.process {
+                    Some((pid, name)) => format!("stop {name} (pid {pid})"),
+                    None => "stop what listens there".to_owned(),
+                };
+                format!("{stop}, or give {node} another paxos_port")
+            }
+            Obstacle::FormedElsewhere(_) => format!(
+                "restore state.yaml beside the keys, or give the directory that has it with \
+                 --keys-dir; {give_up}"
+            ),
+            Obstacle::KeysGone => format!(
+                "restore the keys from a backup, or give their directory with --keys-dir; {give_up}"
+            ),
+            Obstacle::NotAMember(node) => {
+                format!("take {node} out of the inventory; this version cannot add members yet")
+            }
+            Obstacle::Changed(node, what) => {
+                format!("put {what} of {node} back; this version cannot change members yet")
+            }
+            Obstacle::LogLost(node) => format!(
+                "the cluster goes on with its other acceptors; do not copy an old log back, for \
+                 {node} may have voted since. It must rejoin under a new voter generation, which \
+                 this version cannot do yet; to start over without the data, destroy the cluster \
+                 and deploy"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Remote(node) => {
+                write!(f, "the host of {node} is reached over ssh, not locally")
+            }
+            Obstacle::PortHeld(node, PortHolder { address, process }) => {
+                write!(f, "{node} is to listen on {address}, but that port is in use")?;
+                match process {
+                    Some((pid, name)) => write!(f, " by {name} (pid {pid})"),
+                    None => Ok(()),
+                }
+            }
+            Obstacle::FormedElsewhere(nodes) => write!(
+                f,
+                "{} already have logs of a cluster that was formed before, and there is no \
+                 state.yaml here that knows of it; a second genesis could make two clusters of one",
+                nodes.join(", ")
+            ),
+            Obstacle::KeysGone => {
+                write!(f, "the cluster was formed, but its keys are gone; new ones fit no node")
+            }
+            Obstacle::NotAMember(node) => {
+                write!(f, "{node} was not there when the cluster was formed")
+            }
+            Obstacle::Changed(node, what) => {
+                write!(f, "the inventory gives {node} another {what} than the cluster knows")
+            }
+            Obstacle::LogLost(node) => write!(
+                f,
+                "{node} was part of the cluster and its log is gone; it is not made a voter again, \
+                 since it could forget what it promised"
+            ),
+        }
+    }
+}
+
+/// What to do, in order, and what cannot be done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// In the order in which they are done.
+    pub steps: Vec<Step>,
+    /// What stands in the way.
+    pub obstacles: Vec<Obstacle>,
+    /// What somebody should know.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The first obstacle that keeps everything from being done.
+    pub fn stopper(&self) -> Option<&Obstacle> {
+        self.obstacles.iter().find(|obstacle| obstacle.stops_everything())
+    }
+}
+
+/// Makes the plan.
+pub fn plan(inventory: &Inventory, facts: &Facts) -> Plan {
+    let mut plan = Plan::default();
+    let nothing = NodeFacts::default();
+    let of = |node: &NodeSpec| facts.nodes.get(&node.name).unwrap_or(&nothing);
+    let mut usable = Vec::new();
+    for node in &inventory.nodes {
+        let obstacle = obstacle(node, of(node), facts.state.as_ref());
+        match obstacle {
+            Some(obstacle) => plan.obstacles.push(obstacle),
+            None => usable.push(node),
+        }
+        for holder in &of(node).held {
+            plan.obstacles.push(Obstacle::PortHeld(node.name.clone(), holder.clone()));
+        }
+    }
+    match &facts.state {
+        None => {
+            let logs =
+                inventory.nodes.iter().filter(|node| of(node).log || of(node).running.is_some());
+            let logs: Vec<String> = logs.map(|node| node.name.clone()).collect();
+            if !logs.is_empty() {
+                plan.obstacles.push(Obstacle::FormedElsewhere(logs));
+            }
+        }
+        Some(_) if !facts.keys => plan.obstacles.push(Obstacle::KeysGone),
+        Some(state) => {
+            let left_out = state.nodes.iter().filter(|node| inventory.node(&node.name).is_none());
+            plan.notes.extend(left_out.map(|node| {
+                let name = &node.name;
+                format!(
+                    "{name} is not in the inventory any more; it stays a member, and is left alone"
+                )
+            }));
+        }
+    }
+    if plan.stopper().is_some() {
+        return plan;
+    }
+    if !facts.keys {
+        plan.steps.push(Step::CreateKeys);
+    }
+    if !facts.operator {
+        plan.steps.push(Step::IssueOperator);
+    }
+    if facts.state.is_none() {
+        plan.steps.push(Step::Form);
+    }
+    plan.steps.extend(usable.iter().filter_map(|node| install(node, of(node))));
+    let founder = |node: &NodeSpec| facts.state.as_ref().and_then(|state| state.node(&node.name));
+    let unstarted = |node: &&&NodeSpec| {
+        founder(node).is_none_or(|founder| founder.genesis == Handout::Pending) && !of(node).log
+    };
+    let genesis = usable.iter().filter(unstarted);
+    plan.steps.extend(genesis.map(|node| Step::GiveGenesis(node.name.clone())));
+    let stopped = usable.iter().filter(|node| of(node).running.is_none());
+    plan.steps.extend(stopped.map(|node| Step::Start(node.name.clone())));
+    let outdated = usable.iter().filter(|node| {
+        let facts = of(node);
+        facts.running.is_some()
+            && [facts.executable, facts.settings, facts.keys].iter().any(|s| *s != FileState::Same)
+    });
+    let mut outdated: Vec<String> = outdated.map(|node| node.name.clone()).collect();
+    outdated.sort_by_key(|node| facts.leader.as_ref() == Some(node));
+    plan.steps.extend(outdated.into_iter().map(Step::Restart));
+    plan
+}
+
+/// Why a node cannot be what the inventory says.
+fn obstacle(node: &NodeSpec, facts: &NodeFacts, state: Option<&ClusterState>) -> Option<Obstacle> {
+    let name = node.name.clone();
+    if node.connection != Connection::Local {
+        return Some(Obstacle::Remote(name));
+    }
+    let state = state?;
+    let Some(founder) = state.node(&node.name) else { return Some(Obstacle::NotAMember(name)) };
+    if let Some(what) = difference(node, founder) {
+        return Some(Obstacle::Changed(name, what));
+    }
+    let given = founder.genesis == Handout::Given;
+    let lost = given && !facts.log && !facts.genesis_waiting;
+    lost.then_some(Obstacle::LogLost(name))
+}
+
+/// What the inventory says otherwise than the cluster was formed with.
+fn difference(node: &NodeSpec, founder: &Founder) -> Option<&'static str> {
+    let proposer = node.proposer.map(|id| u64::from(id.value()));
+    let same = [
+        ("paxos_id", node.id.0 == founder.id),
+        ("address", node.address() == founder.address),
+        ("proposer id or role", proposer == founder.proposer),
+        ("acceptor's role", node.acceptor == founder.generation.is_some()),
+        ("learner's role", node.learner == founder.learner),
+    ];
+    same.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
+}
+
+fn install(node: &NodeSpec, facts: &NodeFacts) -> Option<Step> {
+    let parts = [
+        ("executable", facts.executable),
+        ("keys and certificates", facts.keys),
+        ("settings", facts.settings),
+    ];
+    let missing = parts.into_iter().filter(|(_, state)| *state != FileState::Same);
+    let what: Vec<&'static str> = missing.map(|(what, _)| what).collect();
+    (!what.is_empty()).then(|| Step::Install { node: node.name.clone(), what })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::controller::groups::Sources;
+    use crate::paxos::ballot::ClusterId;
+    use std::path::Path;
+
+    pub(crate) fn three_nodes() -> Inventory {
+        let text = "all:\n  vars: {paxos_cluster: c, ansible_connection: local}\n  hosts:\n    \
+                    n1: {paxos_id: 1, paxos_port: 1}\n    n2: {paxos_id: 2, paxos_port: 2}\n    \
+                    n3: {paxos_id: 3, paxos_port: 3}\n";
+        let sources =
+            Sources { file: "i.yaml".into(), text: text.to_owned(), ..Sources::default() };
+        Inventory::from_sources(&sources, Path::new("/state")).expect("the inventory is right")
+    }
+
+    fn state(inventory: &Inventory, given: &[&str]) -> ClusterState {
+        let mut state = ClusterState::form(inventory, ClusterId(7), || 9);
+        given.iter().for_each(|name| state.mark_given(name));
+        state
+    }
+
+    fn running(pid: u32) -> NodeFacts {
+        NodeFacts {
+            directory: true,
+            log: true,
+            running: Some(pid),
+            executable: FileState::Same,
+            settings: FileState::Same,
+            keys: FileState::Same,
+            ..NodeFacts::default()
+        }
+    }
+
+    /// A cluster that runs as it should, with something done to it.
+    fn settled(change: impl FnOnce(&mut Facts)) -> Facts {
+        let nodes = [("n1", 11), ("n2", 12), ("n3", 13)];
+        let mut facts = Facts {
+            state: Some(state(&three_nodes(), &["n1", "n2", "n3"])),
+            keys: true,
+            operator: true,
+            nodes: nodes.map(|(name, pid)| (name.to_owned(), running(pid))).into(),
+            leader: Some("n1".to_owned()),
+        };
+        change(&mut facts);
+        facts
+    }
+
+    fn at<'a>(facts: &'a mut Facts, node: &str) -> &'a mut NodeFacts {
+        facts.nodes.get_mut(node).expect("the node is one of the three")
+    }
+
+    fn steps(facts: &Facts) -> Vec<String> {
+        plan(&three_nodes(), facts).steps.iter().map(Step::to_string).collect()
+    }
+
+    #[test]
+    fn a_new_cluster_is_formed_before_anybody_gets_a_genesis_or_starts() {
+        let install = "install executable, keys and certificates, settings";
+        let mut expected = vec![
+            Step::CreateKeys.to_string(),
+            Step::IssueOperator.to_string(),
+            Step::Form.to_string(),
+        ];
+        let each = |what: &str| ["n1", "n2", "n3"].map(|node| format!("{node}: {what}"));
+        expected.extend(each(install));
+        expected.extend(each("hand over the genesis"));
+        expected.extend(each("start"));
+        assert_eq!(steps(&Facts::default()), expected);
+    }
+
+    #[test]
+    fn steps_follow_from_facts() {
+        type Change = fn(&mut Facts);
+        let table: Vec<(&str, Change, &[&str])> = vec![
+            ("nothing", |_| (), &[]),
+            (
+                "after a reboot",
+                |f| f.nodes.values_mut().for_each(|n| n.running = None),
+                &["n1: start", "n2: start", "n3: start"],
+            ),
+            ("one stopped", |f| at(f, "n2").running = None, &["n2: start"]),
+            (
+                "a new executable: the leader comes last",
+                |f| f.nodes.values_mut().for_each(|n| n.executable = FileState::Differs),
+                &[
+                    "n1: install executable",
+                    "n2: install executable",
+                    "n3: install executable",
+                    "n2: restart with what was installed",
+                    "n3: restart with what was installed",
+                    "n1: restart with what was installed",
+                ],
+            ),
+            (
+                "other settings of a stopped node",
+                |f| {
+                    at(f, "n3").settings = FileState::Differs;
+                    at(f, "n3").running = None;
+                },
+                &["n3: install settings", "n3: start"],
+            ),
+            ("operator", |f| f.operator = false, &["issue the operator's certificate"]),
+            (
+                "a controller that died before it handed out all",
+                |f| {
+                    f.state = Some(state(&three_nodes(), &["n1"]));
+                    f.nodes.values_mut().for_each(|n| {
+                        n.running = None;
+                        n.log = false;
+                    });
+                    at(f, "n1").genesis_waiting = true;
+                },
+                &[
+                    "n2: hand over the genesis",
+                    "n3: hand over the genesis",
+                    "n1: start",
+                    "n2: start",
+                    "n3: start",
+                ],
+            ),
+        ];
+        for (name, change, expected) in table {
+            let facts = settled(change);
+            assert_eq!(steps(&facts), expected, "{name}");
+            assert_eq!(plan(&three_nodes(), &facts).obstacles, [], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_lost_its_log_never_gets_a_genesis() {
+        for waiting in [false, true] {
+            let facts = settled(|f| {
+                let lost = NodeFacts { genesis_waiting: waiting, ..NodeFacts::default() };
+                f.nodes.insert("n2".to_owned(), lost);
+                at(f, "n3").running = None;
+            });
+            let plan = plan(&three_nodes(), &facts);
+            assert!(!plan.steps.iter().any(|step| matches!(step, Step::GiveGenesis(_))));
+            if !waiting {
+                assert_eq!(plan.obstacles, [Obstacle::LogLost("n2".to_owned())]);
+                assert_eq!(plan.steps, [Step::Start("n3".to_owned())], "the others are seen to");
+                assert!(plan.stopper().is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn what_stops_everything_leaves_no_steps() {
+        type Change = fn(&mut Facts);
+        let table: Vec<(Change, Obstacle, &str)> = vec![
+            (
+                |f| f.state = None,
+                Obstacle::FormedElsewhere(vec!["n1".into(), "n2".into(), "n3".into()]),
+                "destroy",
+            ),
+            (|f| f.keys = false, Obstacle::KeysGone, "backup"),
+            (
+                |f| {
+                    f.nodes.values_mut().for_each(|n| n.running = None);
+                    let process = Some((42, "nc".to_owned()));
+                    let holder = PortHolder { address: "127.0.0.1:2".to_owned(), process };
+                    at(f, "n2").held.push(holder);
+                },
+                Obstacle::PortHeld(
+                    "n2".into(),
+                    PortHolder { address: "127.0.0.1:2".into(), process: Some((42, "nc".into())) },
+                ),
+                "stop nc (pid 42)",
+            ),
+            (
+                |f| f.state.as_mut().unwrap().nodes[1].address = "127.0.0.1:9".to_owned(),
+                Obstacle::Changed("n2".into(), "address"),
+                "put address of n2 back",
+            ),
+            (
+                |f| f.state.as_mut().unwrap().nodes[2].learner = false,
+                Obstacle::Changed("n3".into(), "learner's role"),
+                "put",
+            ),
+        ];
+        for (change, obstacle, hint) in table {
+            let plan = plan(&three_nodes(), &settled(change));
+            assert_eq!(plan.steps, [], "{obstacle}");
+            assert_eq!(plan.stopper(), Some(&obstacle));
+            assert!(obstacle.hint().contains(hint), "{}", obstacle.hint());
+        }
+    }
+
+    #[test]
+    fn members_are_neither_added_nor_taken_away() {
+        let facts = settled(|f| {
+            f.state.as_mut().unwrap().nodes.remove(2);
+        });
+        let made = plan(&three_nodes(), &facts);
+        assert_eq!(made.obstacles, [Obstacle::NotAMember("n3".to_owned())]);
+        let mut two = three_nodes();
+        two.nodes.remove(0);
+        let made = plan(&two, &settled(|_| ()));
+        assert_eq!((made.steps.len(), made.obstacles.len(), made.notes.len()), (0, 0, 1));
+    }
+}

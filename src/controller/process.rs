@@ -1,0 +1,239 @@
+//! Which process is a node of ours, and signals that can reach no other.
+//!
+//! A pid file may be old, and its pid somebody else's by now. So a process counts as a node only if
+//! it runs the executable in the node's own directory with the node's own settings, and a signal
+//! goes through a pidfd that was opened before that was checked: the process that gets it is the
+//! one that was looked at.
+
+use super::wait::until;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a process that was told to stop is looked at. Nothing waits for less than this to
+/// matter.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The kernel adds this to the name of an executable whose file was replaced.
+const DELETED: &[u8] = b" (deleted)";
+
+/// What tells a node's process from every other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The copy of the executable in the node's directory.
+    pub executable: PathBuf,
+    /// The settings that it was started with.
+    pub settings: PathBuf,
+    /// Where its pid is noted.
+    pub pid_file: PathBuf,
+}
+
+impl Identity {
+    /// The node's process, if it runs: the noted one, else one that is found by looking at all, for
+    /// a pid file may be lost while its process lives.
+    pub fn find(&self) -> Option<u32> {
+        let noted = fs::read_to_string(&self.pid_file).ok();
+        let noted = noted.and_then(|text| text.trim().parse().ok());
+        noted.filter(|pid| self.is_process(*pid)).or_else(|| self.search())
+    }
+
+    fn search(&self) -> Option<u32> {
+        let entries = fs::read_dir("/proc").ok()?;
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.into_iter().find(|pid| self.is_process(*pid))
+    }
+
+    /// Whether the process of this pid is the node now. A zombie is not: it has no executable any
+    /// more.
+    pub fn is_process(&self, pid: u32) -> bool {
+        let Ok(link) = fs::read_link(format!("/proc/{pid}/exe")) else { return false };
+        let bytes = link.into_os_string().into_vec();
+        let path = bytes.strip_suffix(DELETED).unwrap_or(&bytes);
+        let ours = fs::canonicalize(&self.executable).unwrap_or_else(|_| self.executable.clone());
+        if path != ours.as_os_str().as_bytes() && path != self.executable.as_os_str().as_bytes() {
+            return false;
+        }
+        let Ok(words) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+        words.split(|byte| *byte == 0).any(|word| word == self.settings.as_os_str().as_bytes())
+    }
+
+    /// Sends a signal to the process of this pid if it is the node. Says whether it was.
+    ///
+    /// # Errors
+    /// When it is the node and may not be signalled.
+    pub fn signal(&self, pid: u32, signal: Signal) -> io::Result<bool> {
+        let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return Ok(false);
+        };
+        let process = match pidfd_open(number, PidfdFlags::empty()) {
+            Ok(process) => process,
+            Err(rustix::io::Errno::SRCH) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        if !self.is_process(pid) {
+            return Ok(false);
+        }
+        match pidfd_send_signal(&process, signal) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::SRCH) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until the process of this pid is not the node any more. Says whether that came in
+    /// time.
+    pub fn wait_gone(&self, pid: u32, limit: Duration) -> bool {
+        let gone = || Ok::<_, Infallible>((!self.is_process(pid)).then_some(()));
+        matches!(until(limit, LOOK_EVERY, gone), Ok(Some(())))
+    }
+}
+
+/// Who listens on a TCP address, as far as we may see: pid and name.
+pub fn listener(address: SocketAddr) -> Option<(u32, String)> {
+    let mut inodes = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        inodes.extend(text.lines().filter_map(|line| listening_inode(line, address.port())));
+    }
+    let wanted: Vec<PathBuf> =
+        inodes.iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
+    let entries = fs::read_dir("/proc").ok()?;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in pids.into_iter().collect::<Vec<u32>>() {
+        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let holds = |link: io::Result<PathBuf>| link.is_ok_and(|link| wanted.contains(&link));
+        if files.flatten().any(|file| holds(fs::read_link(file.path()))) {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            return Some((pid, name.trim().to_owned()));
+        }
+    }
+    None
+}
+
+/// The inode of a socket that listens on the port, from a line of the kernel's table.
+fn listening_inode(line: &str, port: u16) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
+    let same = u16::from_str_radix(local_port, 16).ok()? == port && *fields.get(3)? == LISTEN;
+    if same { fields.get(9)?.parse().ok() } else { None }
+}
+
+/// Turns this process into `command`, in a session of its own, so that neither a closed terminal
+/// nor an interrupt meant for the controller reaches it. Its pid, which stays the same, is noted
+/// first. Returns only if something failed.
+pub fn become_daemon(pid_file: &Path, command: &[std::ffi::OsString]) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    let Some((program, words)) = command.split_first() else {
+        return io::Error::new(io::ErrorKind::InvalidInput, "no command was given");
+    };
+    // Fails only for the leader of a group, which then already is what it should become.
+    if let Err(error) = rustix::process::setsid()
+        && error != rustix::io::Errno::PERM
+    {
+        return error.into();
+    }
+    let pid = format!("{}\n", std::process::id());
+    let noted = crate::transport::authority::write_file(pid_file, pid.as_bytes(), 0o600);
+    if let Err(error) = noted {
+        return io::Error::other(error.to_string());
+    }
+    std::process::Command::new(program).args(words).exec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command, Stdio};
+
+    /// A directory with a copy of `sleep` that stands for a node's executable.
+    fn node() -> (tempfile::TempDir, Identity) {
+        let folder = tempfile::tempdir().unwrap();
+        let executable = folder.path().join("paxos");
+        fs::copy("/bin/sleep", &executable).unwrap();
+        // sleep takes several numbers, so this one can stand where the settings' path does.
+        let settings = PathBuf::from("600");
+        let pid_file = folder.path().join("paxos.pid");
+        (folder, Identity { executable, settings, pid_file })
+    }
+
+    struct Running(Child);
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn start(program: &Path, word: &str) -> Running {
+        let mut command = Command::new(program);
+        let running = Running(command.arg(word).stdin(Stdio::null()).spawn().unwrap());
+        // The parent goes on a moment before the kernel shows the words of the new program.
+        let words = format!("/proc/{}/cmdline", running.0.id());
+        let look = || fs::read(&words).map(|words| (!words.is_empty()).then_some(()));
+        let shown = until(Duration::from_secs(10), Duration::from_millis(1), look);
+        assert_eq!(shown.unwrap(), Some(()), "the program does not show");
+        running
+    }
+
+    #[test]
+    fn only_our_executable_with_our_settings_is_ours() {
+        let (_folder, identity) = node();
+        let ours = start(&identity.executable, "600");
+        let other_settings = start(&identity.executable, "601");
+        let other_program = start(Path::new("/bin/sleep"), "600");
+        assert!(identity.is_process(ours.0.id()));
+        assert!(!identity.is_process(other_settings.0.id()));
+        assert!(!identity.is_process(other_program.0.id()));
+        for stranger in [other_settings.0.id(), other_program.0.id(), 1, u32::MAX] {
+            fs::write(&identity.pid_file, stranger.to_string()).unwrap();
+            assert_eq!(identity.find(), Some(ours.0.id()), "an old pid file is not believed");
+            assert!(!identity.signal(stranger, Signal::KILL).unwrap());
+        }
+        fs::remove_file(&identity.pid_file).unwrap();
+        assert_eq!(identity.find(), Some(ours.0.id()), "a lost pid file is no loss");
+        assert!(identity.is_process(ours.0.id()), "nobody was signalled");
+    }
+
+    #[test]
+    fn a_signal_reaches_the_node_and_its_end_is_seen() {
+        let (_folder, identity) = node();
+        let mut ours = start(&identity.executable, "600");
+        let pid = ours.0.id();
+        fs::write(&identity.pid_file, pid.to_string()).unwrap();
+        assert!(!identity.wait_gone(pid, Duration::ZERO));
+        assert!(identity.signal(pid, Signal::TERM).unwrap());
+        assert!(identity.wait_gone(pid, Duration::from_secs(10)), "a zombie counts as gone");
+        assert_eq!(identity.find(), None);
+        ours.0.wait().unwrap();
+        assert!(!identity.signal(pid, Signal::TERM).unwrap());
+    }
+
+    #[test]
+    fn a_node_whose_executable_was_replaced_is_still_itself() {
+        let (folder, identity) = node();
+        let ours = start(&identity.executable, "600");
+        let newer = folder.path().join("new");
+        fs::copy("/bin/sleep", &newer).unwrap();
+        fs::rename(&newer, &identity.executable).unwrap();
+        assert!(identity.is_process(ours.0.id()));
+        fs::remove_file(&identity.executable).unwrap();
+        assert_eq!(identity.find(), Some(ours.0.id()));
+    }
+
+    #[test]
+    fn the_holder_of_a_port_is_found() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let (pid, _) = listener(address).expect("we hold it");
+        assert_eq!(pid, std::process::id());
+        drop(socket);
+        assert_eq!(listener(address), None);
+    }
+}

@@ -1,0 +1,257 @@
+//! Inventories as people write them, and as they get them wrong: each error with its line.
+
+use paxos_ssh::controller::groups::Sources;
+use paxos_ssh::controller::inventory::{Connection, Inventory};
+use paxos_ssh::controller::problem::InventoryError;
+use paxos_ssh::wire::failure::{Code, Failure};
+use std::path::Path;
+
+fn load(text: &str) -> Result<Inventory, InventoryError> {
+    let sources =
+        Sources { file: "inventory/i.yaml".into(), text: text.to_owned(), ..Sources::default() };
+    Inventory::from_sources(&sources, Path::new("/state"))
+}
+
+/// Three local nodes, with lines put in before the hosts and after each of them.
+fn three(vars: &str, hosts: [&str; 3]) -> String {
+    let mut text =
+        String::from("all:\n  vars:\n    paxos_cluster: c\n    ansible_connection: local\n");
+    text.push_str(vars);
+    text.push_str("  hosts:\n");
+    for (i, own) in hosts.iter().enumerate() {
+        let (n, port) = (i + 1, 7101 + i);
+        text.push_str(&format!("    node{n}:\n      paxos_port: {port}\n"));
+        let id = format!("      paxos_id: {n}\n");
+        text.push_str(if own.contains("paxos_id:") || own.contains("no id") { "" } else { &id });
+        text.push_str(own);
+    }
+    text
+}
+
+#[test]
+fn the_one_that_comes_with_the_project() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("inventory/local.yaml");
+    let inventory = Inventory::load(&file).expect("the project's own inventory is right");
+    assert_eq!(inventory.cluster, "local");
+    let nodes: Vec<_> = inventory.nodes.iter().map(|n| (&*n.name, n.id.0, n.address())).collect();
+    let expected: Vec<_> = [(1, "node1"), (2, "node2"), (3, "node3")]
+        .map(|(id, name)| (name, id, format!("127.0.0.1:710{id}")))
+        .into();
+    assert_eq!(nodes, expected);
+    for node in &inventory.nodes {
+        assert_eq!(node.connection, Connection::Local);
+        assert_eq!(node.roles(), ["proposer", "acceptor", "learner"]);
+        assert_eq!(node.listen, [node.address()]);
+        assert!(node.data_dir.ends_with(format!("paxos/local/{}", node.name)));
+        assert_eq!(node.proposer.map(|p| u64::from(p.value())), Some(node.id.0));
+    }
+    assert_eq!((inventory.quorums.phase1(), inventory.quorums.phase2()), (2, 2));
+}
+
+#[test]
+fn roles_follow_the_groups() {
+    let text = "all:\n  vars: {paxos_cluster: c}\n  hosts:\n    web1: {http_port: 80}\n  \
+                children:\n    paxos_proposers: {hosts: {a: {paxos_id: 1}}}\n    \
+                paxos_acceptors: {hosts: {a: , 'w[1:2]': }}\n    \
+                paxos_learners: {children: {stores: {hosts: {a: , r: {paxos_id: 7}}}}}\n    \
+                paxos_clients: {hosts: {k: {paxos_id: 9}}}\n    \
+                others:\n      hosts:\n        w1: {paxos_id: 500}\n        \
+                w2: {paxos_id: 501}\n        web1: {paxos_id: 10}\n";
+    let inventory = load(text).unwrap();
+    let roles = |name: &str| inventory.node(name).unwrap().roles().join(",");
+    assert_eq!(roles("a"), "proposer,acceptor,learner");
+    assert_eq!(roles("w1"), "acceptor");
+    assert_eq!(roles("r"), "learner");
+    assert_eq!(roles("k"), "");
+    assert_eq!(roles("web1"), "", "a host in none of the groups is a client");
+    assert_eq!(inventory.quorums.acceptors(), 3);
+    assert_eq!(inventory.node("w1").unwrap().connection, Connection::Ssh);
+    assert_eq!(inventory.node("w1").unwrap().address(), "w1:7022");
+    assert_eq!(inventory.node("w1").unwrap().listen, ["0.0.0.0:7022", "[::]:7022"]);
+}
+
+#[test]
+fn hosts_of_other_people_are_left_alone() {
+    let text = "web:\n  hosts: {'w[1:9]': {http_port: 80, secret: !vault abc}}\ndb:\n  \
+                vars: {paxos_cluster: c, ansible_connection: local, x: '{{ y }}'}\n  \
+                hosts:\n    d1:\n      paxos_id: 1\n      paxos_address: '[::1]'\n      \
+                paxos_listen: ['::1', '127.0.0.1:9']\n";
+    let inventory = load(text).unwrap();
+    assert_eq!(inventory.nodes.len(), 1);
+    assert_eq!(inventory.nodes[0].address(), "[::1]:7022");
+    assert_eq!(inventory.nodes[0].listen, ["[::1]:7022", "127.0.0.1:9"]);
+    assert_eq!(inventory.nodes[0].data_dir, Path::new("/state/paxos/c/d1"));
+}
+
+#[test]
+fn each_slip_is_named_with_its_line() {
+    let none = ["", "", ""];
+    let table: Vec<(&str, String, u64, &str)> = vec![
+        ("duplicate id", three("", ["", "      paxos_id: 1\n", ""]), 11, "both have paxos_id 1"),
+        ("missing id", three("", ["", "      # no id\n", ""]), 9, "host node2 has no paxos_id"),
+        ("id zero", three("", ["      paxos_id: 0\n", "", ""]), 8, "from 1 on"),
+        ("id no number", three("", ["      paxos_id: one\n", "", ""]), 8, "\"one\""),
+        (
+            "default proposer id above 99",
+            three("", ["", "", "      paxos_id: 100\n"]),
+            14,
+            "proposer id 100 of host node3 is above 99; set paxos_proposer_id",
+        ),
+        (
+            "proposer id above 99",
+            three("", ["", "      paxos_proposer_id: 100\n", ""]),
+            12,
+            "proposer id 100",
+        ),
+        (
+            "proposer id twice",
+            three("", ["", "      paxos_proposer_id: 1\n", ""]),
+            12,
+            "both have proposer id 1",
+        ),
+        (
+            "quorums that miss each other",
+            three("    paxos_quorum_phase1: 2\n    paxos_quorum_phase2: 1\n", none),
+            6,
+            "need not intersect",
+        ),
+        ("quorum too large", three("    paxos_quorum_phase2: 4\n", none), 5, "do not fit"),
+        (
+            "quorums that differ",
+            three("", ["", "      paxos_quorum_phase1: 3\n", ""]),
+            12,
+            "another paxos_quorum_phase1",
+        ),
+        (
+            "unknown variable",
+            three("    paxos_quorom_phase1: 2\n", none),
+            5,
+            "did you mean paxos_quorum_phase1?",
+        ),
+        ("unknown, near nothing", three("    paxos_zzzzzzzzzz: 2\n", none), 5, "unknown variable"),
+        (
+            "unknown of a host",
+            three("", ["", "", "      paxos_prot: 1\n"]),
+            15,
+            "unknown variable paxos_prot; did you mean paxos_port?",
+        ),
+        (
+            "unknown group",
+            three("", none) + "  children:\n    paxos_aceptors:\n      hosts: {node1: }\n",
+            16,
+            "did you mean paxos_acceptors?",
+        ),
+        (
+            "one address twice",
+            three("", ["", "", "      paxos_port: 7101\n"]).replacen(
+                "      paxos_port: 7103\n",
+                "",
+                1,
+            ),
+            14,
+            "both have the address 127.0.0.1:7101",
+        ),
+        (
+            "one directory twice",
+            three("    paxos_data_dir: /var/p\n", none),
+            5,
+            "both use the directory /var/p",
+        ),
+        ("relative directory", three("", ["      paxos_data_dir: p\n", "", ""]), 9, "an absolute"),
+        ("port", three("", ["", "", "      paxos_zone: [a]\n"]), 15, "a single value"),
+        ("address with port", three("    paxos_address: a:1\n", none), 5, "the port goes into"),
+        ("template", three("    paxos_address: '{{ x }}'\n", none), 5, "templates are not filled"),
+        ("listen", three("    paxos_listen: [localhost]\n", none), 5, "an IP address"),
+        (
+            "two clusters",
+            three("", ["", "", "      paxos_cluster: d\n"]),
+            15,
+            "one inventory per cluster",
+        ),
+        ("cluster name", three("", none).replace("paxos_cluster: c", "paxos_cluster: C!"), 3, "C!"),
+        ("node name", three("", none).replace("node2", "Node 2"), 9, "cannot name a node"),
+        (
+            "no cluster",
+            three("", none).replace("    paxos_cluster: c\n", ""),
+            5,
+            "has no paxos_cluster",
+        ),
+        (
+            "no acceptor",
+            three("", none)
+                + "  children:\n    paxos_proposers: {hosts: {node1: }}\n    \
+                   paxos_learners: {hosts: {node1: }}\n",
+            0,
+            "no host is an acceptor",
+        ),
+        (
+            "no learner",
+            three("", none)
+                + "  children:\n    paxos_proposers: {hosts: {node1: }}\n    \
+                   paxos_acceptors: {hosts: {node1: }}\n",
+            0,
+            "no host is a learner",
+        ),
+        (
+            "no proposer",
+            three("", none)
+                + "  children:\n    paxos_learners: {hosts: {node1: }}\n    \
+                   paxos_acceptors: {hosts: {node1: }}\n",
+            0,
+            "no host is a proposer",
+        ),
+        ("not YAML", "all: [\n".to_owned(), 1, "not YAML"),
+        ("empty", String::new(), 0, "no host has paxos_cluster"),
+        ("nobody", "all: {hosts: {a: {x: 1}}}\n".to_owned(), 0, "no host has paxos_cluster"),
+    ];
+    for (name, text, line, part) in table {
+        let error = load(&text).expect_err(name);
+        let found = error.problems.iter().any(|problem| {
+            problem.line == line
+                && problem.file == Path::new("inventory/i.yaml")
+                && problem.to_string().contains(part)
+        });
+        assert!(found, "{name}: no problem on line {line} that says {part:?}:\n{error}\n{text}");
+        let failure = Failure::from(error);
+        assert_eq!((failure.code, failure.code.exit()), (Code::BadSettings, 78), "{name}");
+        assert!(!failure.hint.is_empty());
+    }
+}
+
+#[test]
+fn all_slips_are_told_at_once_in_the_order_of_the_file() {
+    let text = three(
+        "    paxos_prot: 1\n    paxos_quorum_phase2: 9\n",
+        ["", "      paxos_id: 1\n", "      paxos_proposer_id: 500\n"],
+    );
+    let error = load(&text).unwrap_err();
+    let lines: Vec<u64> = error.problems.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [5, 6, 13, 17], "{error}");
+    let message = Failure::from(error).message;
+    assert!(message.contains("4 reasons"), "{message}");
+    assert!(message.contains("inventory/i.yaml:13: "), "{message}");
+}
+
+#[test]
+fn files_beside_the_inventory_count_and_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let file = write("i.yaml", "all:\n  hosts:\n    a:\n    b:\n      paxos_id: 2\n");
+    write("group_vars/all.yml", "paxos_cluster: c\nansible_connection: local\n");
+    let host_file = write("host_vars/a.yaml", "# about a\npaxos_id: 2\npaxos_port: 1\n");
+    let error = Inventory::load(&file).unwrap_err();
+    assert!(error.to_string().contains("both have paxos_id 2"), "{error}");
+    std::fs::write(&host_file, "paxos_id: 1\npaxos_port: none\n").unwrap();
+    let error = Inventory::load(&file).unwrap_err();
+    assert_eq!((&error.problems[0].file, error.problems[0].line), (&host_file, 2), "{error}");
+    std::fs::write(&host_file, "paxos_id: 1\npaxos_port: 99\n").unwrap();
+    let inventory = Inventory::load(&file).unwrap();
+    assert_eq!(inventory.node("a").unwrap().address(), "127.0.0.1:99");
+    let error = Inventory::load(&folder.path().join("none.yaml")).unwrap_err();
+    assert!(error.to_string().contains("cannot read"), "{error}");
+}

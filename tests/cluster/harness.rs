@@ -1,0 +1,324 @@
+//! A cluster of real processes in a directory of its own, founded by the controller's own program
+//! and reached by the stock `ssh`.
+//!
+//! Nothing outlives a [`Cluster`]: when it is dropped, also by a panic, every process whose
+//! executable lies in its directory is killed by its pid, and the directory is removed. Nothing of
+//! the user's is touched: keys, state and ssh settings all lie in that directory, and no variable
+//! of the environment that names others reaches the programs.
+//!
+//! Waiting is always for something that can be seen, with a deadline; [`until`] is the one place
+//! where anything sleeps.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// The nodes of every cluster here.
+pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
+
+/// The name of every cluster here.
+const CLUSTER: &str = "probe";
+
+/// How often something that is waited for is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Longer than anything that works takes here, on a machine that does other things as well.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Ports are taken from here up to the range out of which the kernel gives ports to outgoing
+/// connections: one of those could take a node's port while the node is down.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// The pause between two looks.
+#[expect(clippy::disallowed_methods, reason = "the pause between two looks, until a deadline")]
+pub fn pause() {
+    std::thread::sleep(LOOK_EVERY);
+}
+
+/// Looks until there is an answer, or panics after [`PATIENCE`].
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+        pause();
+    }
+}
+
+/// What a program did.
+#[derive(Debug)]
+pub struct Ran {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub took: Duration,
+}
+
+impl Ran {
+    /// Its exit status; -1 if a signal ended it.
+    pub fn exit(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
+    /// Standard output as text.
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Both outputs as text.
+    pub fn said(&self) -> String {
+        format!("{}{}", self.out(), String::from_utf8_lossy(&self.stderr))
+    }
+
+    /// Panics unless it ended with this status.
+    #[track_caller]
+    pub fn expect(self, exit: i32) -> Ran {
+        assert_eq!(self.exit(), exit, "{}", self.said());
+        self
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        match serde_json::from_slice(&self.stdout) {
+            Ok(value) => value,
+            Err(error) => panic!("this is no JSON ({error}): {}", self.said()),
+        }
+    }
+}
+
+/// Runs a program to its end with this standard input; kills it after [`PATIENCE`].
+#[track_caller]
+pub fn run(command: &mut Command, input: &[u8]) -> Ran {
+    let begun = Instant::now();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => Guarded(child),
+        Err(error) => panic!("{command:?} does not start: {error}"),
+    };
+    let mut stdin = child.0.stdin.take().expect("it was piped");
+    let mut stdout = child.0.stdout.take().expect("it was piped");
+    let mut stderr = child.0.stderr.take().expect("it was piped");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let reads = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stdout.read_to_end(&mut bytes).map(|_| bytes).expect("a pipe can be read")
+    });
+    let errors = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stderr.read_to_end(&mut bytes).map(|_| bytes).expect("a pipe can be read")
+    });
+    let status = until(&format!("{command:?} ends"), || {
+        child.0.try_wait().expect("a child can be waited for")
+    });
+    let took = begun.elapsed();
+    // A program that ends before it read everything is no failure of the pipe.
+    let _broken_pipe = writer.join().expect("writing does not panic");
+    let stdout = reads.join().expect("reading does not panic");
+    let stderr = errors.join().expect("reading does not panic");
+    Ran { status, stdout, stderr, took }
+}
+
+/// A child that does not outlive its owner.
+pub struct Guarded(pub Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
+        let _ended_already = self.0.wait();
+    }
+}
+
+/// Three nodes on this machine.
+pub struct Cluster {
+    root: tempfile::TempDir,
+    /// Of each node, in order.
+    pub ports: [u16; 3],
+}
+
+impl Cluster {
+    /// Founds a cluster and waits until all of it is healthy.
+    pub fn found() -> Cluster {
+        let root = tempfile::Builder::new().prefix("paxos-").tempdir().expect("a directory");
+        let cluster = Cluster { root, ports: [(); 3].map(|()| free_port()) };
+        let inventory = format!(
+            "all:\n  vars:\n    paxos_cluster: {CLUSTER}\n    ansible_connection: local\n    \
+             paxos_address: 127.0.0.1\n  hosts:\n    \
+             node1: {{paxos_id: 1, paxos_port: {}}}\n    \
+             node2: {{paxos_id: 2, paxos_port: {}}}\n    \
+             node3: {{paxos_id: 3, paxos_port: {}}}\n",
+            cluster.ports[0], cluster.ports[1], cluster.ports[2]
+        );
+        fs::write(cluster.path("inventory.yaml"), inventory).expect("the directory is writable");
+        cluster.deploy().expect(0);
+        let config = cluster.ctl(&["ssh-config"]).expect(0);
+        fs::write(cluster.ssh_config(), &config.stdout).expect("the directory is writable");
+        cluster.wait_healthy();
+        cluster
+    }
+
+    /// A file or directory beside the cluster's.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The file that `ssh -F` takes.
+    pub fn ssh_config(&self) -> PathBuf {
+        self.path("ssh_config")
+    }
+
+    /// A node's data directory.
+    pub fn directory(&self, node: &str) -> PathBuf {
+        self.path("state").join("paxos").join(CLUSTER).join(node)
+    }
+
+    /// `paxos-ctl WORD INVENTORY --keys-dir … REST`.
+    #[track_caller]
+    pub fn ctl(&self, words: &[&str]) -> Ran {
+        let mut command = clean(Command::new(env!("CARGO_BIN_EXE_paxos-ctl")));
+        command.env("XDG_STATE_HOME", self.path("state"));
+        command.arg(words[0]).arg(self.path("inventory.yaml"));
+        command.arg("--keys-dir").arg(self.path("keys")).args(&words[1..]);
+        run(&mut command, b"")
+    }
+
+    /// Makes the cluster what its inventory says; starts what is stopped.
+    #[track_caller]
+    pub fn deploy(&self) -> Ran {
+        self.ctl(&["deploy", "--yes"])
+    }
+
+    /// `ssh -F … -o BatchMode=yes`, still without a host.
+    pub fn ssh_with(&self, config: &Path) -> Command {
+        let mut command = clean(Command::new("ssh"));
+        command.arg("-F").arg(config).args(["-o", "BatchMode=yes"]);
+        command
+    }
+
+    /// `ssh -F … -o BatchMode=yes NODE WORDS…` with this standard input.
+    #[track_caller]
+    pub fn ssh_input(&self, node: &str, words: &str, input: &[u8]) -> Ran {
+        run(self.ssh_with(&self.ssh_config()).arg(node).args(words.split(' ')), input)
+    }
+
+    /// `ssh -F … -o BatchMode=yes NODE WORDS…`.
+    #[track_caller]
+    pub fn ssh(&self, node: &str, words: &str) -> Ran {
+        self.ssh_input(node, words, b"")
+    }
+
+    /// What the node says of itself and others; none while it does not answer.
+    pub fn status(&self, node: &str) -> Option<serde_json::Value> {
+        serde_json::from_slice(&self.ssh(node, "paxos status -o json").stdout).ok()
+    }
+
+    /// The leader's name, as soon as it says itself that it leads.
+    #[track_caller]
+    pub fn leader(&self) -> &'static str {
+        until("somebody leads", || {
+            NODES
+                .into_iter()
+                .filter(|node| self.pid(node).is_some())
+                .find(|node| self.status(node).is_some_and(|status| status["state"] == "leader"))
+        })
+    }
+
+    /// Waits until every node says that it is healthy.
+    #[track_caller]
+    pub fn wait_healthy(&self) {
+        for node in NODES {
+            until(&format!("{node} is healthy"), || {
+                self.status(node).filter(|status| status["health"] == "healthy")
+            });
+        }
+    }
+
+    /// The node's process, if it runs: the noted one, if it runs our copy of the program.
+    pub fn pid(&self, node: &str) -> Option<u32> {
+        let text = fs::read_to_string(self.directory(node).join("paxos.pid")).ok()?;
+        let pid = text.trim().parse().ok()?;
+        self.is_ours(pid).then_some(pid)
+    }
+
+    /// Whether the process runs an executable in our directory.
+    fn is_ours(&self, pid: u32) -> bool {
+        let root = fs::canonicalize(self.root.path()).unwrap_or_else(|_| self.path(""));
+        let program = fs::read_link(format!("/proc/{pid}/exe"));
+        program.is_ok_and(|program| program.starts_with(root))
+    }
+
+    /// Sends the node's process a signal. Panics if it does not run.
+    #[track_caller]
+    pub fn signal(&self, node: &str, signal: Signal) {
+        let pid = self.pid(node).unwrap_or_else(|| panic!("{node} does not run"));
+        send(pid, signal);
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    #[track_caller]
+    pub fn kill(&self, node: &str) {
+        self.signal(node, Signal::KILL);
+        until(&format!("{node} is gone"), || self.pid(node).is_none().then_some(()));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let ours: Vec<u32> = pids.filter(|pid| self.is_ours(*pid)).collect();
+        if std::thread::panicking() {
+            for node in NODES {
+                let log = fs::read_to_string(self.directory(node).join("paxos.log"));
+                let log = log.unwrap_or_default();
+                let skipped = log.lines().count().saturating_sub(40);
+                let last: Vec<&str> = log.lines().skip(skipped).collect();
+                eprintln!("--- the last of {node}'s log\n{}", last.join("\n"));
+            }
+        }
+        for pid in &ours {
+            send(*pid, Signal::KILL);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while ours.iter().any(|pid| self.is_ours(*pid)) && Instant::now() < deadline {
+            pause();
+        }
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid is a small number");
+    // Gone already is as good.
+    let _gone = kill_process(pid, signal);
+}
+
+/// Without what would make our programs or ssh look at somebody's own settings.
+fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("PAXOS_") || text.starts_with("SSH_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+/// A port that nobody listens on. Processes that look at the same time begin at different places.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let span = PORTS.end - PORTS.start;
+    let first = (std::process::id() % u32::from(span)) as u16;
+    until("a port is free", || {
+        let offset = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(7) % span;
+        let port = PORTS.start + (first + offset) % span;
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    })
+}

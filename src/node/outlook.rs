@@ -13,11 +13,17 @@ use std::time::Duration;
 /// Heartbeats whose time of sending is remembered: more than fit in an election timeout.
 const HEARTBEATS_REMEMBERED: usize = 64;
 
+/// Acknowledgements that come within so short a time are one burst: a peer that was stopped answers
+/// all it missed at once, and only the quickest of those answers says anything about the network.
+const BURST: Duration = Duration::from_millis(40);
+
 /// One peer as this node sees it.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     pub(super) last_heard: Option<Duration>,
     pub(super) round_trip: Smoothed,
+    /// When the latest burst of acknowledgements began, and the quickest of them.
+    burst: Option<(Duration, Duration)>,
     pub(super) chosen: Option<Slot>,
     /// Whether this node's own link to it stands; none if it was never tried.
     pub(super) linked: Option<bool>,
@@ -71,7 +77,17 @@ impl PeerTable {
                 peer.chosen = Some(*chosen);
                 let sent = self.heartbeats.iter().find(|(b, r, _)| b == ballot && r == round);
                 if let Some((_, _, sent)) = sent {
-                    peer.round_trip.add(now.saturating_sub(*sent));
+                    let took = now.saturating_sub(*sent);
+                    match &mut peer.burst {
+                        Some((began, quickest)) if now.saturating_sub(*began) < BURST => {
+                            *quickest = took.min(*quickest);
+                        }
+                        burst => {
+                            if let Some((_, quickest)) = burst.replace((now, took)) {
+                                peer.round_trip.add(quickest);
+                            }
+                        }
+                    }
                 }
             }
             Message::Statement(

@@ -139,3 +139,60 @@ impl PeerTable {
             .unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paxos::ballot::VoterGeneration;
+    use crate::paxos::message::DiskHealth;
+
+    const PEER: NodeId = NodeId(2);
+
+    fn heartbeat(table: &mut PeerTable, round: u64, now: Duration) {
+        let (ballot, chosen) = (Ballot::ZERO, Slot(0));
+        let configuration = crate::paxos::configuration::ConfigurationNumber(1);
+        let statement = Statement::Heartbeat { ballot, round, chosen, configuration };
+        table.said(&Outgoing { to: vec![PEER], statement }, now);
+    }
+
+    fn acknowledge(table: &mut PeerTable, round: u64, now: Duration) {
+        let ack = Statement::HeartbeatAck {
+            ballot: Ballot::ZERO,
+            round,
+            generation: Some(VoterGeneration(1)),
+            promised: Ballot::ZERO,
+            hears: None,
+            disk: DiskHealth::Healthy,
+            chosen: Slot(0),
+        };
+        table.heard(PEER, &Message::Statement(ack), now);
+    }
+
+    /// A peer that was stopped for two seconds answers forty heartbeats at once. Taken one by one
+    /// they would say that its round trip is a second, and the next dead leader would be borne for
+    /// as long.
+    #[test]
+    fn a_backlog_of_answers_is_one_measurement() {
+        let every = Duration::from_millis(50);
+        let round_trip = Duration::from_micros(300);
+        let mut table = PeerTable::default();
+        for round in 1..=20 {
+            heartbeat(&mut table, round, every * round as u32);
+            acknowledge(&mut table, round, every * round as u32 + round_trip);
+        }
+        let before = table.peer(PEER).expect("it was heard").round_trip.bound();
+        for round in 21..=60 {
+            heartbeat(&mut table, round, every * round as u32);
+        }
+        let resumed = every * 61;
+        for round in 21..=60 {
+            acknowledge(&mut table, round, resumed + Duration::from_micros(round * 10));
+        }
+        for round in 61..=62 {
+            heartbeat(&mut table, round, every * (round as u32 + 1));
+            acknowledge(&mut table, round, every * (round as u32 + 1) + round_trip);
+        }
+        let after = table.peer(PEER).expect("it was heard").round_trip.bound();
+        assert!(before < every && after < every, "{before:?} became {after:?}");
+    }
+}

@@ -6,6 +6,7 @@
 
 mod doors;
 mod faults;
+mod flood;
 mod harness;
 mod workload;
 
@@ -166,6 +167,35 @@ fn start_by_hand(cluster: &Cluster, node: &str) -> Guarded {
     command.arg("node").arg("--config").arg(directory.join("config.yaml"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log can be written"));
     Guarded(command.spawn().expect("it was started from here before"))
+}
+
+/// A leader drowned in requests must go on being heard by its peers and by its operator.
+#[test]
+fn a_leader_under_a_flood_of_requests_stays_leader() {
+    let _turn = turn();
+    let cluster = Cluster::found();
+    let leader = cluster.leader();
+    let ballots = || NODES.map(|node| cluster.status(node).expect("it answers")["ballot"].clone());
+    let before = ballots();
+    let seconds = times_from_environment("PAXOS_TEST_FLOOD_SECONDS", 5);
+    let flood = flood::Flood::start(&cluster, leader);
+    let until_then = Instant::now() + Duration::from_secs(seconds.into());
+    let mut looks = Pauses::default();
+    while Instant::now() < until_then {
+        let health = cluster.ssh(leader, "paxos health").expect(0);
+        looks.add(health.took);
+        let status = cluster.ssh(leader, "paxos status -o json").json();
+        assert_eq!(status["state"], "leader", "{status}");
+    }
+    let told = flood.stop();
+    println!("{seconds} s of flood: {told:?}");
+    println!("{}", looks.line("health of the flooded leader"));
+    assert_eq!(ballots(), before, "an election was held");
+    assert!(told.done > 1000 && told.most_under_way > 1000, "this was no flood: {told:?}");
+    assert_eq!(told.other, Vec::<String>::new());
+    assert!(looks.longest() < ON_THE_WAY, "{looks:?}");
+    // What was refused as too much was not applied, and what was acknowledged is there.
+    cluster.wait_healthy();
 }
 
 #[test]

@@ -84,7 +84,9 @@ impl Cluster {
                 }
             }
             for held in node.effects.take_pledges() {
-                self.wire.push((id, held.to.0, held.pledge.into()));
+                for to in held.to {
+                    self.wire.push((id, to.0, held.pledge.clone().into()));
+                }
             }
             node.chosen.extend(node.effects.take_chosen());
             if appended == 0 {

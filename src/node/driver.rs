@@ -273,7 +273,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     fn release(&mut self) {
         while self.held.front().is_some_and(|held| held.after <= self.durable) {
             if let Some(held) = self.held.pop_front() {
-                self.peers.send(&[held.to], Message::Pledge(held.pledge));
+                self.peers.send(&held.to, Message::Pledge(held.pledge));
             }
         }
     }

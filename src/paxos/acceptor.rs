@@ -96,7 +96,7 @@ impl<V: Value> Acceptor<V> {
         let count = parts.len() as u32;
         for (part, votes) in parts.into_iter().enumerate() {
             out.pledge(
-                from,
+                [from],
                 Pledge::Promise {
                     ballot,
                     generation: self.generation,
@@ -112,12 +112,13 @@ impl<V: Value> Acceptor<V> {
 
     /// Phase 2b for a run of slots. `chosen` is the end of the prefix that this node knows chosen:
     /// votes in there are not recorded anew, for a quorum holds them already and no candidate will
-    /// be told of them.
+    /// be told of them. `learners` are told of the acceptance: the proposer, and whoever else counts
+    /// votes.
     ///
     /// Answers whether the run was accepted, or why the sender was wrong to send it.
     pub(super) fn on_accept(
         &mut self,
-        from: NodeId,
+        learners: impl IntoIterator<Item = NodeId>,
         run: &Run<'_, V>,
         chosen: Slot,
         window: u64,
@@ -158,7 +159,7 @@ impl<V: Value> Acceptor<V> {
             }
         }
         out.pledge(
-            from,
+            learners,
             Pledge::Accepted {
                 ballot: run.ballot,
                 generation: self.generation,

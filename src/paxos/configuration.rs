@@ -26,6 +26,13 @@ pub struct Roles {
     pub learner: bool,
 }
 
+impl Roles {
+    /// Registered and no more.
+    pub fn is_client(&self) -> bool {
+        *self == Roles::default()
+    }
+}
+
 /// One registered node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Member {
@@ -167,6 +174,20 @@ impl Configuration {
     /// Those who keep a store.
     pub fn learners(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.members.iter().filter(|(_, m)| m.roles.learner).map(|(id, _)| *id)
+    }
+
+    /// Those who keep a store and have no vote. Acceptors tell them what they accepted, and they
+    /// count for themselves; a learner that is an acceptor too hears from the leader what is
+    /// chosen, which is one message instead of one from each acceptor ("Paxos Made Simple" §2.3,
+    /// the distinguished learner).
+    pub fn counting_learners(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let counts = |roles: &Roles| roles.learner && roles.acceptor.is_none();
+        self.members.iter().filter(move |(_, m)| counts(&m.roles)).map(|(id, _)| *id)
+    }
+
+    /// Everybody with a role: those who hear every proposal. Clients do not; they hold no log.
+    pub fn participants(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.iter().filter(|(_, m)| !m.roles.is_client()).map(|(id, _)| *id)
     }
 
     /// The node that issues numbers of this proposer.

@@ -16,6 +16,7 @@ use super::outbox::Outbox;
 use super::proposer::{Phase, Proposer};
 use super::reads::Reader;
 use super::replica::Replica;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Parts that a promise may come in: α slots of the largest values, and to spare.
@@ -91,9 +92,10 @@ impl<V: Value> Replica<V> {
                 self.follow(from, ballot, effects);
                 self.learner.on_chosen(from, ballot, chosen);
             }
-            Statement::Heartbeat { ballot, round, chosen, configuration: _ } => {
+            Statement::Heartbeat { ballot, round, chosen, configuration } => {
                 self.check_ballot(from, ballot)?;
                 self.on_heartbeat(from, ballot, round, chosen, effects);
+                self.outdated = configuration > self.configurations.newest().number;
             }
             ack @ Statement::HeartbeatAck { .. } => self.on_heartbeat_ack(from, ack, effects)?,
             Statement::Inquire { round } => {
@@ -158,8 +160,8 @@ impl<V: Value> Replica<V> {
         if owner != Some(from) || ballot == Ballot::ZERO {
             return Err(Offence::ForeignBallot);
         }
-        let seen =
-            self.promised().max(self.proposer.as_ref().map_or(Ballot::ZERO, |p| p.highest()));
+        let seen = self.promised().max(self.hears().unwrap_or(Ballot::ZERO));
+        let seen = seen.max(self.proposer.as_ref().map_or(Ballot::ZERO, |p| p.highest()));
         if !ballot.is_plausible_after(seen) {
             return Err(Offence::ImplausibleBallot);
         }
@@ -176,6 +178,11 @@ impl<V: Value> Replica<V> {
         } else {
             Err(Offence::StaleGeneration)
         }
+    }
+
+    fn is_acceptor(&self, id: NodeId) -> bool {
+        let member = self.configurations.newest().member(id);
+        member.is_some_and(|member| member.roles.acceptor.is_some())
     }
 
     /// Takes note of a ballot that somebody else promised.
@@ -269,7 +276,10 @@ impl<V: Value> Replica<V> {
         let mut out = Outbox { me: self.id, loopback: &mut self.loopback, effects: &mut *effects };
         if let Some(acceptor) = &mut self.acceptor {
             let run = Run { ballot, first, entries };
-            let accepted = acceptor.on_accept(from, &run, known, window, &mut out)?;
+            let governing = self.configurations.governing(Slot(last));
+            let mut learners: BTreeSet<NodeId> = governing.counting_learners().collect();
+            learners.insert(from);
+            let accepted = acceptor.on_accept(learners, &run, known, window, &mut out)?;
             if !accepted && acceptor.promised() > ballot {
                 let refusal = acceptor.refusal(ballot, hears);
                 out.say(from, refusal);
@@ -332,8 +342,13 @@ impl<V: Value> Replica<V> {
             return Err(Offence::Malformed);
         };
         self.learner.hear(from, chosen);
-        let Some(generation) = generation else { return Ok(()) };
-        self.check_voter(from, generation)?;
+        match generation {
+            Some(generation) => self.check_voter(from, generation)?,
+            // A member without a vote follows as well: it may be asked to lead next. An acceptor
+            // that says it has none lost its log, and must not count.
+            None if self.is_acceptor(from) => return Ok(()),
+            None => {}
+        }
         if promised > ballot {
             return self.on_promised_elsewhere(ballot, promised, hears, effects);
         }

@@ -33,8 +33,8 @@ pub struct Outgoing<V> {
 pub struct Held<V> {
     /// This many records must be durable first.
     pub after: LogPosition,
-    /// Who is to hear it.
-    pub to: NodeId,
+    /// Who is to hear it; never empty, never the node itself.
+    pub to: Vec<NodeId>,
     /// What to say then.
     pub pledge: Pledge<V>,
 }
@@ -223,9 +223,11 @@ impl<V> Effects<V> {
         }
     }
 
-    pub(super) fn pledge(&mut self, to: NodeId, pledge: Pledge<V>) {
+    pub(super) fn pledge(&mut self, to: Vec<NodeId>, pledge: Pledge<V>) {
         let after = self.await_end();
-        self.pledges.push(Held { after, to, pledge });
+        if !to.is_empty() {
+            self.pledges.push(Held { after, to, pledge });
+        }
     }
 
     /// Some pledge waits for everything appended so far.

@@ -51,22 +51,32 @@ impl<V: Clone> Outbox<'_, V> {
         to: impl IntoIterator<Item = NodeId>,
         statement: Statement<V>,
     ) {
-        let mut peers: Vec<NodeId> = to.into_iter().collect();
-        if let Some(at) = peers.iter().position(|peer| *peer == self.me) {
-            peers.swap_remove(at);
-            peers.sort_unstable();
+        let (peers, to_itself) = self.split(to);
+        if to_itself {
             self.loopback.now.push_back(statement.clone().into());
         }
         self.effects.say_to_all(peers, statement);
     }
 
-    pub(super) fn pledge(&mut self, to: NodeId, pledge: Pledge<V>) {
-        if to == self.me {
+    /// One pledge for everybody who counts it.
+    pub(super) fn pledge(&mut self, to: impl IntoIterator<Item = NodeId>, pledge: Pledge<V>) {
+        let (peers, to_itself) = self.split(to);
+        if to_itself {
             let after = self.effects.await_end();
-            self.loopback.held.push_back((after, pledge));
-        } else {
-            self.effects.pledge(to, pledge);
+            self.loopback.held.push_back((after, pledge.clone()));
         }
+        self.effects.pledge(peers, pledge);
+    }
+
+    /// The others among the hearers, and whether this node is one.
+    fn split(&self, to: impl IntoIterator<Item = NodeId>) -> (Vec<NodeId>, bool) {
+        let mut peers: Vec<NodeId> = to.into_iter().collect();
+        let mine = peers.iter().position(|peer| *peer == self.me);
+        if let Some(at) = mine {
+            peers.swap_remove(at);
+            peers.sort_unstable();
+        }
+        (peers, mine.is_some())
     }
 
     pub(super) fn reject(&mut self, token: Token, why: Rejection) {

@@ -557,8 +557,7 @@ fn send<V: Value>(
     let run = Run { ballot, first: batch.first, entries: &batch.entries };
     let governing = configurations.governing(batch.last());
     let mut hearers: BTreeSet<NodeId> = configurations.governing(run.first).acceptors().collect();
-    hearers.extend(governing.acceptors());
-    hearers.extend(governing.learners());
+    hearers.extend(governing.participants());
     hearers.insert(out.me);
     let statement = Statement::Accept {
         ballot,

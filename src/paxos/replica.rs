@@ -91,6 +91,8 @@ pub struct Replica<V> {
     pub(super) loopback: Loopback<V>,
     pub(super) catch_up: CatchUp,
     pub(super) disk: DiskHealth,
+    /// The leader knows a newer configuration than this node.
+    pub(super) outdated: bool,
     forwards: Vec<V>,
     now: ClusterTime,
     durable: LogPosition,
@@ -120,6 +122,7 @@ impl<V: Value> Replica<V> {
             loopback: Loopback::default(),
             catch_up: CatchUp::default(),
             disk: DiskHealth::Healthy,
+            outdated: false,
             forwards: Vec::new(),
             now: ClusterTime(0),
             durable: recovered.end,
@@ -276,7 +279,14 @@ impl<V: Value> Replica<V> {
             effects.note(Note::LeaderLost(lost));
         }
         let timing = self.election.timing();
-        let Some(proposer) = &mut self.proposer else { return };
+        let Some(proposer) = &mut self.proposer else {
+            // It cannot lead, but it has requests to pass on: an acceptor that hears the leader may
+            // do for a relay until this node hears it again.
+            if let Some(Call::Inquire(round)) = self.election.tick() {
+                self.inquire(round, effects);
+            }
+            return;
+        };
         if let Some(ballot) = proposer.tick_preparing(timing) {
             let mut out = Outbox { me: self.id, loopback: &mut self.loopback, effects };
             assert!(proposer.preparing() == Some(ballot), "gave up another phase 1");
@@ -295,6 +305,12 @@ impl<V: Value> Replica<V> {
     }
 
     fn tick_catch_up(&mut self, effects: &mut Effects<V>) {
+        let roles = self.configurations.newest().member(self.id).map(|member| member.roles);
+        if roles.is_none_or(|roles| roles.is_client()) && !self.outdated {
+            // Who neither votes, proposes nor keeps a store needs the log for its configurations
+            // only.
+            return;
+        }
         let Some(source) = self.learner.behind() else {
             self.catch_up.left = 1;
             return;

@@ -6,9 +6,9 @@
 //! known-hosts file without such a line for the host is an error and not an invitation to ask.
 
 use super::client::{ClientIdentity, HostCheck};
+use super::keyfiles::{PrivateKeyFault, read_private_key};
 use russh::keys::ssh_key::{Certificate, PrivateKey, PublicKey};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -134,11 +134,8 @@ pub fn load_host_check(known_hosts: &Path, host: &str) -> Result<HostCheck, Cred
             continue;
         }
         let key = fields.collect::<Vec<_>>().join(" ");
-        let key = PublicKey::from_openssh(&key).map_err(|error| CredentialsError::Malformed {
-            what: "key of a host authority",
-            path: known_hosts.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let key = PublicKey::from_openssh(&key)
+            .map_err(|error| malformed("key of a host authority", known_hosts, &error))?;
         authorities.push(key);
     }
     if authorities.is_empty() {
@@ -163,17 +160,16 @@ fn matches_host(pattern: &str, host: &str) -> bool {
 
 fn load_private_key(path: &Path) -> Result<PrivateKey, CredentialsError> {
     const WHAT: &str = "private key";
-    let text = read(WHAT, path)?;
-    let failed = |source| CredentialsError::Read { what: WHAT, path: path.to_owned(), source };
-    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(CredentialsError::Exposed { path: path.to_owned(), mode });
-    }
-    let key = PrivateKey::from_openssh(&text).map_err(|error| malformed(WHAT, path, &error))?;
-    match key.is_encrypted() {
-        true => Err(CredentialsError::Encrypted { path: path.to_owned() }),
-        false => Ok(key),
-    }
+    read_private_key(path).map_err(|fault| match fault {
+        PrivateKeyFault::Unreadable(source) => {
+            CredentialsError::Read { what: WHAT, path: path.to_owned(), source }
+        }
+        PrivateKeyFault::Exposed { mode } => {
+            CredentialsError::Exposed { path: path.to_owned(), mode }
+        }
+        PrivateKeyFault::Malformed(error) => malformed(WHAT, path, &error),
+        PrivateKeyFault::Encrypted => CredentialsError::Encrypted { path: path.to_owned() },
+    })
 }
 
 fn load_certificate(path: &Path) -> Result<Certificate, CredentialsError> {
@@ -204,6 +200,7 @@ fn read(what: &'static str, path: &Path) -> Result<String, CredentialsError> {
 mod tests {
     use super::*;
     use russh::keys::ssh_key::{Algorithm, LineEnding};
+    use std::os::unix::fs::PermissionsExt;
 
     fn key_file(directory: &Path, mode: u32) -> PathBuf {
         let key = PrivateKey::random(&mut rand_core(), Algorithm::Ed25519).unwrap();

@@ -7,7 +7,8 @@
 use super::bundle::BundleError;
 use super::checks::check_dates;
 use super::refusal::Refusal;
-use russh::keys::{Certificate, PrivateKey};
+use russh::keys::{Certificate, PrivateKey, ssh_key};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub enum TrustError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A private key that others can read.
     #[error("{path} is readable by others (mode {mode:03o}); run: chmod 600 {path}")]
@@ -72,6 +73,14 @@ impl TrustError {
     pub(super) fn malformed(path: &Path, reason: impl ToString) -> TrustError {
         TrustError::Malformed { path: path.to_owned(), reason: reason.to_string() }
     }
+}
+
+/// Why a file gives no private key to use. Node and person are each told in their own words.
+pub(super) enum PrivateKeyFault {
+    Unreadable(io::Error),
+    Exposed { mode: u32 },
+    Malformed(ssh_key::Error),
+    Encrypted,
 }
 
 /// This node's own keys.
@@ -119,31 +128,48 @@ impl NodeKeys {
 /// # Errors
 /// When it is missing, encrypted, no key, or readable by others.
 pub fn load_private_key(path: &Path) -> Result<PrivateKey, TrustError> {
-    let failed = |source| TrustError::Read { path: path.to_owned(), source };
-    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    read_private_key(path).map_err(|fault| match fault {
+        PrivateKeyFault::Unreadable(source) => TrustError::Read { path: path.to_owned(), source },
+        PrivateKeyFault::Exposed { mode } => TrustError::Exposed { path: path.to_owned(), mode },
+        PrivateKeyFault::Malformed(error) => {
+            TrustError::malformed(path, format!("no private key: {error}"))
+        }
+        PrivateKeyFault::Encrypted => {
+            TrustError::malformed(path, "it has a passphrase, which nobody here can type")
+        }
+    })
+}
+
+/// The one place where a private key is taken from a file.
+pub(super) fn read_private_key(path: &Path) -> Result<PrivateKey, PrivateKeyFault> {
+    // Read before its mode is judged: of what is no readable file, that is the thing to say.
+    let text = read_text(path).map_err(PrivateKeyFault::Unreadable)?;
+    let metadata = std::fs::metadata(path).map_err(PrivateKeyFault::Unreadable)?;
+    let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(TrustError::Exposed { path: path.to_owned(), mode });
+        return Err(PrivateKeyFault::Exposed { mode });
     }
-    let key = PrivateKey::from_openssh(read(path)?)
-        .map_err(|error| TrustError::malformed(path, format!("no private key: {error}")))?;
-    if key.is_encrypted() {
-        return Err(TrustError::malformed(path, "it has a passphrase, which nobody here can type"));
+    let key = PrivateKey::from_openssh(text).map_err(PrivateKeyFault::Malformed)?;
+    match key.is_encrypted() {
+        true => Err(PrivateKeyFault::Encrypted),
+        false => Ok(key),
     }
-    Ok(key)
 }
 
 pub(super) fn read(path: &Path) -> Result<String, TrustError> {
-    use std::io::Read;
+    read_text(path).map_err(|source| TrustError::Read { path: path.to_owned(), source })
+}
+
+/// A file of keys, up to [`KEY_FILE_BYTES_MAX`].
+fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text))
-        .map_err(|source| TrustError::Read { path: path.to_owned(), source })?;
+    std::fs::File::open(path)?.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)
 }
 
 pub(super) fn read_optional(path: &Path) -> Result<String, TrustError> {
     match read(path) {
-        Err(TrustError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+        Err(TrustError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(String::new())
         }
         result => result,

@@ -169,7 +169,7 @@ impl Issuer {
             Some(line) => (parse_public(&self.keys.person_path(name, ".pub"), line)?, None),
             None => {
                 let comment = format!("{name}@{cluster}");
-                (self.ensure_private(&key_path, &comment)?, Some(key_path))
+                (ensure_private(&key_path, &comment)?.public_key().clone(), Some(key_path))
             }
         };
         let serial = self.spend_serial()?;
@@ -184,15 +184,6 @@ impl Issuer {
         authority::write_file(&certificate, text.as_bytes(), 0o644)?;
         let (key_id, valid_before) = (signed.key_id().to_owned(), validity.before);
         Ok(IssuedPerson { serial, key_id, key, certificate, valid_before })
-    }
-
-    fn ensure_private(&self, path: &Path, comment: &str) -> Result<PublicKey, KeysError> {
-        if exists(path)? {
-            return Ok(authority::load_private_key(path)?.public_key().clone());
-        }
-        let key = authority::new_key(comment)?;
-        authority::write_private_key(path, &key)?;
-        Ok(key.public_key().clone())
     }
 
     /// The private key of the authority that signs now.
@@ -272,14 +263,7 @@ impl Issuer {
 /// nothing refers to yet; those that are there are taken up.
 fn init(directory: &Path, cluster: &str) -> Result<(), KeysError> {
     let ensure = |name: &str, comment: &str| -> Result<PrivateKey, KeysError> {
-        let path = directory.join(name);
-        let key = if exists(&path)? {
-            authority::load_private_key(&path)?
-        } else {
-            let key = authority::new_key(comment)?;
-            authority::write_private_key(&path, &key)?;
-            key
-        };
+        let key = ensure_private(&directory.join(name), comment)?;
         let public = authority::public_line(key.public_key());
         authority::write_file(&directory.join(format!("{name}.pub")), public.as_bytes(), 0o644)?;
         Ok(key)
@@ -302,6 +286,16 @@ fn init(directory: &Path, cluster: &str) -> Result<(), KeysError> {
     let signed =
         bundle.sign(&root).map_err(|source| KeysError::Bundle { path: path.clone(), source })?;
     Ok(authority::write_file(&path, signed.as_bytes(), 0o644)?)
+}
+
+/// The private key of a file, which is made if there is none.
+fn ensure_private(path: &Path, comment: &str) -> Result<PrivateKey, KeysError> {
+    if exists(path)? {
+        return Ok(authority::load_private_key(path)?);
+    }
+    let key = authority::new_key(comment)?;
+    authority::write_private_key(path, &key)?;
+    Ok(key)
 }
 
 fn authority_file(role: AuthorityRole) -> String {

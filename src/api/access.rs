@@ -53,12 +53,7 @@ impl Access {
     /// # Errors
     /// `denied`, unless every key under the prefix may be read.
     pub fn list(&self, prefix: &[u8]) -> Result<(), Failure> {
-        let may = match &self.grant {
-            Grant::Everything => true,
-            Grant::Rights(rights) => rights.may_list(prefix),
-            Grant::Nothing => false,
-        };
-        match may {
+        match self.may(|rights| rights.may_list(prefix)) {
             true => Ok(()),
             false => Err(self.denied("list", prefix)),
         }
@@ -66,22 +61,13 @@ impl Access {
 
     /// Whether the key may be shown.
     pub fn may_read(&self, key: &[u8]) -> bool {
-        match &self.grant {
-            Grant::Everything => true,
-            Grant::Rights(rights) => rights.may_read(key),
-            Grant::Nothing => false,
-        }
+        self.may(|rights| rights.may_read(key))
     }
 
     /// # Errors
     /// `denied`.
     pub fn write(&self, key: &[u8]) -> Result<(), Failure> {
-        let may = match &self.grant {
-            Grant::Everything => true,
-            Grant::Rights(rights) => rights.may_write(key),
-            Grant::Nothing => false,
-        };
-        match may {
+        match self.may(|rights| rights.may_write(key)) {
             true => Ok(()),
             false => Err(self.denied("write", key)),
         }
@@ -90,18 +76,21 @@ impl Access {
     /// # Errors
     /// `denied`.
     pub fn administer(&self, what: &str) -> Result<(), Failure> {
-        let may = match &self.grant {
-            Grant::Everything => true,
-            Grant::Rights(rights) => rights.admin(),
-            Grant::Nothing => false,
-        };
-        if may {
+        if self.may(Rights::admin) {
             return Ok(());
         }
         Err(self.refuse(
             format!("{} may not {what}: it takes the right admin", self.name),
             "ask with an admin's key (paxos-ctl keys issue NAME --role admin)".to_owned(),
         ))
+    }
+
+    fn may(&self, allows: impl FnOnce(&Rights) -> bool) -> bool {
+        match &self.grant {
+            Grant::Everything => true,
+            Grant::Rights(rights) => allows(rights),
+            Grant::Nothing => false,
+        }
     }
 
     fn denied(&self, verb: &str, key: &[u8]) -> Failure {

@@ -1,16 +1,16 @@
 //! The log on a real directory: what a crash, a flipped bit, a full disk, a failed sync or a second
 //! process does to it.
 
+mod disk_fixture;
+
 use bytes::Bytes;
+use disk_fixture::{PATIENCE, SMALL, genesis, owner};
 use paxos_ssh::disk::files::{Files, Kernel};
 use paxos_ssh::disk::log::{DiskLog, LogSettings, open_with};
 use paxos_ssh::disk::{Log, LogError, LogEvent, LogOwner};
 use paxos_ssh::paxos::ballot::*;
-use paxos_ssh::paxos::configuration::*;
 use paxos_ssh::paxos::message::{Entry, Payload, Vote};
-use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::{LogPosition, Record, Recovered};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -18,22 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tempfile::TempDir;
-
-/// Small, so that every test begins quickly and the larger ones cross segments.
-const SMALL: LogSettings = LogSettings { segment_bytes: 32 * 1024 };
-
-/// Far beyond what any test waits for; only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sizes of the layout, written down again so that a change of the format shows.
 const HEADER_BYTES: u64 = 4096;
 const BLOCK_ALIGNMENT: u64 = 32;
-
-fn owner() -> LogOwner {
-    LogOwner { cluster_name: "test".into(), node: NodeId(1) }
-}
 
 fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -89,25 +78,6 @@ fn error(directory: &Path) -> LogError {
 
 fn ballot(number: u64) -> Ballot {
     Ballot { number: ProposalNumber::from_raw(number), incarnation: Incarnation(7) }
-}
-
-fn genesis() -> Record<Bytes> {
-    let roles = Roles {
-        proposer: Some(ProposerId::new(1).unwrap()),
-        acceptor: Some(VoterGeneration(9)),
-        learner: true,
-    };
-    let member = Member { name: "node1".into(), address: "127.0.0.1:1".into(), roles };
-    let configuration = Configuration::new(
-        ConfigurationNumber(1),
-        BTreeMap::from([(NodeId(1), member)]),
-        QuorumSystem::majority(1).unwrap(),
-    );
-    let configuration = configuration.unwrap();
-    Record::Genesis {
-        genesis: Genesis { cluster: ClusterId(5), configuration, window: 100 },
-        generation: Some(VoterGeneration(9)),
-    }
 }
 
 fn entry(value: &[u8]) -> Arc<Entry<Bytes>> {

@@ -1,15 +1,14 @@
 //! A disk that fails: the process must end, at once and for good. In a file of its own because it
 //! starts processes, and a process between fork and exec holds the locks of the tests beside it.
 
-use bytes::Bytes;
+mod disk_fixture;
+
+use disk_fixture::{PATIENCE, SMALL, genesis, owner};
 use paxos_ssh::disk::files::{Files, Kernel};
-use paxos_ssh::disk::log::{LogSettings, open_with};
-use paxos_ssh::disk::{Log, LogEvent, LogOwner};
+use paxos_ssh::disk::log::open_with;
+use paxos_ssh::disk::{Log, LogEvent};
 use paxos_ssh::paxos::ballot::*;
-use paxos_ssh::paxos::configuration::*;
-use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::Record;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -17,37 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Duration;
-
-const SMALL: LogSettings = LogSettings { segment_bytes: 32 * 1024 };
-
-/// Far beyond what the test waits for; only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const SIGABRT: i32 = 6;
-
-fn owner() -> LogOwner {
-    LogOwner { cluster_name: "test".into(), node: NodeId(1) }
-}
-
-fn genesis() -> Record<Bytes> {
-    let roles = Roles {
-        proposer: Some(ProposerId::new(1).unwrap()),
-        acceptor: Some(VoterGeneration(9)),
-        learner: true,
-    };
-    let member = Member { name: "node1".into(), address: "127.0.0.1:1".into(), roles };
-    let configuration = Configuration::new(
-        ConfigurationNumber(1),
-        BTreeMap::from([(NodeId(1), member)]),
-        QuorumSystem::majority(1).unwrap(),
-    );
-    let configuration = configuration.unwrap();
-    Record::Genesis {
-        genesis: Genesis { cluster: ClusterId(5), configuration, window: 100 },
-        generation: Some(VoterGeneration(9)),
-    }
-}
 
 /// Fails as a broken disk does.
 struct Broken {

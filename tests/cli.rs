@@ -3,9 +3,11 @@
 //! tests/api.rs.
 
 mod backend;
+mod program;
 
 use backend::{Fake, Mood};
 use paxos_ssh::api::local::LocalSocket;
+use program::{code, feed, paxos, text};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -59,35 +61,6 @@ impl Node {
     fn run_with(&self, words: &[&str], stdin: &[u8]) -> Output {
         feed(self.command(words), stdin)
     }
-}
-
-/// The program, without anything of this shell's environment that would change its way.
-fn paxos() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_paxos"));
-    for name in ["PAXOS_TO", "PAXOS_SSH_CONFIG", "PAXOS_SOCKET", "SSH_AUTH_SOCK"] {
-        command.env_remove(name);
-    }
-    command.env("HOME", "/nonexistent").env("XDG_STATE_HOME", "/nonexistent");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn feed(mut command: Command, stdin: &[u8]) -> Output {
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    let mut pipe = child.stdin.take().unwrap();
-    std::thread::scope(|scope| {
-        // A program that ends without reading everything breaks this pipe, which is its right.
-        scope.spawn(move || pipe.write_all(stdin));
-        child.wait_with_output().unwrap()
-    })
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap_or_else(|| panic!("killed: {output:?}"))
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 /// Waits for a condition of another process or thread.

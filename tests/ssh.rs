@@ -3,6 +3,7 @@
 //! in miniature; the stock ssh is tested in tests/transport.rs and with whole clusters.
 
 mod backend;
+mod program;
 
 use arc_swap::ArcSwap;
 use backend::{Fake, Mood};
@@ -24,12 +25,12 @@ use paxos_ssh::transport::settings::Settings;
 use paxos_ssh::transport::{Lane, LocalNode};
 use paxos_ssh::wire::failure::Code;
 use paxos_ssh::wire::rpc::{Call, Reply};
+use program::{code, feed, paxos, text};
 use russh::keys::PrivateKey;
 use std::fmt::Write as _;
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
@@ -164,26 +165,9 @@ fn node_keys(id: u64, host: &PrivateKey, peer: &PrivateKey) -> NodeKeys {
 }
 
 fn run(config: &Path, words: &[&str], stdin: &[u8]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_paxos"));
-    for name in ["PAXOS_TO", "PAXOS_SOCKET", "SSH_AUTH_SOCK"] {
-        command.env_remove(name);
-    }
+    let mut command = paxos();
     command.env("PAXOS_SSH_CONFIG", config).args(words);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut pipe = child.stdin.take().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || pipe.write_all(stdin));
-        child.wait_with_output().unwrap()
-    })
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap_or_else(|| panic!("killed: {output:?}"))
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
+    feed(command, stdin)
 }
 
 /// A port on which nobody listens.

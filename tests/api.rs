@@ -518,7 +518,7 @@ async fn a_batch_answers_every_line_in_order() {
     let fake = Fake::new();
     let input =
         b"put k v\n\n# a comment\n@r get k\n  get missing\nget\n@s put k 'two words'\nget k\n\
-                  put k -\nleader\nlist --keys-only";
+          put k -\nleader\nlist --keys-only";
     let got = ask_with(&fake, "paxos batch", input).await;
     assert_eq!((got.exit, got.err.as_str()), (0, ""));
     let answers = lines(&got);

@@ -50,13 +50,22 @@ fn the_one_that_comes_with_the_project() {
 
 #[test]
 fn roles_follow_the_groups() {
-    let text = "all:\n  vars: {paxos_cluster: c}\n  hosts:\n    web1: {http_port: 80}\n  \
-                children:\n    paxos_proposers: {hosts: {a: {paxos_id: 1}}}\n    \
-                paxos_acceptors: {hosts: {a: , 'w[1:2]': }}\n    \
-                paxos_learners: {children: {stores: {hosts: {a: , r: {paxos_id: 7}}}}}\n    \
-                paxos_clients: {hosts: {k: {paxos_id: 9}}}\n    \
-                others:\n      hosts:\n        w1: {paxos_id: 500}\n        \
-                w2: {paxos_id: 501}\n        web1: {paxos_id: 10}\n";
+    let text = "\
+all:
+  vars: {paxos_cluster: c}
+  hosts:
+    web1: {http_port: 80}
+  children:
+    paxos_proposers: {hosts: {a: {paxos_id: 1}}}
+    paxos_acceptors: {hosts: {a: , 'w[1:2]': }}
+    paxos_learners: {children: {stores: {hosts: {a: , r: {paxos_id: 7}}}}}
+    paxos_clients: {hosts: {k: {paxos_id: 9}}}
+    others:
+      hosts:
+        w1: {paxos_id: 500}
+        w2: {paxos_id: 501}
+        web1: {paxos_id: 10}
+";
     let inventory = load(text).unwrap();
     let roles = |name: &str| inventory.node(name).unwrap().roles().join(",");
     assert_eq!(roles("a"), "proposer,acceptor,learner");
@@ -72,10 +81,17 @@ fn roles_follow_the_groups() {
 
 #[test]
 fn hosts_of_other_people_are_left_alone() {
-    let text = "web:\n  hosts: {'w[1:9]': {http_port: 80, secret: !vault abc}}\ndb:\n  \
-                vars: {paxos_cluster: c, ansible_connection: local, x: '{{ y }}'}\n  \
-                hosts:\n    d1:\n      paxos_id: 1\n      paxos_address: '[::1]'\n      \
-                paxos_listen: ['::1', '127.0.0.1:9']\n";
+    let text = "\
+web:
+  hosts: {'w[1:9]': {http_port: 80, secret: !vault abc}}
+db:
+  vars: {paxos_cluster: c, ansible_connection: local, x: '{{ y }}'}
+  hosts:
+    d1:
+      paxos_id: 1
+      paxos_address: '[::1]'
+      paxos_listen: ['::1', '127.0.0.1:9']
+";
     let inventory = load(text).unwrap();
     assert_eq!(inventory.nodes.len(), 1);
     assert_eq!(inventory.nodes[0].address(), "[::1]:7022");

@@ -133,8 +133,9 @@ impl World {
             write!(
                 text,
                 "Host {name}\n  HostName 127.0.0.1\n  Port {port}\n  \
-                 HostKeyAlias {name}.{CLUSTER}.paxos\n  UserKnownHostsFile {here}/known_hosts\n  \
-                 GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n  IdentitiesOnly yes\n  \
+                 HostKeyAlias {name}.{CLUSTER}.paxos\n  \
+                 UserKnownHostsFile {here}/known_hosts\n  GlobalKnownHostsFile none\n  \
+                 StrictHostKeyChecking yes\n  IdentitiesOnly yes\n  \
                  IdentityFile {here}/id\n  CertificateFile {here}/id-cert.pub\n\n"
             )
             .unwrap();

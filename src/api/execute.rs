@@ -271,8 +271,8 @@ fn failure(error: RequestError, what: &str) -> Failure {
         RequestError::UnknownOutcome(text) => Failure::new(
             Code::UnknownOutcome,
             text,
-            "it may have happened: look before you repeat it, or repeat it under the --request-id \
-             that it had",
+            "it may have happened: look before you repeat it, \
+             or repeat it under the --request-id that it had",
         ),
         RequestError::Busy(text) => {
             Failure::new(Code::Busy, text, "nothing was changed; try again a little later")

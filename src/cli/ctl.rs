@@ -278,8 +278,8 @@ fn split(line: &Line, words: &Words) -> Result<(PathBuf, Vec<String>), Failure> 
         Some(file) => Ok((file, names)),
         None => Err(Failure::usage(
             "no inventory was given",
-            "name it, such as paxos-ctl status inventory/local.yaml; or -i FILE, or \
-             PAXOS_INVENTORY",
+            "name it, such as paxos-ctl status inventory/local.yaml; \
+             or -i FILE, or PAXOS_INVENTORY",
         )),
     }
 }

@@ -164,8 +164,8 @@ impl Trouble {
             return Failure::new(
                 Code::Denied,
                 format!("no node let this key in: {reasons}"),
-                "ask for a key: paxos-ctl keys issue NAME; the node's log says what is wrong with \
-                 this one",
+                "ask for a key: paxos-ctl keys issue NAME; \
+                 the node's log says what is wrong with this one",
             );
         }
         Failure::new(
@@ -181,8 +181,8 @@ fn lost(reason: &str, is_write: bool) -> Failure {
         true => Failure::new(
             Code::UnknownOutcome,
             format!("the connection was lost before the answer: {reason}"),
-            "it may have happened: look before you repeat it; with --request-id it can be repeated \
-             safely",
+            "it may have happened: look before you repeat it; \
+             with --request-id it can be repeated safely",
         ),
         false => Failure::new(
             Code::NoQuorum,

@@ -232,11 +232,21 @@ mod tests {
     #[test]
     fn what_the_controller_prints_is_understood() {
         let config = parse(
-            "# cluster local\nHost node1\n    HostName 127.0.0.1\n    Port 7101\n    HostKeyAlias \
-             node1.local.paxos\n    UserKnownHostsFile \"/keys dir/known_hosts\"\n    \
-             GlobalKnownHostsFile none\n    StrictHostKeyChecking yes\n    IdentitiesOnly yes\n    \
-             IdentityFile /keys/operator\n    \
-             CertificateFile=/keys/operator-cert.pub\n\nHost node2\n",
+            "\
+# cluster local
+Host node1
+    HostName 127.0.0.1
+    Port 7101
+    HostKeyAlias node1.local.paxos
+    UserKnownHostsFile \"/keys dir/known_hosts\"
+    GlobalKnownHostsFile none
+    StrictHostKeyChecking yes
+    IdentitiesOnly yes
+    IdentityFile /keys/operator
+    CertificateFile=/keys/operator-cert.pub
+
+Host node2
+",
         )
         .unwrap();
         assert_eq!(

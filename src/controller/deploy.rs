@@ -300,8 +300,8 @@ impl Cluster {
             return Ok(());
         }
         let message = format!(
-            "without {} only {answering} acceptors answer, and {needed} are needed; it was left \
-             alone",
+            "without {} only {answering} acceptors answer, and {needed} are needed; \
+             it was left alone",
             node.name
         );
         let hint = "start the others first (deploy), or restart with --force";

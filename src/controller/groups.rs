@@ -389,10 +389,22 @@ mod tests {
 
     #[test]
     fn the_strongest_value_wins() {
-        let text = "all:\n  vars: {v: all, w: all}\n  children:\n    b:\n      vars: {v: b}\n      \
-                    children:\n        c:\n          vars: {v: c}\n          hosts:\n            \
-                    h1:\n            h2: {v: own}\n    a:\n      vars: {v: a}\n      \
-                    hosts: {h1: , h3: }\n";
+        let text = "\
+all:
+  vars: {v: all, w: all}
+  children:
+    b:
+      vars: {v: b}
+      children:
+        c:
+          vars: {v: c}
+          hosts:
+            h1:
+            h2: {v: own}
+    a:
+      vars: {v: a}
+      hosts: {h1: , h3: }
+";
         let mut all = sources(text);
         let value = |all: &Sources, host: &str, name: &str| {
             let (tree, problems) = read(all);

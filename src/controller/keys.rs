@@ -47,8 +47,8 @@ pub(super) const SERIAL: &str = "serial";
 pub enum KeysError {
     /// There are none.
     #[error(
-        "there are no keys of cluster {cluster} in {directory}; deploy makes them, or give \
-         --keys-dir"
+        "there are no keys of cluster {cluster} in {directory}; \
+         deploy makes them, or give --keys-dir"
     )]
     Missing {
         /// Whose.
@@ -58,8 +58,8 @@ pub enum KeysError {
     },
     /// They are another cluster's.
     #[error(
-        "the keys in {directory} are those of cluster {found}, not of {wanted}; give the directory \
-         of {wanted} with --keys-dir"
+        "the keys in {directory} are those of cluster {found}, not of {wanted}; \
+         give the directory of {wanted} with --keys-dir"
     )]
     OtherCluster {
         /// Where.
@@ -71,8 +71,8 @@ pub enum KeysError {
     },
     /// Something was signed with keys that are not there any more.
     #[error(
-        "{directory} was in use, and {missing} is gone; restore it from a backup, since a new one \
-         would make another cluster"
+        "{directory} was in use, and {missing} is gone; \
+         restore it from a backup, since a new one would make another cluster"
     )]
     Incomplete {
         /// Where.
@@ -117,8 +117,9 @@ pub enum KeysError {
     },
     /// A path that an ssh_config cannot hold.
     #[error(
-        "{0:?} cannot be written into an ssh_config; move the keys to a path without quotation \
-         marks, backslashes, dollar signs and control characters"
+        "{0:?} cannot be written into an ssh_config; \
+         move the keys to a path without quotation marks, backslashes, dollar signs \
+         and control characters"
     )]
     Path(PathBuf),
     /// The bundle is not believed.
@@ -396,8 +397,8 @@ impl ClusterKeys {
             text.push_str(&format!(
                 "\nHost {name}\n  HostName {host}\n  Port {port}\n  HostKeyAlias {alias}\n  \
                  UserKnownHostsFile {known_hosts}\n  GlobalKnownHostsFile none\n  \
-                 StrictHostKeyChecking yes\n  IdentitiesOnly yes\n  IdentityFile {key}\n  \
-                 CertificateFile {certificate}\n"
+                 StrictHostKeyChecking yes\n  IdentitiesOnly yes\n  \
+                 IdentityFile {key}\n  CertificateFile {certificate}\n"
             ));
             if let Some(jump) = proxy_jump {
                 text.push_str(&format!("  ProxyJump {jump}\n"));

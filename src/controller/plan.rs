@@ -133,8 +133,8 @@ impl Obstacle {
     pub fn hint(&self) -> String {
         let give_up = "to give up the cluster and its data, destroy it first";
         match self {
-            Obstacle::Remote(_) => "set ansible_connection: local; hosts over ssh are not \
-                                    supported by this version"
+            Obstacle::Remote(_) => "set ansible_connection: local; \
+                                    hosts over ssh are not supported by this version"
                 .to_owned(),
             Obstacle::PortHeld(node, holder) => {
                 let stop = match &holder.process {
@@ -144,8 +144,8 @@ impl Obstacle {
                 format!("{stop}, or give {node} another paxos_port")
             }
             Obstacle::FormedElsewhere(_) => format!(
-                "restore state.yaml beside the keys, or give the directory that has it with \
-                 --keys-dir; {give_up}"
+                "restore state.yaml beside the keys, \
+                 or give the directory that has it with --keys-dir; {give_up}"
             ),
             Obstacle::KeysGone => format!(
                 "restore the keys from a backup, or give their directory with --keys-dir; {give_up}"
@@ -157,10 +157,10 @@ impl Obstacle {
                 format!("put {what} of {node} back; this version cannot change members yet")
             }
             Obstacle::LogLost(node) => format!(
-                "the cluster goes on with its other acceptors; do not copy an old log back, for \
-                 {node} may have voted since. It must rejoin under a new voter generation, which \
-                 this version cannot do yet; to start over without the data, destroy the cluster \
-                 and deploy"
+                "the cluster goes on with its other acceptors; \
+                 do not copy an old log back, for {node} may have voted since. \
+                 It must rejoin under a new voter generation, which this version cannot do yet; \
+                 to start over without the data, destroy the cluster and deploy"
             ),
         }
     }
@@ -181,8 +181,9 @@ impl fmt::Display for Obstacle {
             }
             Obstacle::FormedElsewhere(nodes) => write!(
                 f,
-                "{} already have logs of a cluster that was formed before, and there is no \
-                 state.yaml here that knows of it; a second genesis could make two clusters of one",
+                "{} already have logs of a cluster that was formed before, \
+                 and there is no state.yaml here that knows of it; \
+                 a second genesis could make two clusters of one",
                 nodes.join(", ")
             ),
             Obstacle::KeysGone => {
@@ -196,8 +197,8 @@ impl fmt::Display for Obstacle {
             }
             Obstacle::LogLost(node) => write!(
                 f,
-                "{node} was part of the cluster and its log is gone; it is not made a voter again, \
-                 since it could forget what it promised"
+                "{node} was part of the cluster and its log is gone; \
+                 it is not made a voter again, since it could forget what it promised"
             ),
         }
     }
@@ -343,7 +344,8 @@ pub(crate) mod tests {
 
     pub(crate) fn three_nodes() -> Inventory {
         let text = "all:\n  vars: {paxos_cluster: c, ansible_connection: local}\n  hosts:\n    \
-                    n1: {paxos_id: 1, paxos_port: 1}\n    n2: {paxos_id: 2, paxos_port: 2}\n    \
+                    n1: {paxos_id: 1, paxos_port: 1}\n    \
+                    n2: {paxos_id: 2, paxos_port: 2}\n    \
                     n3: {paxos_id: 3, paxos_port: 3}\n";
         let sources =
             Sources { file: "i.yaml".into(), text: text.to_owned(), ..Sources::default() };

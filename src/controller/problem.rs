@@ -120,8 +120,8 @@ pub enum Fault {
     NoNodes,
     /// Hosts of several clusters in one inventory.
     #[error(
-        "host {host} is in cluster {cluster}, but {other_host} is in {other}; keep one inventory \
-         per cluster"
+        "host {host} is in cluster {cluster}, but {other_host} is in {other}; \
+         keep one inventory per cluster"
     )]
     SeveralClusters {
         /// Which host.
@@ -151,8 +151,8 @@ pub enum Fault {
     },
     /// A proposer id outside 0 to 99.
     #[error(
-        "proposer id {id} of host {host} is above 99; set paxos_proposer_id to a free one of 0 \
-         to 99"
+        "proposer id {id} of host {host} is above 99; \
+         set paxos_proposer_id to a free one of 0 to 99"
     )]
     ProposerId {
         /// Which host.
@@ -162,8 +162,8 @@ pub enum Fault {
     },
     /// Two proposers with one id.
     #[error(
-        "hosts {first} and {second} both have proposer id {id}; set paxos_proposer_id of one to a \
-         free one of 0 to 99"
+        "hosts {first} and {second} both have proposer id {id}; \
+         set paxos_proposer_id of one to a free one of 0 to 99"
     )]
     ProposerIdTwice {
         /// The id.

@@ -88,8 +88,8 @@ pub enum StateError {
     },
     /// The file does not hold what it should.
     #[error(
-        "the controller's state {path} is not usable: {reason}; restore it from a backup. Do not \
-         delete it: it is what keeps a second genesis from being handed out"
+        "the controller's state {path} is not usable: {reason}; restore it from a backup. \
+         Do not delete it: it is what keeps a second genesis from being handed out"
     )]
     Malformed {
         /// Which.
@@ -169,8 +169,8 @@ impl ClusterState {
             |reason: String| StateError::File { what: "write", path: path.clone(), reason };
         let text = serde_saphyr::to_string(self).map_err(|error| failed(error.to_string()))?;
         let text = format!(
-            "# Written by paxos-ctl. Keep it with the keys: it is what keeps a second genesis from \
-             being handed out.\n{text}"
+            "# Written by paxos-ctl. Keep it with the keys: \
+             it is what keeps a second genesis from being handed out.\n{text}"
         );
         authority::write_file(&path, text.as_bytes(), 0o600)
             .map_err(|error| failed(error.to_string()))

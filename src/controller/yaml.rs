@@ -215,8 +215,7 @@ mod tests {
     #[test]
     fn what_other_people_write_is_read() {
         let text = "a: !vault |\n  abc\nb: !unsafe '{{ x }}'\nc: &x {d: 1}\ne: *x\n1: yes\n\
-                    f: 1.50\n\
-                    g: 0777\nh: ~\n";
+                    f: 1.50\ng: 0777\nh: ~\n";
         let root = parse(text).unwrap();
         let entries = map(&root);
         let scalar = |i: usize| match &entries[i].node.value {

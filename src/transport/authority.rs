@@ -71,8 +71,8 @@ pub enum IssueError {
     },
     /// A name that could be mistaken for something else.
     #[error(
-        "{0:?} is no name for a person or application; use up to 64 letters, digits and . _ @ + -, \
-         starting with a letter or digit"
+        "{0:?} is no name for a person or application; \
+         use up to 64 letters, digits and . _ @ + -, starting with a letter or digit"
     )]
     Name(String),
     /// A list of addresses that would let nobody in.

@@ -132,8 +132,8 @@ pub enum BundleError {
     Unsigned,
     /// The signature does not fit the text, or is by another key.
     #[error(
-        "the trust bundle is not signed by the root key {root}; it was altered, or belongs to \
-         another cluster: deliver the cluster's own bundle again"
+        "the trust bundle is not signed by the root key {root}; \
+         it was altered, or belongs to another cluster: deliver the cluster's own bundle again"
     )]
     Forged {
         /// Fingerprint of the root key that was expected.

@@ -107,8 +107,8 @@ pub enum DialError {
     },
     /// No address answers.
     #[error(
-        "cannot connect to {target}: {}; check that the node runs and that the network lets \
-             this through",
+        "cannot connect to {target}: {}; \
+         check that the node runs and that the network lets this through",
         attempts_text(attempts)
     )]
     Connect {
@@ -139,8 +139,8 @@ pub enum DialError {
     },
     /// The host does not let us in.
     #[error(
-        "{target} refused {presented}; it does not say why over ssh: its log does, and \
-             `paxos-ctl keys diagnose`"
+        "{target} refused {presented}; it does not say why over ssh: \
+         its log does, and `paxos-ctl keys diagnose`"
     )]
     Denied {
         /// Whom we dialled.

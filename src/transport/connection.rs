@@ -264,8 +264,9 @@ impl Drop for Guest {
             info!(
                 source = %self.source,
                 refusals,
-                "connection ended unauthenticated; without a refusal logged before, it offered no \
-                 key, an expired or not yet valid certificate, or one with a broken signature"
+                "connection ended unauthenticated; without a refusal logged before, \
+                 it offered no key, an expired or not yet valid certificate, \
+                 or one with a broken signature"
             );
         }
     }

@@ -56,8 +56,8 @@ pub enum CredentialsError {
     NoKey,
     /// Nobody vouches for the host.
     #[error(
-        "{path} has no @cert-authority line for {host}, so the host cannot be checked; print a new \
-         ssh_config with paxos-ctl ssh-config"
+        "{path} has no @cert-authority line for {host}, so the host cannot be checked; \
+         print a new ssh_config with paxos-ctl ssh-config"
     )]
     NoAuthority {
         /// The known-hosts file.

@@ -12,8 +12,8 @@ use std::time::Duration;
 pub enum Refusal {
     /// The signer is nobody we know.
     #[error(
-        "certificate {key_id:?} is signed by {authority}, which is no {role} authority of cluster \
-         {cluster}; issue it with this cluster's keys"
+        "certificate {key_id:?} is signed by {authority}, \
+         which is no {role} authority of cluster {cluster}; issue it with this cluster's keys"
     )]
     UnknownAuthority {
         /// The certificate.

@@ -89,8 +89,8 @@ pub struct ServerOptions {
 pub enum BindError {
     /// The text names no address.
     #[error(
-        "cannot listen on {address}: {source}; give an IP address or a name of this machine, and a \
-         port, such as 127.0.0.1:7022"
+        "cannot listen on {address}: {source}; \
+         give an IP address or a name of this machine, and a port, such as 127.0.0.1:7022"
     )]
     Resolve {
         /// As given.
@@ -100,8 +100,8 @@ pub enum BindError {
     },
     /// The system does not let us listen there.
     #[error(
-        "cannot listen on {address}: {source}; see which process has the port (ss -ltnp), stop it, \
-         or give this node another port"
+        "cannot listen on {address}: {source}; \
+         see which process has the port (ss -ltnp), stop it, or give this node another port"
     )]
     Bind {
         /// The address.

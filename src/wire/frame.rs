@@ -87,8 +87,8 @@ pub struct Frame {
 pub enum FrameError {
     /// The length field is above [`FRAME_BYTES_MAX`].
     #[error(
-        "a frame claims {0} bytes, but the limit is {FRAME_BYTES_MAX}; the sender is broken, or \
-         does not speak this protocol"
+        "a frame claims {0} bytes, but the limit is {FRAME_BYTES_MAX}; \
+         the sender is broken, or does not speak this protocol"
     )]
     Oversized(u64),
     /// The length field does not even cover version and kind.
@@ -96,8 +96,8 @@ pub enum FrameError {
     Undersized(u64),
     /// A format that this version does not know.
     #[error(
-        "a frame has format version {0}, but this program reads only {FRAME_VERSION}; upgrade the \
-         older of the two nodes"
+        "a frame has format version {0}, but this program reads only {FRAME_VERSION}; \
+         upgrade the older of the two nodes"
     )]
     Version(u8),
     /// A kind that this version does not know.

@@ -363,8 +363,9 @@ fn check_operands(spec: &VerbSpec, operands: &[Vec<u8>]) -> Result<(), Failure> 
 /// What to say to somebody whose quotes got lost: ssh joins its words by blanks, and the far end
 /// cuts anew.
 fn quotes_hint(spec: &VerbSpec) -> String {
-    let plain = "Quotes do not survive ssh: your own shell takes them off and the far end cuts the \
-                 line at blanks again. Quote twice";
+    let plain = "Quotes do not survive ssh: \
+                 your own shell takes them off and the far end cuts the line at blanks again. \
+                 Quote twice";
     match spec.name {
         "put" => format!("{plain}, as in \"'two words'\", or pipe the value into: put KEY -"),
         _ => format!("{plain}, as in \"'two words'\""),

@@ -1,17 +1,16 @@
-//! All that a node is to its clients, as a trait: seven things, no more.
+//! All that a node is to its clients, as a trait: a handful of things, no more.
 //!
 //! The node implements it; so does the small imitation in the tests, which can be told to be slow,
 //! without a quorum, or full.
 
-use crate::node::driver::StoreView;
 use crate::node::event::RequestError;
-use crate::node::handle::NodeHandle;
+use crate::node::handle::{NodeHandle, Sight};
 use crate::node::status::NodeStatus;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::{Operation, Outcome};
-use crate::store::engine::ReadEngine;
-use crate::store::{KeyValue, View};
 use crate::wire::answer::Record;
+use crate::wire::request::Consistency;
+use crate::wire::store_call::{Found, Query};
 use bytes::Bytes;
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use std::time::Instant;
 
 /// A node.
 pub trait Backend: Clone + Send + Sync + 'static {
-    /// An unchanging picture of the store.
+    /// A picture of the store.
     type View: Reads;
 
     /// Proposes a change and waits until it is applied here, or the deadline is over.
@@ -31,14 +30,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Outcome, RequestError>> + Send;
 
-    /// Waits until [`view`](Backend::view) holds everything acknowledged before this call.
-    fn read_barrier(
+    /// The store: with everything acknowledged before this call in it, or as this node has it.
+    fn view(
         &self,
+        consistency: Consistency,
         deadline: Instant,
-    ) -> impl Future<Output = Result<(), RequestError>> + Send;
-
-    /// The store as this node has applied it.
-    fn view(&self) -> Arc<Self::View>;
+    ) -> impl Future<Output = Result<Self::View, RequestError>> + Send;
 
     /// What the node knows of itself and the others.
     fn status(&self) -> Arc<NodeStatus>;
@@ -54,21 +51,24 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn metrics(&self) -> String;
 }
 
-/// A picture of the store.
+/// An unchanging picture of the store, here or on another node.
 pub trait Reads: Send + Sync + 'static {
     /// What is stored under the key.
-    fn get(&self, key: &[u8]) -> Option<Record>;
+    fn get(&self, key: &Bytes)
+    -> impl Future<Output = Result<Option<Record>, RequestError>> + Send;
 
-    /// Up to `limit` keys that start with `prefix` and come behind `after`, in order, with their
-    /// values.
-    fn list(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Record>;
-
-    /// The revision of the last change in it.
-    fn revision(&self) -> u64;
+    /// Some keys that start with `prefix` and come behind `after`, in order, with their values: at
+    /// most `limit`, and fewer if they are large. At least one, if there is one.
+    fn list(
+        &self,
+        prefix: &Bytes,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Found, RequestError>> + Send;
 }
 
 impl Backend for NodeHandle {
-    type View = StoreView;
+    type View = Sight;
 
     fn write(
         &self,
@@ -80,15 +80,12 @@ impl Backend for NodeHandle {
         NodeHandle::write(self, principal, operation, request_id, deadline)
     }
 
-    fn read_barrier(
+    fn view(
         &self,
+        consistency: Consistency,
         deadline: Instant,
-    ) -> impl Future<Output = Result<(), RequestError>> + Send {
-        NodeHandle::read_barrier(self, deadline)
-    }
-
-    fn view(&self) -> Arc<StoreView> {
-        NodeHandle::view(self)
+    ) -> impl Future<Output = Result<Sight, RequestError>> + Send {
+        self.sight(consistency == Consistency::Linearizable, deadline)
     }
 
     fn status(&self) -> Arc<NodeStatus> {
@@ -108,27 +105,38 @@ impl Backend for NodeHandle {
     }
 }
 
-impl<S: ReadEngine + Send + Sync + 'static> Reads for View<S> {
-    fn get(&self, key: &[u8]) -> Option<Record> {
-        View::get(self, key).map(|stored| record(Bytes::copy_from_slice(key), stored))
+impl Reads for Sight {
+    async fn get(&self, key: &Bytes) -> Result<Option<Record>, RequestError> {
+        match self {
+            Sight::Here(view) => {
+                Ok(view.get(key).map(|stored| Record::new(Bytes::copy_from_slice(key), stored)))
+            }
+            Sight::Elsewhere(view) => {
+                let mut found = view.look_up(Query::Get { key: key.clone() }).await?;
+                Ok(found.records.pop())
+            }
+        }
     }
 
-    fn list(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Record> {
-        let found = View::list(self, prefix, after, limit);
-        found.into_iter().map(|(key, stored)| record(key, stored)).collect()
-    }
-
-    fn revision(&self) -> u64 {
-        View::revision(self)
-    }
-}
-
-fn record(key: Bytes, stored: KeyValue) -> Record {
-    Record {
-        key,
-        value: Some(stored.value),
-        revision: stored.mod_revision,
-        create_revision: stored.create_revision,
-        version: stored.version,
+    async fn list(
+        &self,
+        prefix: &Bytes,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Found, RequestError> {
+        match self {
+            Sight::Here(view) => {
+                let mut rows =
+                    view.list(prefix, after.map(|after| &after[..]), limit.saturating_add(1));
+                let ended = rows.len() <= limit;
+                rows.truncate(limit);
+                let records = rows.into_iter().map(|(key, stored)| Record::new(key, stored));
+                Ok(Found { revision: view.revision(), records: records.collect(), ended })
+            }
+            Sight::Elsewhere(view) => {
+                let (prefix, after) = (prefix.clone(), after.cloned());
+                view.look_up(Query::List { prefix, after, limit: limit as u64 }).await
+            }
+        }
     }
 }

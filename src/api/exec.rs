@@ -102,7 +102,11 @@ async fn serve_one<B: Backend>(
         let opened = list::open(executor, access, verb, deadline).await;
         executor.count("list", started, opened.as_ref().err());
         return match opened {
-            Ok(listing) => listing.stream(format, output).await.map(|()| 0),
+            Ok(listing) => match listing.stream(format, output).await? {
+                Ok(()) => Ok(0),
+                // What was shown is no whole list; with JSON it is not even a whole object.
+                Err(failure) => answer_failure(output, &failure, Format::Table).await,
+            },
             Err(failure) => answer_failure(output, &failure, format).await,
         };
     }

@@ -17,7 +17,6 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The node keeps deadlines itself and says what became of the request; only if it does not say
@@ -85,12 +84,13 @@ impl<B: Backend> Executor<B> {
             Verb::Get { key, raw, consistency } => {
                 access.read(&key)?;
                 let view = self.view(consistency, deadline).await?;
-                let record = view.get(&key).ok_or_else(|| not_found(&key))?;
+                let record = view.get(&key).await.map_err(|error| failure(error, "read"))?;
+                let record = record.ok_or_else(|| not_found(&key))?;
                 Ok(Answer::Value { record, raw })
             }
             list @ Verb::List { .. } => {
                 let listing = list::open(self, access, list, deadline).await?;
-                Ok(Answer::Listed(listing.collect()))
+                Ok(Answer::Listed(listing.collect().await?))
             }
             Verb::Leader => self.leader(),
             Verb::Transfer { to } => self.transfer(access, to, deadline).await,
@@ -109,14 +109,10 @@ impl<B: Backend> Executor<B> {
         &self,
         consistency: Consistency,
         deadline: Instant,
-    ) -> Result<Arc<B::View>, Failure> {
-        if consistency == Consistency::Linearizable {
-            let overdue = || RequestError::NoQuorum("the node did not answer a read".to_owned());
-            in_time(deadline, self.backend.read_barrier(deadline), overdue)
-                .await
-                .map_err(|error| failure(error, "read"))?;
-        }
-        Ok(self.backend.view())
+    ) -> Result<B::View, Failure> {
+        let overdue = || RequestError::NoQuorum("the node did not answer a read".to_owned());
+        let view = in_time(deadline, self.backend.view(consistency, deadline), overdue).await;
+        view.map_err(|error| failure(error, "read"))
     }
 
     async fn write(
@@ -256,7 +252,7 @@ fn condition_failed(key: &[u8], revision: Option<u64>) -> Failure {
 }
 
 /// The node's word on a request that it could not grant.
-fn failure(error: RequestError, what: &str) -> Failure {
+pub(super) fn failure(error: RequestError, what: &str) -> Failure {
     match error {
         RequestError::NoQuorum(text) => Failure::new(
             Code::NoQuorum,

@@ -3,14 +3,14 @@
 
 use super::access::Access;
 use super::backend::{Backend, Reads};
-use super::execute::Executor;
+use super::execute::{Executor, failure};
 use super::send;
 use crate::transport::session::{Gone, Output};
 use crate::wire::answer::{Page, Record, write_record, write_row};
 use crate::wire::failure::Failure;
 use crate::wire::request::{Format, Verb};
+use crate::wire::store_call::Found;
 use bytes::Bytes;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Keys taken from the view at a time: some tens of kilobytes with values of usual size.
@@ -24,66 +24,90 @@ const OUTPUT_BYTES: usize = 64 << 10;
 
 /// A list being read.
 pub(super) struct Listing<'a, V> {
-    view: Arc<V>,
+    view: V,
     access: &'a Access,
     prefix: Bytes,
     after: Option<Bytes>,
     /// How many may still be shown; none if there is no limit.
     left: Option<u64>,
     keys_only: bool,
-    ended: bool,
+    /// Read and not shown yet: the first page is read before anything is said.
+    ready: Option<Found>,
+    /// Whether the list goes on behind what was read.
+    more: bool,
+    revision: u64,
 }
 
 impl<V: Reads> Listing<'_, V> {
-    /// The next keys; none at the end or at the limit.
-    fn next_page(&mut self) -> Option<Vec<Record>> {
+    /// Reads the next keys.
+    async fn read(&mut self) -> Result<(), Failure> {
         let left = self.left.map_or(PAGE_KEYS, |left| left.min(PAGE_KEYS as u64) as usize);
-        if self.ended || left == 0 {
-            return None;
+        let found = self.view.list(&self.prefix, self.after.as_ref(), left).await;
+        let found = found.map_err(|error| failure(error, "read"))?;
+        self.more = !found.ended;
+        self.revision = found.revision;
+        self.after = found.records.last().map(|record| record.key.clone()).or(self.after.take());
+        self.left = self.left.map(|left| left.saturating_sub(found.records.len() as u64));
+        self.ready = Some(found);
+        Ok(())
+    }
+
+    /// The next keys; none at the end or at the limit.
+    async fn next_page(&mut self) -> Result<Option<Vec<Record>>, Failure> {
+        if self.ready.is_none() {
+            if !self.more || self.left == Some(0) {
+                return Ok(None);
+            }
+            self.read().await?;
         }
-        let mut page = self.view.list(&self.prefix, self.after.as_deref(), left);
-        self.ended = page.len() < left;
-        self.after = page.last().map(|record| record.key.clone()).or(self.after.take());
+        let mut page = self.ready.take().map(|found| found.records).unwrap_or_default();
         // The prefix was asked for already; nothing is shown on the strength of that alone.
         page.retain(|record| self.access.may_read(&record.key));
         if self.keys_only {
             page.iter_mut().for_each(|record| record.value = None);
         }
-        self.left = self.left.map(|left| left - page.len() as u64);
-        Some(page)
-    }
-
-    /// Whether keys were left out because of the limit.
-    fn has_more(&self) -> bool {
-        !self.ended && !self.view.list(&self.prefix, self.after.as_deref(), 1).is_empty()
+        Ok(Some(page))
     }
 
     /// Everything in one answer, as far as it fits.
-    pub(super) fn collect(mut self) -> Page {
-        let mut answer = Page { revision: self.view.revision(), ..Page::default() };
+    pub(super) async fn collect(mut self) -> Result<Page, Failure> {
+        let mut answer = Page { revision: self.revision, ..Page::default() };
         let mut bytes = 0;
-        while let Some(page) = self.next_page() {
+        while let Some(page) = self.next_page().await? {
             for record in page {
                 bytes += record.key.len() + record.value.as_ref().map_or(0, Bytes::len);
                 if bytes > ANSWER_BYTES_MAX && !answer.items.is_empty() {
-                    return Page { more: true, ..answer };
+                    return Ok(Page { more: true, ..answer });
                 }
                 answer.items.push(record);
             }
         }
-        Page { more: self.has_more(), ..answer }
+        Ok(Page { more: self.more, ..answer })
     }
 
-    /// Everything to standard output, as fast as the client takes it.
-    pub(super) async fn stream(mut self, format: Format, output: &Output) -> Result<(), Gone> {
+    /// Everything to standard output, as fast as the client takes it. A failure in the middle of
+    /// it is told after what was sent already.
+    pub(super) async fn stream(
+        mut self,
+        format: Format,
+        output: &Output,
+    ) -> Result<Result<(), Failure>, Gone> {
         let mut out = Vec::new();
         if format == Format::Json {
-            let revision = self.view.revision();
+            let revision = self.revision;
             out.extend_from_slice(format!("{{\"ok\":true,\"revision\":{revision},").as_bytes());
             out.extend_from_slice(b"\"items\":[");
         }
         let mut first = true;
-        while let Some(page) = self.next_page() {
+        loop {
+            let page = match self.next_page().await {
+                Ok(Some(page)) => page,
+                Ok(None) => break,
+                Err(failure) => {
+                    send(output, out.into()).await?;
+                    return Ok(Err(failure));
+                }
+            };
             for record in page {
                 if format == Format::Table {
                     write_row(&mut out, &record);
@@ -100,10 +124,10 @@ impl<V: Reads> Listing<'_, V> {
             }
         }
         if format == Format::Json {
-            let end = format!("],\"more\":{}}}\n", self.has_more());
+            let end = format!("],\"more\":{}}}\n", self.more);
             out.extend_from_slice(end.as_bytes());
         }
-        send(output, out.into()).await
+        send(output, out.into()).await.map(Ok)
     }
 }
 
@@ -119,5 +143,9 @@ pub(super) async fn open<'a, B: Backend>(
     };
     access.list(&prefix)?;
     let view = executor.view(consistency, deadline).await?;
-    Ok(Listing { view, access, prefix, after, left: limit, keys_only, ended: false })
+    let (left, ready, more, revision) = (limit, None, true, 0);
+    let mut listing =
+        Listing { view, access, prefix, after, left, keys_only, ready, more, revision };
+    listing.read().await?;
+    Ok(listing)
 }

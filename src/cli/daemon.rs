@@ -26,7 +26,7 @@ use crate::telemetry::logging::{self, LogFormat};
 use crate::telemetry::metrics::Metrics;
 use crate::transport::LocalNode;
 use crate::transport::counters::Counters;
-use crate::transport::identity::{NodeKeys, Trust, node_principal};
+use crate::transport::identity::{NodeKeys, Trust};
 use crate::transport::peers::{PeerAddress, Peers, PeersOptions};
 use crate::transport::server::{Server, ServerOptions, Sessions};
 use crate::transport::settings::Settings as TransportSettings;
@@ -221,7 +221,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
     let world = SystemWorld::start();
     let parts = Parts {
         id: settings.node_id(),
-        principal: node_principal(settings.node_id(), &settings.cluster),
+        cluster: settings.cluster.clone(),
         log,
         recovered,
         peers: Departures(Arc::clone(&links)),

@@ -6,8 +6,12 @@
 //! durable that far, apply a slot twice or out of order, or answer a write before its slot was
 //! applied here.
 
+use super::applied::Applied;
+pub use super::applied::RebuildError;
+use super::attached::Attachment;
 use super::estimate::{self, Measured, Smoothed};
 use super::event::{Event, Reply, RequestError, Transfer};
+use super::hosting::Hosting;
 use super::outlook::PeerTable;
 use super::requests::Requests;
 use super::session::NodeSession;
@@ -17,15 +21,16 @@ use crate::disk::Log;
 use crate::disk::engine::MemoryEngine;
 use crate::paxos::ballot::{Ballot, ClusterTime, Incarnation, NodeId, Slot};
 use crate::paxos::effects::{Effects, Held, LogRead, Note, Token};
-use crate::paxos::message::{Entry, Message, Payload, Statement, Value};
+use crate::paxos::message::{Entry, Message, Statement, Value};
 use crate::paxos::record::{LogPosition, Recovered};
 use crate::paxos::replica::{Replica, Start};
 use crate::paxos::timing::Timing;
 use crate::store::Store;
 use crate::store::command::{Operation, Outcome};
 use crate::store::engine::Engine;
-use crate::wire::command::decode_command;
-use arc_swap::ArcSwap;
+use crate::transport::identity::node_principal;
+use crate::wire::peer::PeerMessage;
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,7 +39,7 @@ use std::time::Duration;
 /// What clients read: immutable, shared without locks.
 pub type StoreView = crate::store::View<<MemoryEngine as Engine>::Snapshot>;
 
-/// Bytes of log read at once while a store is rebuilt or a peer is served.
+/// Bytes of log read at once while a peer is served.
 const LOG_READ_BYTES: usize = 1 << 20;
 
 /// A request handed out longer ago than this many election timeouts is handed out again.
@@ -53,8 +58,8 @@ impl Value for Bytes {
 pub struct Parts<L, P, W> {
     /// Which node this is.
     pub id: NodeId,
-    /// The principal under which its session is opened.
-    pub principal: String,
+    /// The cluster's name; with the id it makes the principal of the node's session.
+    pub cluster: String,
     /// The acceptor's log.
     pub log: L,
     /// What the log held.
@@ -67,38 +72,34 @@ pub struct Parts<L, P, W> {
     pub bounds: TimeoutBounds,
 }
 
-/// The store cannot be rebuilt from the log.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot rebuild the store from the log: {0}; restore this node from its peers under a new voter"
-)]
-pub struct RebuildError(String);
-
 /// See the module's documentation.
 pub struct Driver<L, P, W> {
     pub(super) id: NodeId,
     pub(super) replica: Option<Replica<Bytes>>,
     pub(super) effects: Effects<Bytes>,
+    pub(super) cluster: String,
     log: L,
-    peers: P,
-    world: W,
+    pub(super) peers: P,
+    pub(super) world: W,
     bounds: TimeoutBounds,
     held: VecDeque<Held<Bytes>>,
     durable: LogPosition,
     synced_to: LogPosition,
-    pub(super) store: Store<MemoryEngine>,
+    pub(super) applied: Applied,
     /// When the last entry was applied, on this node's clock.
     applied_at: Duration,
-    views: Arc<ArcSwap<StoreView>>,
-    requests: Requests,
-    session: NodeSession,
-    session_tried: Option<Duration>,
+    views: Arc<ArcSwapOption<StoreView>>,
+    pub(super) requests: Requests,
+    pub(super) session: NodeSession,
+    pub(super) session_tried: Option<Duration>,
+    pub(super) hosting: Hosting,
+    pub(super) attachment: Attachment,
     /// With the leader at the time of the wish.
     pub(super) transfers: Vec<(Transfer, Option<NodeId>)>,
     /// Writes applied in this batch, to be answered once the view shows them.
     answers: Vec<(Reply<Outcome>, Outcome)>,
     /// The leadership under which requests were last handed out.
-    leadership: Option<(NodeId, Ballot)>,
+    pub(super) leadership: Option<(NodeId, Ballot)>,
     pub(super) outlook: PeerTable,
     sync_time: Smoothed,
     timing: Timing,
@@ -122,9 +123,12 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             recovered: parts.recovered,
         };
         let mut replica = Replica::new(start);
-        let mut store = Store::new(MemoryEngine::new());
+        let with_store = replica.as_ref().is_some_and(|replica| {
+            replica.configurations().newest().learners().any(|learner| learner == parts.id)
+        });
+        let mut applied = Applied::new(with_store);
         if let Some(replica) = &mut replica {
-            rebuild(&mut store, &mut parts.log, chosen, replica)?;
+            applied.rebuild(&mut parts.log, chosen, replica)?;
         }
         Ok(Driver {
             id: parts.id,
@@ -138,11 +142,14 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             held: VecDeque::new(),
             durable: end,
             synced_to: end,
-            views: Arc::new(ArcSwap::from_pointee(store.view())),
-            store,
+            views: Arc::new(ArcSwapOption::new(applied.view().map(Arc::new))),
+            applied,
             requests: Requests::default(),
-            session: NodeSession::new(parts.principal),
+            session: NodeSession::new(node_principal(parts.id, &parts.cluster)),
+            cluster: parts.cluster,
             session_tried: None,
+            hosting: Hosting::default(),
+            attachment: Attachment::default(),
             transfers: Vec::new(),
             answers: Vec::new(),
             leadership: None,
@@ -153,8 +160,9 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         })
     }
 
-    /// The store as clients read it, renewed at the end of each batch.
-    pub fn views(&self) -> Arc<ArcSwap<StoreView>> {
+    /// The store as clients read it, renewed at the end of each batch; none on a node that keeps no
+    /// store.
+    pub fn views(&self) -> Arc<ArcSwapOption<StoreView>> {
         Arc::clone(&self.views)
     }
 
@@ -163,14 +171,24 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         self.replica.as_ref()
     }
 
-    /// The store's state.
-    pub fn store(&self) -> &Store<MemoryEngine> {
-        &self.store
+    /// The store's state, on a learner.
+    pub fn store(&self) -> Option<&Store<MemoryEngine>> {
+        self.applied.store()
+    }
+
+    /// The last slot that was taken in here.
+    pub fn applied(&self) -> Slot {
+        self.applied.slot()
+    }
+
+    /// The node from whose store this one serves its clients, if it has none of its own.
+    pub fn host(&self) -> Option<NodeId> {
+        self.attachment.host()
     }
 
     /// Requests taken in and not answered yet.
     pub fn pending(&self) -> usize {
-        self.requests.pending()
+        self.requests.pending() + self.attachment.pending()
     }
 
     /// Time on this node's clock.
@@ -229,6 +247,11 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                     self.requests.push_read(read);
                 }
             }
+            Event::Lookup(lookup) if self.replica.is_none() => (lookup.reply)(Err(no_genesis())),
+            Event::Lookup(lookup) => self.on_lookup(lookup),
+            Event::Leave(token) => self.on_leave(token),
+            Event::StoreCall(from, call) => self.on_store_call(from, call),
+            Event::StoreAnswer(from, answer) => self.on_store_answer(from, answer),
             Event::Transfer(transfer) => self.on_transfer(transfer),
             Event::Tick => self.tick(now),
         }
@@ -250,14 +273,16 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         self.follow_leadership();
         self.execute();
         self.publish();
-        self.requests.serve_reads(self.store.applied());
+        self.requests.serve_reads(self.applied.slot());
+        self.serve_callers();
+        self.call_host();
         self.answer_transfers();
     }
 
     /// Replicated time as this node reckons it: the last stamp applied, plus its own time since.
     fn time(&self, now: Duration) -> ClusterTime {
         let since = now.saturating_sub(self.applied_at).as_nanos();
-        ClusterTime(self.store.time().0.saturating_add(u64::try_from(since).unwrap_or(u64::MAX)))
+        ClusterTime(self.applied.time().0.saturating_add(u64::try_from(since).unwrap_or(u64::MAX)))
     }
 
     fn on_persisted(&mut self, position: LogPosition, took: Duration) {
@@ -273,7 +298,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     fn release(&mut self) {
         while self.held.front().is_some_and(|held| held.after <= self.durable) {
             if let Some(held) = self.held.pop_front() {
-                self.peers.send(&held.to, Message::Pledge(held.pledge));
+                let message = PeerMessage::Paxos(Message::Pledge(held.pledge));
+                self.peers.send(&held.to, message);
             }
         }
     }
@@ -287,6 +313,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         replica.tick(&mut self.effects);
         self.execute();
         self.expire(now);
+        self.forget_callers(now);
         let retry = super::world::TICK * self.election_ticks() * RETRY_ELECTIONS;
         if let Some(stale) = now.checked_sub(retry) {
             self.hand_out_all(stale);
@@ -310,7 +337,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             }
             for outgoing in self.effects.take_statements() {
                 self.outlook.said(&outgoing, self.world.now());
-                self.peers.send(&outgoing.to, Message::Statement(outgoing.statement));
+                let message = PeerMessage::Paxos(Message::Statement(outgoing.statement));
+                self.peers.send(&outgoing.to, message);
             }
             self.held.extend(self.effects.take_pledges());
             self.release();
@@ -355,20 +383,15 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 chosen: read.chosen,
                 floor: Slot(1),
             };
-            self.peers.send(&[read.to], Message::Statement(fetched));
+            self.peers.send(&[read.to], PeerMessage::Paxos(Message::Statement(fetched)));
         }
     }
 
     fn apply(&mut self, slot: Slot, entry: &Entry<Bytes>) {
-        let command = match &entry.payload {
-            // A command that this version cannot read is one that no version could write: the codec
-            // of its origin checked it. It changes nothing, on any node alike.
-            Payload::Command(bytes) => decode_command(bytes).ok(),
-            Payload::Noop | Payload::Configuration(_) | Payload::Floor(_) => None,
-        };
-        let outcome = self.store.apply(slot, entry.stamp, command.as_ref());
+        let applied = self.applied.apply(slot, entry);
         self.applied_at = self.world.now();
-        let (Some(command), Some(outcome)) = (command, outcome) else { return };
+        let Some((command, outcome)) = applied else { return };
+        self.hosting.applied(&command, &outcome);
         if let Operation::OpenSession { nonce } = command.operation {
             if let Outcome::SessionOpened(id) = outcome
                 && self.session.is_opening(&command.principal, nonce)
@@ -376,12 +399,14 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 self.session.opened(id);
                 self.hand_out_all(self.applied_at);
             }
-            return;
+        } else if self.session.id() == Some(command.session) {
+            self.settle(command.sequence, outcome);
         }
-        if self.session.id() != Some(command.session) {
-            return;
-        }
-        let Some(token) = self.requests.by_sequence(command.sequence) else { return };
+    }
+
+    /// A write of this node's session has its outcome.
+    pub(super) fn settle(&mut self, sequence: u64, outcome: Outcome) {
+        let Some(token) = self.requests.by_sequence(sequence) else { return };
         match outcome {
             Outcome::SessionUnknown => {
                 self.session.lost();
@@ -391,7 +416,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             }
             Outcome::WindowFull => self.requests.returned(token),
             outcome => {
-                self.session.settle(command.sequence);
+                self.session.settle(sequence);
                 if let Some(waiting) = self.requests.take_write(token) {
                     self.answers.push((waiting.write.reply, outcome));
                 }
@@ -399,9 +424,9 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         }
     }
 
-    /// Answers the writes that were applied. The view comes first: it must be as new as the answer,
-    /// so that clients read their own writes.
-    fn answer(&mut self) {
+    /// Answers the writes that have their outcome. The view comes first: it must be as new as the
+    /// answer, so that clients read their own writes.
+    pub(super) fn answer(&mut self) {
         if self.answers.is_empty() {
             return;
         }
@@ -412,133 +437,9 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     }
 
     fn publish(&mut self) {
-        if self.views.load().applied() != self.store.applied() {
-            self.views.store(Arc::new(self.store.view()));
-        }
-    }
-
-    fn open_session(&mut self) {
-        let nonce = u128::from(self.world.random()) << 64 | u128::from(self.world.random());
-        let command = crate::wire::command::encode_command(&self.session.open(nonce));
-        self.session_tried = Some(self.world.now());
-        if let Some(replica) = &mut self.replica {
-            replica.propose(Token(0), command, &mut self.effects);
-        }
-    }
-
-    fn hand_out_write(&mut self, token: u64) {
-        let now = self.world.now();
-        let Some(session) = self.session.id() else {
-            if self.session_tried.is_none() {
-                self.open_session();
-            }
-            return;
-        };
-        let Some(waiting) = self.requests.writes.get_mut(&token) else { return };
-        waiting.tried = Some(now);
-        waiting.handed_out += 1;
-        let request_id = waiting
-            .write
-            .request_id
-            .as_ref()
-            .map(|id| format!("{}\n{id}", waiting.write.principal));
-        let operation = waiting.write.operation.clone();
-        let sequence = waiting.sequence.unwrap_or_else(|| self.session.issue());
-        self.requests.number(token, sequence);
-        let command = self.session.command(session, sequence, request_id, operation);
-        let command = crate::wire::command::encode_command(&command);
-        if let Some(replica) = &mut self.replica {
-            replica.propose(Token(token), command, &mut self.effects);
-        }
-    }
-
-    fn hand_out_reads(&mut self, token: u64) {
-        let now = self.world.now();
-        if let (Some(replica), Some(group)) =
-            (&mut self.replica, self.requests.read_groups.get_mut(&token))
-        {
-            group.tried = Some(now);
-            replica.read(Token(token), &mut self.effects);
-        }
-    }
-
-    /// Hands out what nobody holds, and again what was handed out before `stale`.
-    fn hand_out_all(&mut self, stale: Duration) {
-        let known = self.replica.as_ref().is_some_and(|r| r.status().leader.is_some());
-        if !known {
-            return;
-        }
-        let (writes, reads) = self.requests.due(stale);
-        if self.session.id().is_none() && !writes.is_empty() {
-            if self.session_tried.is_none_or(|tried| tried <= stale) {
-                self.open_session();
-            }
-        } else {
-            writes.into_iter().for_each(|token| self.hand_out_write(token));
-        }
-        reads.into_iter().for_each(|token| self.hand_out_reads(token));
-    }
-
-    /// Another leader, or the same one under another ballot, may never have heard of what waits
-    /// here.
-    fn follow_leadership(&mut self) {
-        let Some(replica) = &self.replica else { return };
-        let status = replica.status();
-        let leadership = status.leader.map(|leader| (leader, status.ballot));
-        if leadership == self.leadership {
-            return;
-        }
-        self.leadership = leadership;
-        if leadership.is_some() {
-            self.hand_out_all(self.world.now());
-            if let Some(replica) = &mut self.replica {
-                replica.flush(&mut self.effects);
-            }
-        }
-    }
-
-    fn expire(&mut self, now: Duration) {
-        let why = self.why_not();
-        for waiting in self.requests.overdue_writes(now) {
-            if let Some(sequence) = waiting.sequence {
-                self.session.settle(sequence);
-            }
-            let error = if waiting.handed_out == 0 {
-                RequestError::NoQuorum(format!(
-                    "the write found no leader before its deadline ({why}); it was not applied: \
-                     try \
-                     again once `paxos status` shows a leader"
-                ))
-            } else {
-                RequestError::UnknownOutcome(format!(
-                    "the write was on its way when its deadline passed ({why}); it may have been \
-                     applied: read the key, or repeat the request under the same --request-id"
-                ))
-            };
-            (waiting.write.reply)(Err(error));
-        }
-        for read in self.requests.overdue_reads(now) {
-            (read.reply)(Err(RequestError::NoQuorum(format!(
-                "no quorum confirmed the read before its deadline ({why}); try again, or read with \
-                 --consistency local"
-            ))));
-        }
-        self.expire_transfers(now, &why);
-    }
-
-    fn why_not(&self) -> String {
-        let Some(replica) = &self.replica else { return "this node holds no log".to_owned() };
-        let status = replica.status();
-        match status.leader {
-            Some(leader) if leader == self.id => {
-                "this node leads, but a quorum did not answer".into()
-            }
-            Some(leader) => {
-                let newest = replica.configurations().newest();
-                let name = newest.member(leader).map_or("?", |member| &member.name);
-                format!("{name} leads, but did not answer in time")
-            }
-            None => "no leader is known".to_owned(),
+        let shown = self.views.load().as_ref().map(|view| view.applied());
+        if shown != self.applied.store().map(Store::applied) {
+            self.views.store(self.applied.view().map(Arc::new));
         }
     }
 }
@@ -557,34 +458,4 @@ pub(super) fn no_genesis() -> RequestError {
          another node, and see `paxos status` here"
             .to_owned(),
     )
-}
-
-fn rebuild<L: Log>(
-    store: &mut Store<MemoryEngine>,
-    log: &mut L,
-    chosen: Slot,
-    replica: &mut Replica<Bytes>,
-) -> Result<(), RebuildError> {
-    let mut next = Slot(1);
-    while next <= chosen {
-        let entries = log
-            .read(next, chosen, LOG_READ_BYTES)
-            .map_err(|error| RebuildError(format!("slots from {next}: {error}")))?;
-        if entries.is_empty() {
-            return Err(RebuildError(format!("slot {next} is chosen but missing")));
-        }
-        for entry in entries {
-            let command = match &entry.payload {
-                Payload::Command(bytes) => decode_command(bytes).ok(),
-                Payload::Configuration(configuration) => {
-                    replica.recall(next, configuration.clone());
-                    None
-                }
-                Payload::Noop | Payload::Floor(_) => None,
-            };
-            store.apply(next, entry.stamp, command.as_ref());
-            next = next.next();
-        }
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@ use crate::paxos::ballot::NodeId;
 use crate::paxos::message::Message;
 use crate::paxos::record::LogPosition;
 use crate::store::command::{Operation, Outcome};
+use crate::wire::store_call::{Found, Query, StoreAnswer, StoreCall};
 use bytes::Bytes;
 use std::fmt;
 use std::time::Duration;
@@ -62,6 +63,22 @@ pub struct Read {
     pub reply: Reply<()>,
 }
 
+/// Something to be looked up in the store, on a node that has none itself.
+pub struct Lookup {
+    /// Names it; look-ups with one token after the other read one unchanging view.
+    pub token: u64,
+    /// Whether the store must be as new as anything that was acknowledged before.
+    pub linearizable: bool,
+    /// Whether an earlier look-up with this token was answered.
+    pub continued: bool,
+    /// What.
+    pub query: Query,
+    /// On the node's clock.
+    pub deadline: Duration,
+    /// Told what was found.
+    pub reply: Reply<Found>,
+}
+
 /// A wish that another node lead.
 pub struct Transfer {
     /// Who should lead; whoever is best placed, if nobody is named.
@@ -96,6 +113,14 @@ pub enum Event {
     Write(Write),
     /// A client reads.
     Read(Read),
+    /// A client of this node, which has no store, reads.
+    Lookup(Lookup),
+    /// That client has read enough under this token.
+    Leave(u64),
+    /// A node without a store asks this one.
+    StoreCall(NodeId, StoreCall),
+    /// A node with a store answers this one.
+    StoreAnswer(NodeId, StoreAnswer),
     /// A client, or the stop of this node, wants another leader.
     Transfer(Transfer),
     /// One tick passed.

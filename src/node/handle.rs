@@ -5,14 +5,16 @@
 //! and read here without a lock, so they answer even when that thread is busy or waits for nobody.
 
 use super::driver::StoreView;
-use super::event::{Event, Read, RequestError, Transfer, Write};
+use super::event::{Event, Lookup, Read, RequestError, Transfer, Write};
 use super::inbox::Inbox;
 use super::status::NodeStatus;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::{Operation, Outcome};
 use crate::telemetry::metrics::Metrics;
-use arc_swap::ArcSwap;
+use crate::wire::store_call::{Found, Query};
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -20,7 +22,8 @@ use tokio::sync::oneshot;
 #[derive(Clone)]
 pub struct NodeHandle {
     inbox: Arc<Inbox>,
-    views: Arc<ArcSwap<StoreView>>,
+    views: Arc<ArcSwapOption<StoreView>>,
+    tokens: Arc<AtomicU64>,
     status: Arc<ArcSwap<NodeStatus>>,
     metrics: Arc<Metrics>,
     /// When the node's clock read zero.
@@ -32,12 +35,12 @@ impl NodeHandle {
     /// read zero.
     pub fn new(
         inbox: Arc<Inbox>,
-        views: Arc<ArcSwap<StoreView>>,
+        views: Arc<ArcSwapOption<StoreView>>,
         status: Arc<ArcSwap<NodeStatus>>,
         metrics: Arc<Metrics>,
         started: Instant,
     ) -> NodeHandle {
-        NodeHandle { inbox, views, status, metrics, started }
+        NodeHandle { inbox, views, tokens: Arc::default(), status, metrics, started }
     }
 
     /// The deadline on the node's clock.
@@ -78,12 +81,35 @@ impl NodeHandle {
         })?
     }
 
-    /// Resolves once [`NodeHandle::view`] shows everything that was acknowledged, anywhere, before
-    /// the call.
+    /// The store, on this node or on another: as new as anything that was acknowledged, anywhere,
+    /// before the call, or as this node has applied it.
     ///
     /// # Errors
     /// When no quorum confirmed that in time.
-    pub async fn read_barrier(&self, deadline: Instant) -> Result<(), RequestError> {
+    pub async fn sight(
+        &self,
+        linearizable: bool,
+        deadline: Instant,
+    ) -> Result<Sight, RequestError> {
+        if self.views.load().is_none() {
+            // The node that has the store looks at the deadline with the first question.
+            let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+            return Ok(Sight::Elsewhere(Borrowed {
+                node: self.clone(),
+                token,
+                linearizable,
+                deadline,
+                is_continued: AtomicBool::new(false),
+            }));
+        }
+        if linearizable {
+            self.read_barrier(deadline).await?;
+        }
+        self.views.load_full().map(Sight::Here).ok_or_else(stopped)
+    }
+
+    /// Resolves once the view shows everything that was acknowledged before the call.
+    async fn read_barrier(&self, deadline: Instant) -> Result<(), RequestError> {
         let (sender, answer) = oneshot::channel();
         let read = Read {
             deadline: self.on_node_clock(deadline),
@@ -93,11 +119,6 @@ impl NodeHandle {
         };
         self.push(Event::Read(read))?;
         answer.await.map_err(|_| stopped())?
-    }
-
-    /// The store as this node has applied it.
-    pub fn view(&self) -> Arc<StoreView> {
-        self.views.load_full()
     }
 
     /// What the node knows of itself and the others.
@@ -139,6 +160,60 @@ impl NodeHandle {
                     .to_owned(),
             )
         })
+    }
+}
+
+/// The store as a client sees it.
+pub enum Sight {
+    /// This node's own, unchanging.
+    Here(Arc<StoreView>),
+    /// Another node's, asked for piece by piece; its pieces are of one view as well.
+    Elsewhere(Borrowed),
+}
+
+/// A view that another node keeps for a client of this one.
+pub struct Borrowed {
+    node: NodeHandle,
+    token: u64,
+    linearizable: bool,
+    deadline: Instant,
+    is_continued: AtomicBool,
+}
+
+/// How long a further page of a list may take: its client reads as it likes, so the deadline of the
+/// request does not hold for it.
+const PAGE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+impl Borrowed {
+    /// # Errors
+    /// When no node with a store answered in time.
+    pub async fn look_up(&self, query: Query) -> Result<Found, RequestError> {
+        let (sender, answer) = oneshot::channel();
+        let continued = self.is_continued.load(Ordering::Relaxed);
+        let deadline = if continued { Instant::now() + PAGE_WAIT_MAX } else { self.deadline };
+        let lookup = Lookup {
+            token: self.token,
+            linearizable: self.linearizable,
+            continued,
+            query,
+            deadline: self.node.on_node_clock(deadline),
+            reply: Box::new(move |found| {
+                let _ = sender.send(found);
+            }),
+        };
+        self.node.push(Event::Lookup(lookup))?;
+        let found = answer.await.map_err(|_| stopped())??;
+        self.is_continued.store(!found.ended, Ordering::Relaxed);
+        Ok(found)
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if self.is_continued.load(Ordering::Relaxed) {
+            // If there is no room, the view is let go of a little later.
+            let _full = self.node.push(Event::Leave(self.token));
+        }
     }
 }
 

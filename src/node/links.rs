@@ -12,7 +12,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::transport::Lane;
 use crate::transport::peers::Peers as SshLinks;
 use crate::transport::server::{LinkDown, PeerEvents};
-use crate::wire::message::{decode_message, encode_message};
+use crate::wire::peer::{PeerMessage, decode_peer, encode_peer};
+use crate::wire::store_call::StoreAnswer;
 use bytes::Bytes;
 use std::sync::{Arc, OnceLock};
 use tracing::{info, warn};
@@ -38,9 +39,14 @@ impl Arrivals {
 
 impl PeerEvents for Arrivals {
     fn frame(&self, from: NodeId, _lane: Lane, body: Bytes) {
-        match decode_message(&body) {
+        match decode_peer(&body) {
             Ok(message) => {
-                if !self.inbox.push_peer(Event::Peer(from, message)) {
+                let event = match message {
+                    PeerMessage::Paxos(message) => Event::Peer(from, message),
+                    PeerMessage::Call(call) => Event::StoreCall(from, call),
+                    PeerMessage::Answer(answer) => Event::StoreAnswer(from, answer),
+                };
+                if !self.inbox.push_peer(event) {
                     self.metrics.consensus.messages_refused.inc();
                 }
             }
@@ -77,19 +83,21 @@ impl PeerEvents for Arrivals {
 pub struct Departures(pub Arc<SshLinks>);
 
 impl Peers for Departures {
-    fn send(&mut self, to: &[NodeId], message: Message<Bytes>) {
+    fn send(&mut self, to: &[NodeId], message: PeerMessage) {
         let lane = lane(&message);
-        let body = encode_message(&message);
+        let body = encode_peer(&message);
         for peer in to {
             self.0.send(*peer, lane, body.clone());
         }
     }
 }
 
-/// Chosen entries for somebody who lags are bulk; everything else is urgent.
-fn lane(message: &Message<Bytes>) -> Lane {
+/// Chosen entries for somebody who lags, and what was read for others, are bulk; everything else is
+/// urgent.
+fn lane(message: &PeerMessage) -> Lane {
     match message {
-        Message::Statement(Statement::Fetched { .. }) => Lane::Bulk,
-        Message::Statement(_) | Message::Pledge(_) => Lane::Consensus,
+        PeerMessage::Paxos(Message::Statement(Statement::Fetched { .. }))
+        | PeerMessage::Answer(StoreAnswer::Found { .. }) => Lane::Bulk,
+        PeerMessage::Paxos(_) | PeerMessage::Call(_) | PeerMessage::Answer(_) => Lane::Consensus,
     }
 }

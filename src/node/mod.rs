@@ -3,12 +3,16 @@
 //! Nothing here is asynchronous but [`handle`], the end that clients hold. The rest runs on one
 //! thread, never waits, and is the same in the simulator.
 
+mod applied;
+mod attached;
 pub mod clock;
 pub mod driver;
 pub mod estimate;
 pub mod event;
 pub mod founding;
 pub mod handle;
+mod handout;
+mod hosting;
 pub mod inbox;
 pub mod links;
 mod outlook;

@@ -9,6 +9,7 @@ use crate::paxos::ballot::{ClusterId, NodeId, Slot};
 use crate::paxos::configuration::{Configuration, Roles};
 use crate::paxos::message::DiskHealth;
 use crate::paxos::replica;
+use crate::store::Store;
 use std::time::Duration;
 
 /// What a node knows of itself beside its protocol state.
@@ -62,8 +63,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             leader,
             ballot: status.ballot,
             chosen: status.chosen,
-            applied: self.store().applied(),
-            revision: self.store().revision(),
+            applied: self.applied(),
+            revision: self.store().map(Store::revision),
             phase1: newest.quorums().phase1(),
             phase2: newest.quorums().phase2(),
             acceptors: newest.quorums().acceptors(),
@@ -105,7 +106,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                         peer.state(now, expected.then_some(timeout))
                     },
                     round_trip: peer.round_trip.mean(),
-                    applied: if me { Some(self.store().applied()) } else { peer.chosen },
+                    applied: if me { Some(self.applied()) } else { peer.chosen },
                     last_heard: if me {
                         Some(Duration::ZERO)
                     } else {
@@ -129,7 +130,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             ballot: Default::default(),
             chosen: Slot(0),
             applied: Slot(0),
-            revision: 0,
+            revision: None,
             phase1: 0,
             phase2: 0,
             acceptors: 0,

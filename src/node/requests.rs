@@ -137,6 +137,11 @@ impl Requests {
         }
     }
 
+    /// The numbers under which writes wait, in order.
+    pub(super) fn numbered(&self) -> impl Iterator<Item = u64> + '_ {
+        self.by_sequence.keys().copied()
+    }
+
     /// The write that goes under this number.
     pub(super) fn by_sequence(&self, sequence: u64) -> Option<u64> {
         self.by_sequence.get(&sequence).copied()

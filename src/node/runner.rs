@@ -1,6 +1,6 @@
 //! The node's thread: takes events in batches, keeps the clock ticking, publishes what others read.
 
-use super::driver::{Driver, StoreView};
+use super::driver::Driver;
 use super::event::Event;
 use super::inbox::Inbox;
 use super::report::Identity;
@@ -33,11 +33,6 @@ pub struct Runner<L, P, W> {
 }
 
 impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
-    /// Where clients read the store.
-    pub fn views(&self) -> Arc<ArcSwap<StoreView>> {
-        self.driver.views()
-    }
-
     /// Runs until the inbox is closed.
     pub fn run(mut self) {
         let mut batch: Vec<Event> = Vec::new();
@@ -83,8 +78,8 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
         numbers.ballot_counter.set(count(status.ballot.number.counter()));
         numbers.chosen_slot.set(count(status.chosen.0));
         numbers.applied_slot.set(count(status.applied.0));
-        numbers.revision.set(count(status.revision));
-        numbers.keys.set(count(self.driver.views().load().count()));
+        numbers.revision.set(count(status.revision.unwrap_or(0)));
+        numbers.keys.set(count(self.driver.views().load().as_ref().map_or(0, |v| v.count())));
         if let Some(replica) = self.driver.replica() {
             let replica = replica.status();
             numbers.is_leader.set(i64::from(replica.leading.is_some()));

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 enum State {
     Closed,
     Opening { nonce: u128 },
-    Open { id: SessionId },
+    Open { nonce: u128, id: SessionId },
 }
 
 /// See the module's documentation.
@@ -33,7 +33,7 @@ impl NodeSession {
     /// The open session.
     pub(super) fn id(&self) -> Option<SessionId> {
         match self.state {
-            State::Open { id } => Some(id),
+            State::Open { id, .. } => Some(id),
             State::Closed | State::Opening { .. } => None,
         }
     }
@@ -57,13 +57,25 @@ impl NodeSession {
 
     /// Whether this is the nonce that the node waits for.
     pub(super) fn is_opening(&self, principal: &str, nonce: u128) -> bool {
-        principal == self.principal
-            && matches!(self.state, State::Opening { nonce: mine } if mine == nonce)
+        principal == self.principal && self.awaits(nonce)
+    }
+
+    /// Whether a session of this node's, opened under this nonce, is the one that it waits for.
+    pub(super) fn awaits(&self, nonce: u128) -> bool {
+        matches!(self.state, State::Opening { nonce: mine } if mine == nonce)
+    }
+
+    /// Under which the session was opened, or is being opened; 0 while there is none.
+    pub(super) fn nonce(&self) -> u128 {
+        match self.state {
+            State::Closed => 0,
+            State::Opening { nonce } | State::Open { nonce, .. } => nonce,
+        }
     }
 
     /// The session is open: numbers start over.
     pub(super) fn opened(&mut self, id: SessionId) {
-        self.state = State::Open { id };
+        self.state = State::Open { nonce: self.nonce(), id };
         self.next = 1;
         self.waiting.clear();
     }

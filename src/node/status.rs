@@ -105,8 +105,8 @@ pub struct NodeStatus {
     pub chosen: Slot,
     /// The last slot applied to the store.
     pub applied: Slot,
-    /// The store's revision.
-    pub revision: u64,
+    /// The store's revision; none on a node that keeps no store.
+    pub revision: Option<u64>,
     /// Phase-1 quorum size.
     pub phase1: usize,
     /// Phase-2 quorum size.

@@ -1,8 +1,7 @@
 //! What a node needs from the world: a clock, randomness, peers. The simulator brings its own.
 
 use crate::paxos::ballot::NodeId;
-use crate::paxos::message::Message;
-use bytes::Bytes;
+use crate::wire::peer::PeerMessage;
 use std::time::Duration;
 
 /// Real time between two ticks of the core. Timeouts are whole ticks, so this is their resolution;
@@ -20,5 +19,5 @@ pub trait World {
 /// The way to other nodes. It may drop, duplicate, delay and reorder, but not invent.
 pub trait Peers {
     /// Sends one message to each of `to`. Never blocks; what does not fit is dropped.
-    fn send(&mut self, to: &[NodeId], message: Message<Bytes>);
+    fn send(&mut self, to: &[NodeId], message: PeerMessage);
 }

@@ -1,9 +1,12 @@
 //! The store: applies chosen slots, one after the other.
 
-use super::command::{Command, Condition, Operation, Outcome};
+use super::command::{Command, Condition, Operation, Outcome, SessionId};
 use super::draft::Draft;
 use super::engine::{Engine, ReadEngine, Space};
-use super::rows::{META_KEY, Meta, decode_key_value, encode_key_value};
+use super::rows::{
+    META_KEY, Meta, Session, decode_key_value, decode_number, decode_outcome, encode_key_value,
+    nonce_key, pair_key, session_key,
+};
 use super::view::{KeyValue, View};
 use crate::paxos::ballot::{ClusterTime, Slot};
 use bytes::Bytes;
@@ -49,6 +52,20 @@ impl<E: Engine> Store<E> {
     /// Covers everything that was ever applied; equal at equal slots on every node.
     pub fn digest(&self) -> u64 {
         self.meta.digest
+    }
+
+    /// The session that this principal opened under this nonce, if it is still open.
+    pub fn session_of(&self, principal: &str, nonce: u128) -> Option<SessionId> {
+        let row = self.engine.get(Space::Nonces, &nonce_key(nonce, principal))?;
+        Some(SessionId(decode_number(&row)))
+    }
+
+    /// What became of a command of this principal's session, while that is remembered.
+    pub fn outcome(&self, principal: &str, id: SessionId, sequence: u64) -> Option<Outcome> {
+        let session = Session::decode(self.engine.get(Space::Sessions, &session_key(id))?);
+        let key = pair_key(id.0, sequence);
+        let row = self.engine.get(Space::Outcomes, &key).filter(|_| session.principal == principal);
+        row.map(|row| decode_outcome(&row))
     }
 
     /// The state as it is now.

@@ -8,6 +8,7 @@ use super::failure::{Code, Failure};
 use super::grammar::escaped;
 use super::report::{self, JsonId, MemberReport, StatusReport};
 use super::request::Format;
+use crate::store::KeyValue;
 use bytes::Bytes;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
@@ -24,6 +25,19 @@ pub struct Record {
     pub create_revision: u64,
     /// How often it was written since; 1 at first.
     pub version: u64,
+}
+
+impl Record {
+    /// As the store keeps it.
+    pub fn new(key: Bytes, stored: KeyValue) -> Record {
+        Record {
+            key,
+            value: Some(stored.value),
+            revision: stored.mod_revision,
+            create_revision: stored.create_revision,
+            version: stored.version,
+        }
+    }
 }
 
 /// Keys in order.

@@ -25,11 +25,13 @@ pub mod grammar;
 pub mod help;
 pub mod local;
 pub mod message;
+pub mod peer;
 pub mod record;
 pub mod report;
 pub mod request;
 pub mod rpc;
 pub mod spelling;
+pub mod store_call;
 pub mod words;
 
 use bytes::Bytes;

@@ -118,8 +118,8 @@ pub struct StatusReport {
     pub chosen_slot: u64,
     /// The end of what is applied.
     pub applied_slot: u64,
-    /// The store's revision.
-    pub revision: u64,
+    /// The store's revision; none on a node that keeps no store.
+    pub revision: Option<u64>,
     /// Who must agree.
     pub quorum: QuorumReport,
     /// Every member.
@@ -173,8 +173,10 @@ impl StatusReport {
             (
                 "slots",
                 format!(
-                    "chosen {}, applied {}, revision {}",
-                    self.chosen_slot, self.applied_slot, self.revision
+                    "chosen {}, applied {}, {}",
+                    self.chosen_slot,
+                    self.applied_slot,
+                    self.revision.map_or("no store here".to_owned(), |r| format!("revision {r}"))
                 ),
             ),
             (
@@ -293,7 +295,7 @@ pub(crate) mod tests {
             ballot: BallotReport { number: JsonId(301), counter: 3, proposer: 1 },
             chosen_slot: 121,
             applied_slot: 120,
-            revision: 57,
+            revision: Some(57),
             quorum: QuorumReport {
                 phase1: 2,
                 phase2: 2,

@@ -12,6 +12,8 @@ use paxos_ssh::paxos::ballot::{Ballot, ClusterId, Incarnation, NodeId, ProposalN
 use paxos_ssh::store::command::{Condition, Operation, Outcome};
 use paxos_ssh::telemetry::metrics::Metrics;
 use paxos_ssh::wire::answer::Record;
+use paxos_ssh::wire::request::Consistency;
+use paxos_ssh::wire::store_call::Found;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -55,19 +57,20 @@ pub(crate) struct View {
 }
 
 impl Reads for View {
-    fn get(&self, key: &[u8]) -> Option<Record> {
-        self.keys.get(key).cloned()
+    async fn get(&self, key: &Bytes) -> Result<Option<Record>, RequestError> {
+        Ok(self.keys.get(key).cloned())
     }
 
-    fn list(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Record> {
-        let wanted =
-            |key: &Bytes| key.starts_with(prefix) && after.is_none_or(|after| &key[..] > after);
-        let found = self.keys.iter().filter(|(key, _)| wanted(key));
-        found.take(limit).map(|(_, record)| record.clone()).collect()
-    }
-
-    fn revision(&self) -> u64 {
-        self.revision
+    async fn list(
+        &self,
+        prefix: &Bytes,
+        after: Option<&Bytes>,
+        limit: usize,
+    ) -> Result<Found, RequestError> {
+        let wanted = |key: &Bytes| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+        let mut found = self.keys.iter().filter(|(key, _)| wanted(key));
+        let records = found.by_ref().take(limit).map(|(_, record)| record.clone()).collect();
+        Ok(Found { revision: self.revision, records, ended: found.next().is_none() })
     }
 }
 
@@ -213,13 +216,16 @@ impl Backend for Fake {
         Ok(outcome)
     }
 
-    async fn read_barrier(&self, _deadline: Instant) -> Result<(), RequestError> {
-        self.refuse().await
-    }
-
-    fn view(&self) -> Arc<View> {
+    async fn view(
+        &self,
+        consistency: Consistency,
+        _deadline: Instant,
+    ) -> Result<View, RequestError> {
+        if consistency == Consistency::Linearizable {
+            self.refuse().await?;
+        }
         let inner = self.inner.lock().unwrap();
-        Arc::new(View { keys: inner.keys.clone(), revision: inner.revision })
+        Ok(View { keys: inner.keys.clone(), revision: inner.revision })
     }
 
     fn status(&self) -> Arc<NodeStatus> {
@@ -248,7 +254,7 @@ impl Backend for Fake {
             ballot: Ballot { number: ProposalNumber::from_raw(301), incarnation: Incarnation(7) },
             chosen: Slot(10),
             applied: Slot(9),
-            revision: inner.revision,
+            revision: Some(inner.revision),
             phase1: 2,
             phase2: 2,
             acceptors: 3,

@@ -7,8 +7,9 @@ use paxos_ssh::node::driver::{Driver, Parts};
 use paxos_ssh::node::settings::TimeoutBounds;
 use paxos_ssh::node::world::{Peers, World};
 use paxos_ssh::paxos::ballot::{NodeId, Slot};
-use paxos_ssh::paxos::message::{Entry, Message};
+use paxos_ssh::paxos::message::Entry;
 use paxos_ssh::paxos::record::Record;
+use paxos_ssh::wire::peer::PeerMessage;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use crate::random::Random;
 
 pub type SimDriver = Driver<SimLog, SimPeers, SimClock>;
-pub type Outbox = Arc<Mutex<Vec<(Vec<NodeId>, Message<Bytes>)>>>;
+pub type Outbox = Arc<Mutex<Vec<(Vec<NodeId>, PeerMessage)>>>;
 
 /// A memory log that remembers that a sync was asked for; the world decides when it ends.
 pub struct SimLog {
@@ -51,7 +52,7 @@ impl Log for SimLog {
 pub struct SimPeers(Outbox);
 
 impl Peers for SimPeers {
-    fn send(&mut self, to: &[NodeId], message: Message<Bytes>) {
+    fn send(&mut self, to: &[NodeId], message: PeerMessage) {
         self.0.lock().unwrap().push((to.to_vec(), message));
     }
 }
@@ -110,7 +111,7 @@ impl SimNode {
         self.outbox = Outbox::default();
         let parts = Parts {
             id: self.id,
-            principal: format!("node:sim:{}", self.id.0),
+            cluster: "sim".to_owned(),
             log: SimLog { log, wants_sync: Arc::clone(&self.wants_sync) },
             recovered,
             peers: SimPeers(Arc::clone(&self.outbox)),

@@ -5,17 +5,16 @@ use crate::node::SimNode;
 use crate::random::Random;
 use bytes::Bytes;
 use paxos_ssh::disk::Log;
-use paxos_ssh::node::driver::StoreView;
-use paxos_ssh::node::event::{Event, Read, RequestError, Transfer, Write};
+use paxos_ssh::node::event::{Event, Lookup, Read, RequestError, Transfer, Write};
 use paxos_ssh::node::world::TICK;
 use paxos_ssh::paxos::ballot::{Ballot, ClusterId, NodeId, ProposerId, Slot, VoterGeneration};
 use paxos_ssh::paxos::configuration::{Configuration, ConfigurationNumber, Genesis, Member, Roles};
 use paxos_ssh::paxos::effects::Note;
-use paxos_ssh::paxos::message::Message;
 use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::Record;
 use paxos_ssh::store::command::{Condition, Operation, Outcome};
-use paxos_ssh::wire::message::{decode_message, encode_message};
+use paxos_ssh::wire::peer::{PeerMessage, decode_peer, encode_peer};
+use paxos_ssh::wire::store_call::{Found, Query};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt::Write as _;
@@ -35,7 +34,8 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(2);
 /// What a seed draws: how many nodes, under which quorums, and how bad the world is.
 #[derive(Debug, Clone)]
 pub struct Shape {
-    nodes: u64,
+    /// Of each node, from node 1 on.
+    roles: Vec<Mix>,
     phase1: u16,
     phase2: u16,
     window: u32,
@@ -47,17 +47,69 @@ pub struct Shape {
     clients: u64,
 }
 
+/// Which roles a node has; none makes a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mix {
+    proposes: bool,
+    accepts: bool,
+    learns: bool,
+}
+
+impl Mix {
+    const ALL: Mix = Mix { proposes: true, accepts: true, learns: true };
+    const PROPOSER: Mix = Mix { proposes: true, accepts: false, learns: false };
+    const ACCEPTOR: Mix = Mix { proposes: false, accepts: true, learns: false };
+    const LEARNER: Mix = Mix { proposes: false, accepts: false, learns: true };
+    const CLIENT: Mix = Mix { proposes: false, accepts: false, learns: false };
+
+    fn draw(random: &mut Random) -> Mix {
+        let mut has = || random.per_mille(500);
+        Mix { proposes: has(), accepts: has(), learns: has() }
+    }
+}
+
+/// Half of all clusters have nodes of all roles, a quarter one role a node, a quarter any mix.
+fn draw_roles(random: &mut Random) -> Vec<Mix> {
+    match random.below(4) {
+        0 | 1 => vec![Mix::ALL; [1, 3, 3, 3, 5][random.below(5) as usize]],
+        2 => {
+            let mut roles = vec![Mix::PROPOSER; random.between(1, 3) as usize];
+            roles.extend(vec![Mix::ACCEPTOR; [1, 3, 3, 5][random.below(4) as usize]]);
+            roles.extend(vec![Mix::LEARNER; random.between(1, 2) as usize]);
+            roles.extend(vec![Mix::CLIENT; random.below(2) as usize]);
+            roles
+        }
+        _ => {
+            let mut roles: Vec<Mix> =
+                (0..random.between(2, 6)).map(|_| Mix::draw(random)).collect();
+            // Nobody can do without any of the three.
+            let last = roles.len() - 1;
+            roles[0].proposes |= !roles.iter().any(|mix| mix.proposes);
+            roles[last].accepts |= !roles.iter().any(|mix| mix.accepts);
+            roles[last].learns |= !roles.iter().any(|mix| mix.learns);
+            roles
+        }
+    }
+}
+
+/// A majority for both phases, mostly; else any sizes that intersect.
+fn draw_quorums(acceptors: u16, random: &mut Random) -> (u16, u16) {
+    let majority = acceptors / 2 + 1;
+    if random.per_mille(600) {
+        return (majority, majority);
+    }
+    let phase1 = random.between(1, u64::from(acceptors)) as u16;
+    let least = acceptors + 1 - phase1;
+    (phase1, random.between(u64::from(least), u64::from(acceptors)) as u16)
+}
+
 impl Shape {
     pub fn draw(random: &mut Random) -> Shape {
-        let nodes = [1, 3, 3, 3, 5][random.below(5) as usize];
-        let majority = nodes as u16 / 2 + 1;
-        let (phase1, phase2) = match (nodes, random.below(4)) {
-            (5, 0) => (4, 2),
-            (3, 0) => (3, 1),
-            _ => (majority, majority),
-        };
+        let roles = draw_roles(random);
+        let acceptors = roles.iter().filter(|mix| mix.accepts).count() as u16;
+        let (phase1, phase2) = draw_quorums(acceptors, random);
         Shape {
-            nodes,
+            roles,
             phase1,
             phase2,
             window: [4, 64, 4096][random.below(3) as usize],
@@ -74,7 +126,7 @@ impl Shape {
     pub fn calm(nodes: u64) -> Shape {
         let majority = nodes as u16 / 2 + 1;
         Shape {
-            nodes,
+            roles: vec![Mix::ALL; nodes as usize],
             phase1: majority,
             phase2: majority,
             window: 4096,
@@ -90,7 +142,7 @@ impl Shape {
 
 /// What is due at some time.
 enum Action {
-    Deliver { to: NodeId, from: NodeId, message: Message<Bytes> },
+    Deliver { to: NodeId, from: NodeId, message: PeerMessage },
     Synced { node: NodeId, life: u64 },
     Tick { node: NodeId, life: u64 },
     Restart(NodeId),
@@ -169,30 +221,32 @@ impl World {
     fn form(&mut self) {
         let seed = self.seed;
         let generation = move |id: u64| VoterGeneration(seed.wrapping_mul(31) + id);
-        let members: BTreeMap<NodeId, Member> = (1..=self.shape.nodes)
-            .map(|id| {
+        let members: BTreeMap<NodeId, Member> = (1..)
+            .zip(&self.shape.roles)
+            .map(|(id, mix)| {
                 let roles = Roles {
-                    proposer: Some(ProposerId::new(id).unwrap()),
-                    acceptor: Some(generation(id)),
-                    learner: true,
+                    proposer: mix.proposes.then(|| ProposerId::new(id).unwrap()),
+                    acceptor: mix.accepts.then(|| generation(id)),
+                    learner: mix.learns,
                 };
                 let name = format!("node{id}");
                 (NodeId(id), Member { name: name.clone(), address: name, roles })
             })
             .collect();
-        let acceptors = u16::try_from(members.len()).unwrap();
+        let acceptors = members.values().filter(|m| m.roles.acceptor.is_some()).count();
+        let acceptors = u16::try_from(acceptors).unwrap();
         let quorums =
             QuorumSystem::flexible(acceptors, self.shape.phase1, self.shape.phase2).unwrap();
         let configuration =
             Configuration::new(ConfigurationNumber(1), members.clone(), quorums).unwrap();
         let cluster = ClusterId(u128::from(self.seed));
         let genesis = Genesis { cluster, configuration, window: self.shape.window };
-        for id in members.keys().copied() {
+        for (id, member) in members {
             let node = SimNode::new(id);
             let (mut log, _) = node.disk.open().unwrap();
             log.append(vec![Record::Genesis {
                 genesis: genesis.clone(),
-                generation: Some(generation(id.0)),
+                generation: member.roles.acceptor,
             }]);
             node.disk.sync();
             self.nodes.insert(id, node);
@@ -283,13 +337,17 @@ impl World {
         self.clients.clear();
         let deadline = self.now() + LIVENESS_BOUND;
         let level = self.run(deadline, |world| {
-            let chosen: Vec<Slot> = world.nodes.values().map(applied).collect();
+            let roles = &world.shape.roles;
+            // Clients hold no log.
+            let with_role = |node: &&SimNode| roles[node.id.0 as usize - 1] != Mix::CLIENT;
+            let chosen: Vec<Slot> = world.nodes.values().filter(with_role).map(applied).collect();
             chosen.iter().all(|slot| *slot == chosen[0])
         });
         assert!(level, "healed, but the stores differ in length: {:?}", self.statuses());
         for node in self.nodes.values() {
-            let view: &StoreView = &node.driver.as_ref().unwrap().views().load_full();
-            self.checker.complete(view);
+            if let Some(view) = node.driver.as_ref().unwrap().views().load_full() {
+                self.checker.complete(&view);
+            }
         }
     }
 
@@ -329,7 +387,14 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Deliver { to, from, message } => self.event(to, Event::Peer(from, message)),
+            Action::Deliver { to, from, message } => {
+                let event = match message {
+                    PeerMessage::Paxos(message) => Event::Peer(from, message),
+                    PeerMessage::Call(call) => Event::StoreCall(from, call),
+                    PeerMessage::Answer(answer) => Event::StoreAnswer(from, answer),
+                };
+                self.event(to, event);
+            }
             Action::Synced { node: id, life } => {
                 let node = self.nodes.get_mut(&id).unwrap();
                 if node.life == life && node.driver.is_some() {
@@ -372,20 +437,19 @@ impl World {
     fn event(&mut self, id: NodeId, event: Event) {
         let node = self.nodes.get_mut(&id).unwrap();
         if node.paused {
-            if !matches!(event, Event::Tick | Event::Peer(..)) {
+            if matches!(event, Event::Persisted(..)) {
                 let life = node.life;
-                if matches!(event, Event::Persisted(..)) {
-                    self.after(10_000, Action::Synced { node: id, life });
-                }
+                self.after(10_000, Action::Synced { node: id, life });
             }
             return;
         }
         let Some(driver) = &mut node.driver else { return };
         driver.handle(event);
         driver.finish();
-        let (slot, digest) = (driver.store().applied(), driver.store().digest());
         let notes = driver.take_notes();
-        self.checker.applied(id.0, slot, digest);
+        if let Some(store) = driver.store() {
+            self.checker.applied(id.0, store.applied(), store.digest());
+        }
         for note in notes {
             self.campaigns += u64::from(matches!(note, Note::Campaigning(_)));
             self.note(&format!("{id} {note:?}"));
@@ -413,7 +477,7 @@ impl World {
             }
         }
         for (to, message) in sent {
-            let decoded = decode_message(&encode_message(&message));
+            let decoded = decode_peer(&encode_peer(&message));
             assert_eq!(decoded.as_ref(), Ok(&message), "a message changed on its way");
             for peer in to {
                 self.transmit(id, peer, &message);
@@ -421,7 +485,7 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, from: NodeId, to: NodeId, message: &Message<Bytes>) {
+    fn transmit(&mut self, from: NodeId, to: NodeId, message: &PeerMessage) {
         if self.cut.contains(&(from, to)) {
             return;
         }
@@ -434,7 +498,7 @@ impl World {
     }
 
     fn any_node(&mut self) -> NodeId {
-        NodeId(self.random.between(1, self.shape.nodes))
+        NodeId(self.random.between(1, self.shape.roles.len() as u64))
     }
 
     fn fault(&mut self) {
@@ -566,16 +630,27 @@ impl World {
             let answer = Arc::new(Mutex::new(None));
             let slot = Arc::clone(&answer);
             let views = self.nodes[&node].driver.as_ref().unwrap().views();
-            let reply = Box::new(move |allowed: Result<(), RequestError>| {
-                *slot.lock().unwrap() = Some(allowed.map(|()| views.load().revision()));
-            });
+            let event = if views.load().is_some() {
+                let reply = Box::new(move |allowed: Result<(), RequestError>| {
+                    let view = views.load_full().expect("a learner stays one");
+                    *slot.lock().unwrap() = Some(allowed.map(|()| view.revision()));
+                });
+                Event::Read(Read { deadline, reply })
+            } else {
+                let reply = Box::new(move |found: Result<Found, RequestError>| {
+                    *slot.lock().unwrap() = Some(found.map(|found| found.revision));
+                });
+                let query = Query::Get { key: Bytes::from_static(b"k") };
+                let (token, linearizable, continued) = (number, true, false);
+                Event::Lookup(Lookup { token, linearizable, continued, query, deadline, reply })
+            };
             let waiting = Waiting::Read { floor: self.checker.revision(), answer };
             self.clients.get_mut(&id).unwrap().waiting = Some(waiting);
-            self.event(node, Event::Read(Read { deadline, reply }));
+            self.event(node, event);
         }
     }
 }
 
 fn applied(node: &SimNode) -> Slot {
-    node.driver.as_ref().map_or(Slot(0), |driver| driver.store().applied())
+    node.driver.as_ref().map_or(Slot(0), |driver| driver.applied())
 }

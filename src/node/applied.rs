@@ -1,0 +1,104 @@
+//! What the chosen entries amount to on this node: a store, if it is a learner, and in any case how
+//! far they reach and what time it is.
+//!
+//! A node that only votes or proposes takes entries in to know their configurations and their time,
+//! and keeps no value of them in memory.
+
+use super::driver::StoreView;
+use crate::disk::Log;
+use crate::disk::engine::MemoryEngine;
+use crate::paxos::ballot::{ClusterTime, Slot};
+use crate::paxos::message::{Entry, Payload};
+use crate::paxos::replica::Replica;
+use crate::store::Store;
+use crate::store::command::{Command, Outcome};
+use crate::wire::command::decode_command;
+use bytes::Bytes;
+
+/// Bytes of log read at once while a store is rebuilt.
+const LOG_READ_BYTES: usize = 1 << 20;
+
+/// The store cannot be rebuilt from the log.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot rebuild the store from the log: {0}; restore this node from its peers under a new voter"
+)]
+pub struct RebuildError(String);
+
+/// See the module's documentation.
+pub(super) struct Applied {
+    store: Option<Store<MemoryEngine>>,
+    slot: Slot,
+    time: ClusterTime,
+}
+
+impl Applied {
+    /// Nothing yet.
+    pub(super) fn new(with_store: bool) -> Applied {
+        let store = with_store.then(|| Store::new(MemoryEngine::new()));
+        Applied { store, slot: Slot(0), time: ClusterTime(0) }
+    }
+
+    /// Takes in what the log holds up to `chosen`, and tells the replica of configurations.
+    pub(super) fn rebuild<L: Log>(
+        &mut self,
+        log: &mut L,
+        chosen: Slot,
+        replica: &mut Replica<Bytes>,
+    ) -> Result<(), RebuildError> {
+        while self.slot < chosen {
+            let next = self.slot.next();
+            let entries = log
+                .read(next, chosen, LOG_READ_BYTES)
+                .map_err(|error| RebuildError(format!("slots from {next}: {error}")))?;
+            if entries.is_empty() {
+                return Err(RebuildError(format!("slot {next} is chosen but missing")));
+            }
+            for entry in entries {
+                let next = self.slot.next();
+                if let Payload::Configuration(configuration) = &entry.payload {
+                    replica.recall(next, configuration.clone());
+                }
+                self.apply(next, &entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the next slot; answers its command and what became of it, where there is a store to
+    /// tell.
+    pub(super) fn apply(&mut self, slot: Slot, entry: &Entry<Bytes>) -> Option<(Command, Outcome)> {
+        assert_eq!(slot, self.slot.next(), "slots are applied in order and without gaps");
+        self.slot = slot;
+        self.time = self.time.max(entry.stamp);
+        let store = self.store.as_mut()?;
+        let command = match &entry.payload {
+            // A command that this version cannot read is one that no version could write: the codec
+            // of its origin checked it. It changes nothing, on any node alike.
+            Payload::Command(bytes) => decode_command(bytes).ok(),
+            Payload::Noop | Payload::Configuration(_) | Payload::Floor(_) => None,
+        };
+        let outcome = store.apply(slot, entry.stamp, command.as_ref());
+        command.zip(outcome)
+    }
+
+    /// The last slot taken in.
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// The largest stamp so far.
+    pub(super) fn time(&self) -> ClusterTime {
+        self.time
+    }
+
+    /// The store, on a learner.
+    pub(super) fn store(&self) -> Option<&Store<MemoryEngine>> {
+        self.store.as_ref()
+    }
+
+    /// The store as it is now, for readers.
+    pub(super) fn view(&self) -> Option<StoreView> {
+        self.store.as_ref().map(Store::view)
+    }
+}

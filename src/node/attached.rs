@@ -1,0 +1,251 @@
+//! How a node without a store serves its clients all the same: it has one node with a store tell it
+//! what becomes of its commands, and look things up.
+//!
+//! Requests stay here, where they came in: this node numbers its commands, proposes them again, and
+//! keeps their deadlines. Of the other node, its host, it needs only what the log says anyway, so
+//! any other learner will do as soon as this one falls silent; nothing is lost by a change and
+//! nothing happens twice.
+//!
+//! The cost: a read takes one hop more, and a list that is read page by page ends with an error if
+//! its host goes away.
+
+use super::driver::Driver;
+use super::event::{Lookup, RequestError};
+use super::requests::READS_WAITING_MAX;
+use super::world::{Peers, World};
+use crate::disk::Log;
+use crate::paxos::ballot::NodeId;
+use crate::store::command::SessionId;
+use crate::wire::peer::PeerMessage;
+use crate::wire::store_call::{StoreAnswer, StoreCall};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How often the host is asked while anything waits: as often as a leader says that it is there.
+/// Outcomes are told as they come; asking again finds what got lost, and shows that the host lives.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// A host that does not answer for so long is left for another, if its answers usually come
+/// quickly: three questions in vain.
+const HOST_PATIENCE: Duration = Duration::from_millis(175);
+
+/// Each host that is left in a row gets twice the time of the one before, for it may be the network
+/// that is slow; but no more than this.
+const HOST_PATIENCE_MAX: Duration = Duration::from_secs(4);
+
+/// How many times its usual answer a host may take.
+const ANSWERS_PER_PATIENCE: u32 = 4;
+
+/// Sequence numbers in one question. Outcomes of what exceeds it are told as they come.
+const SEQUENCES_MAX: usize = 1024;
+
+/// A look-up that was sent longer ago than this is sent again.
+const LOOKUP_RETRY: Duration = Duration::from_millis(500);
+
+struct Waiting {
+    lookup: Lookup,
+    tried: Option<Duration>,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Attachment {
+    host: Option<NodeId>,
+    asked: Option<Duration>,
+    /// Since when a question has had no answer.
+    unanswered: Option<Duration>,
+    patience: Duration,
+    lookups: BTreeMap<u64, Waiting>,
+}
+
+impl Attachment {
+    /// Look-ups that wait.
+    pub(super) fn pending(&self) -> usize {
+        self.lookups.len()
+    }
+
+    /// The node that serves this one, if any does.
+    pub(super) fn host(&self) -> Option<NodeId> {
+        self.host
+    }
+}
+
+impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
+    /// A client of this node wants to know something.
+    pub(super) fn on_lookup(&mut self, lookup: Lookup) {
+        if self.attachment.lookups.len() >= READS_WAITING_MAX {
+            (lookup.reply)(Err(RequestError::Busy(format!(
+                "{READS_WAITING_MAX} reads wait at this node already; try again shortly"
+            ))));
+            return;
+        }
+        self.attachment.lookups.insert(lookup.token, Waiting { lookup, tried: None });
+    }
+
+    /// The client has read enough of a list.
+    pub(super) fn on_leave(&mut self, token: u64) {
+        self.attachment.lookups.remove(&token);
+        if let Some(host) = self.attachment.host {
+            self.peers.send(&[host], PeerMessage::Call(StoreCall::Leave { token }));
+        }
+    }
+
+    /// At the end of a batch: asks the host for what is awaited.
+    pub(super) fn call_host(&mut self) {
+        if self.applied.store().is_some() || self.replica.is_none() {
+            return;
+        }
+        let awaits_outcomes = !self.requests.writes.is_empty();
+        if !awaits_outcomes && self.attachment.lookups.is_empty() {
+            self.attachment.unanswered = None;
+            return;
+        }
+        let now = self.world.now();
+        self.choose_host(now);
+        let Some(host) = self.attachment.host else { return };
+        for (token, waiting) in &mut self.attachment.lookups {
+            let stale = waiting.tried.is_none_or(|tried| now.saturating_sub(tried) > LOOKUP_RETRY);
+            if stale {
+                waiting.tried = Some(now);
+                let call = StoreCall::Read {
+                    token: *token,
+                    linearizable: waiting.lookup.linearizable,
+                    continued: waiting.lookup.continued,
+                    patience: waiting.lookup.deadline.saturating_sub(now),
+                    query: waiting.lookup.query.clone(),
+                };
+                self.peers.send(&[host], PeerMessage::Call(call));
+            }
+        }
+        if self.attachment.asked.is_none_or(|asked| now.saturating_sub(asked) >= ASK_EVERY) {
+            self.attachment.asked = Some(now);
+            self.attachment.unanswered.get_or_insert(now);
+            let call = StoreCall::AskOutcomes {
+                nonce: self.session.nonce(),
+                session: self.session.id().unwrap_or(SessionId::NONE),
+                sequences: self.requests.numbered().take(SEQUENCES_MAX).collect(),
+            };
+            self.peers.send(&[host], PeerMessage::Call(call));
+        }
+    }
+
+    /// Keeps the host while it answers and its link stands; else takes the next learner whose link
+    /// stands, or any.
+    fn choose_host(&mut self, now: Duration) {
+        let patience = self.attachment.patience.max(HOST_PATIENCE);
+        let silent =
+            self.attachment.unanswered.is_some_and(|since| now.saturating_sub(since) > patience);
+        let link = |id: NodeId| self.outlook.peer(id).and_then(|peer| peer.linked);
+        let Some(replica) = &self.replica else { return };
+        let learners: Vec<NodeId> =
+            replica.configurations().newest().learners().filter(|id| *id != self.id).collect();
+        // A host whose link broke is left at once, but only for one whose link stands.
+        let better = learners.iter().any(|id| link(*id) == Some(true));
+        let broken = |host| link(host) == Some(false) && better;
+        if self.attachment.host.is_some_and(|host| !silent && !broken(host)) {
+            return;
+        }
+        // The nodes that are served this way spread over the learners; a host that failed is
+        // tried last.
+        let start = match self.attachment.host {
+            Some(host) => learners.iter().position(|id| *id == host).map_or(0, |at| at + 1),
+            None => usize::try_from(self.id.0).unwrap_or(0),
+        };
+        let in_turn = (0..learners.len())
+            .map(|at| learners[(start + at) % learners.len()])
+            .collect::<Vec<_>>();
+        let stands = in_turn.iter().find(|id| link(**id) == Some(true));
+        let next = stands.or(in_turn.first()).copied();
+        if silent {
+            self.attachment.patience = (patience * 2).min(HOST_PATIENCE_MAX);
+        }
+        self.attachment.unanswered = None;
+        if next != self.attachment.host {
+            self.attachment.host = next;
+            self.fail_continued();
+            // The new one is asked at once.
+            self.attachment.asked = None;
+            self.attachment.lookups.values_mut().for_each(|waiting| waiting.tried = None);
+        }
+    }
+
+    /// Lists of which pages were read go on at no other node: their view was there.
+    fn fail_continued(&mut self) {
+        let continued = |(_, waiting): &(&u64, &Waiting)| waiting.lookup.continued;
+        let tokens = self.attachment.lookups.iter().filter(continued).map(|(token, _)| *token);
+        for token in tokens.collect::<Vec<_>>() {
+            self.end_lookup(token, Err(list_lost()));
+        }
+    }
+
+    fn end_lookup(
+        &mut self,
+        token: u64,
+        result: Result<crate::wire::store_call::Found, RequestError>,
+    ) {
+        if let Some(waiting) = self.attachment.lookups.remove(&token) {
+            (waiting.lookup.reply)(result);
+        }
+    }
+
+    /// The host answers.
+    pub(super) fn on_store_answer(&mut self, from: NodeId, answer: StoreAnswer) {
+        let newest = self.replica.as_ref().map(|replica| replica.configurations().newest());
+        if !newest.is_some_and(|newest| newest.learners().any(|learner| learner == from)) {
+            return;
+        }
+        let is_host = self.attachment.host == Some(from);
+        match answer {
+            StoreAnswer::Outcomes { nonce, session, outcomes } => {
+                if is_host && let Some(since) = self.attachment.unanswered.take() {
+                    let took = self.world.now().saturating_sub(since);
+                    self.attachment.patience = took * ANSWERS_PER_PATIENCE;
+                }
+                if session != SessionId::NONE && self.session.awaits(nonce) {
+                    self.session.opened(session);
+                    self.hand_out_all(self.world.now());
+                }
+                for (sequence, outcome) in outcomes {
+                    if self.session.id() == Some(session) {
+                        self.settle(sequence, outcome);
+                    }
+                }
+                self.answer();
+            }
+            StoreAnswer::Found { token, found } => self.end_lookup(token, Ok(found)),
+            StoreAnswer::Unreadable { .. } if !is_host => {}
+            StoreAnswer::Unreadable { token, busy, why } => {
+                let continued =
+                    self.attachment.lookups.get(&token).is_some_and(|w| w.lookup.continued);
+                let error = match (continued, busy) {
+                    (true, _) => list_lost(),
+                    (false, true) => RequestError::Busy(why),
+                    (false, false) => RequestError::NoQuorum(why),
+                };
+                self.end_lookup(token, Err(error));
+            }
+        }
+    }
+
+    /// Refuses look-ups whose time is up.
+    pub(super) fn expire_lookups(&mut self, now: Duration, why: &str) {
+        let late = |(_, waiting): &(&u64, &Waiting)| waiting.lookup.deadline <= now;
+        let tokens = self.attachment.lookups.iter().filter(late).map(|(token, _)| *token);
+        for token in tokens.collect::<Vec<_>>() {
+            self.end_lookup(
+                token,
+                Err(RequestError::NoQuorum(format!(
+                    "this node keeps no store, and no learner answered the read before its \
+                     deadline ({why}); try again, or ask a learner: `paxos members` lists them"
+                ))),
+            );
+        }
+    }
+}
+
+fn list_lost() -> RequestError {
+    RequestError::NoQuorum(
+        "the node from whose store the list was read went away in the middle of it; list again"
+            .to_owned(),
+    )
+}

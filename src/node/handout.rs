@@ -1,0 +1,136 @@
+//! Handing requests out to whoever leads, again and again, until they have their outcome.
+
+use super::driver::Driver;
+use super::event::RequestError;
+use super::world::{Peers, World};
+use crate::disk::Log;
+use crate::paxos::effects::Token;
+use std::time::Duration;
+
+impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
+    pub(super) fn open_session(&mut self) {
+        let nonce = u128::from(self.world.random()) << 64 | u128::from(self.world.random());
+        let command = crate::wire::command::encode_command(&self.session.open(nonce));
+        self.session_tried = Some(self.world.now());
+        if let Some(replica) = &mut self.replica {
+            replica.propose(Token(0), command, &mut self.effects);
+        }
+    }
+
+    pub(super) fn hand_out_write(&mut self, token: u64) {
+        let now = self.world.now();
+        let Some(session) = self.session.id() else {
+            if self.session_tried.is_none() {
+                self.open_session();
+            }
+            return;
+        };
+        let Some(waiting) = self.requests.writes.get_mut(&token) else { return };
+        waiting.tried = Some(now);
+        waiting.handed_out += 1;
+        let request_id = waiting
+            .write
+            .request_id
+            .as_ref()
+            .map(|id| format!("{}\n{id}", waiting.write.principal));
+        let operation = waiting.write.operation.clone();
+        let sequence = waiting.sequence.unwrap_or_else(|| self.session.issue());
+        self.requests.number(token, sequence);
+        let command = self.session.command(session, sequence, request_id, operation);
+        let command = crate::wire::command::encode_command(&command);
+        if let Some(replica) = &mut self.replica {
+            replica.propose(Token(token), command, &mut self.effects);
+        }
+    }
+
+    pub(super) fn hand_out_reads(&mut self, token: u64) {
+        let now = self.world.now();
+        if let (Some(replica), Some(group)) =
+            (&mut self.replica, self.requests.read_groups.get_mut(&token))
+        {
+            group.tried = Some(now);
+            replica.read(Token(token), &mut self.effects);
+        }
+    }
+
+    /// Hands out what nobody holds, and again what was handed out before `stale`.
+    pub(super) fn hand_out_all(&mut self, stale: Duration) {
+        let known = self.replica.as_ref().is_some_and(|r| r.status().leader.is_some());
+        if !known {
+            return;
+        }
+        let (writes, reads) = self.requests.due(stale);
+        if self.session.id().is_none() && !writes.is_empty() {
+            if self.session_tried.is_none_or(|tried| tried <= stale) {
+                self.open_session();
+            }
+        } else {
+            writes.into_iter().for_each(|token| self.hand_out_write(token));
+        }
+        reads.into_iter().for_each(|token| self.hand_out_reads(token));
+    }
+
+    /// Another leader, or the same one under another ballot, may never have heard of what waits
+    /// here.
+    pub(super) fn follow_leadership(&mut self) {
+        let Some(replica) = &self.replica else { return };
+        let status = replica.status();
+        let leadership = status.leader.map(|leader| (leader, status.ballot));
+        if leadership == self.leadership {
+            return;
+        }
+        self.leadership = leadership;
+        if leadership.is_some() {
+            self.hand_out_all(self.world.now());
+            if let Some(replica) = &mut self.replica {
+                replica.flush(&mut self.effects);
+            }
+        }
+    }
+
+    pub(super) fn expire(&mut self, now: Duration) {
+        let why = self.why_not();
+        for waiting in self.requests.overdue_writes(now) {
+            if let Some(sequence) = waiting.sequence {
+                self.session.settle(sequence);
+            }
+            let error = if waiting.handed_out == 0 {
+                RequestError::NoQuorum(format!(
+                    "the write found no leader before its deadline ({why}); it was not applied: \
+                     try \
+                     again once `paxos status` shows a leader"
+                ))
+            } else {
+                RequestError::UnknownOutcome(format!(
+                    "the write was on its way when its deadline passed ({why}); it may have been \
+                     applied: read the key, or repeat the request under the same --request-id"
+                ))
+            };
+            (waiting.write.reply)(Err(error));
+        }
+        for read in self.requests.overdue_reads(now) {
+            (read.reply)(Err(RequestError::NoQuorum(format!(
+                "no quorum confirmed the read before its deadline ({why}); try again, or read with \
+                 --consistency local"
+            ))));
+        }
+        self.expire_lookups(now, &why);
+        self.expire_transfers(now, &why);
+    }
+
+    fn why_not(&self) -> String {
+        let Some(replica) = &self.replica else { return "this node holds no log".to_owned() };
+        let status = replica.status();
+        match status.leader {
+            Some(leader) if leader == self.id => {
+                "this node leads, but a quorum did not answer".into()
+            }
+            Some(leader) => {
+                let newest = replica.configurations().newest();
+                let name = newest.member(leader).map_or("?", |member| &member.name);
+                format!("{name} leads, but did not answer in time")
+            }
+            None => "no leader is known".to_owned(),
+        }
+    }
+}

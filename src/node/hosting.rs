@@ -1,0 +1,246 @@
+//! What a node with a store does for nodes without one: tells them what became of their commands,
+//! and looks things up for them.
+//!
+//! A caller is served for a moment after each call and then forgotten, so a caller that is gone
+//! costs nothing. Everything is bounded: one caller a member, and so many views kept for lists that
+//! are read page by page.
+
+use super::driver::{Driver, StoreView};
+use super::event::{Read, RequestError};
+use super::world::{Peers, World};
+use crate::disk::Log;
+use crate::paxos::ballot::NodeId;
+use crate::store::command::{Command, Operation, Outcome, SessionId};
+use crate::transport::identity::node_principal;
+use crate::wire::answer::Record;
+use crate::wire::peer::PeerMessage;
+use crate::wire::store_call::{Found, Query, StoreAnswer, StoreCall};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a caller is told outcomes after it asked last. It asks twenty times as often while it
+/// waits for any.
+const SUBSCRIPTION: Duration = Duration::from_secs(1);
+
+/// Views kept for lists that are read page by page, over all callers. Each holds on to what the
+/// store has replaced since.
+const VIEWS_MAX: usize = 64;
+
+/// How long a view is kept after its last page: a client that reads slowly, behind a node that
+/// waits for it.
+const VIEW_KEPT: Duration = Duration::from_secs(30);
+
+/// Bytes of keys and values in one answer: a fraction of a frame, on a lane of its own.
+const FOUND_BYTES_MAX: usize = 1 << 20;
+
+/// A node that waits for outcomes.
+struct Caller {
+    principal: String,
+    nonce: u128,
+    session: SessionId,
+    until: Duration,
+    /// To be told at the end of the batch.
+    news: Vec<(u64, Outcome)>,
+    is_due: bool,
+}
+
+struct Kept {
+    view: Arc<StoreView>,
+    until: Duration,
+}
+
+/// A look-up that waits for its round.
+struct Awaited {
+    from: NodeId,
+    token: u64,
+    query: Query,
+    allowed: Result<(), RequestError>,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Hosting {
+    callers: BTreeMap<NodeId, Caller>,
+    views: BTreeMap<(NodeId, u64), Kept>,
+    /// Filled in by the replies of reads, which know nothing of this node.
+    ready: Arc<Mutex<Vec<Awaited>>>,
+}
+
+impl Hosting {
+    /// A command was applied: whoever waits for it shall hear of it.
+    pub(super) fn applied(&mut self, command: &Command, outcome: &Outcome) {
+        for caller in self.callers.values_mut().filter(|c| c.principal == command.principal) {
+            match (&command.operation, outcome) {
+                (Operation::OpenSession { nonce }, Outcome::SessionOpened(id)) => {
+                    if *nonce == caller.nonce {
+                        caller.session = *id;
+                        caller.is_due = true;
+                    }
+                }
+                _ if command.session == caller.session => {
+                    caller.news.push((command.sequence, outcome.clone()));
+                    caller.is_due = true;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn forget_the_gone(&mut self, now: Duration) {
+        self.callers.retain(|_, caller| caller.until > now);
+        self.views.retain(|_, kept| kept.until > now);
+    }
+}
+
+impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
+    /// A node without a store asks.
+    pub(super) fn on_store_call(&mut self, from: NodeId, call: StoreCall) {
+        let newest = self.replica.as_ref().map(|replica| replica.configurations().newest());
+        if newest.is_none_or(|newest| newest.member(from).is_none()) {
+            return;
+        }
+        match call {
+            StoreCall::AskOutcomes { nonce, session, sequences } => {
+                self.on_ask_outcomes(from, nonce, session, &sequences);
+            }
+            StoreCall::Read { token, linearizable, continued, patience, query } => {
+                if self.applied.store().is_none() {
+                    self.cannot_read(from, token, false, "the node asked keeps no store");
+                } else if continued {
+                    match self.hosting.views.get(&(from, token)) {
+                        Some(kept) => {
+                            let view = Arc::clone(&kept.view);
+                            self.answer_lookup(from, token, &query, &view);
+                        }
+                        None => self.cannot_read(from, token, false, "the view is gone"),
+                    }
+                } else if linearizable {
+                    self.await_round(from, token, patience, query);
+                } else if let Some(view) = self.applied.view() {
+                    self.answer_lookup(from, token, &query, &Arc::new(view));
+                }
+            }
+            StoreCall::Leave { token } => {
+                self.hosting.views.remove(&(from, token));
+            }
+        }
+    }
+
+    fn on_ask_outcomes(
+        &mut self,
+        from: NodeId,
+        nonce: u128,
+        session: SessionId,
+        sequences: &[u64],
+    ) {
+        let Some(store) = self.applied.store() else { return };
+        let principal = node_principal(from, &self.cluster);
+        // A session that ended is still named by its caller, who hears so from the next command.
+        let session = store.session_of(&principal, nonce).unwrap_or(session);
+        let outcome = |sequence: &u64| {
+            store.outcome(&principal, session, *sequence).map(|outcome| (*sequence, outcome))
+        };
+        let outcomes = sequences.iter().filter_map(outcome).collect();
+        let until = self.world.now() + SUBSCRIPTION;
+        let caller = Caller { principal, nonce, session, until, news: Vec::new(), is_due: false };
+        self.hosting.callers.insert(from, caller);
+        self.tell(from, StoreAnswer::Outcomes { nonce, session, outcomes });
+    }
+
+    /// The look-up joins the reads of this node's own clients.
+    fn await_round(&mut self, from: NodeId, token: u64, patience: Duration, query: Query) {
+        let ready = Arc::clone(&self.hosting.ready);
+        let reply = move |allowed| {
+            let awaited = Awaited { from, token, query, allowed };
+            ready.lock().unwrap_or_else(PoisonError::into_inner).push(awaited);
+        };
+        let deadline = self.world.now() + patience;
+        self.requests.push_read(Read { deadline, reply: Box::new(reply) });
+    }
+
+    /// At the end of a batch: what was applied, and what may be read now.
+    pub(super) fn serve_callers(&mut self) {
+        let ready =
+            std::mem::take(&mut *self.hosting.ready.lock().unwrap_or_else(PoisonError::into_inner));
+        if !ready.is_empty()
+            && let Some(view) = self.applied.view().map(Arc::new)
+        {
+            for Awaited { from, token, query, allowed } in ready {
+                match allowed {
+                    Ok(()) => self.answer_lookup(from, token, &query, &view),
+                    Err(error) => {
+                        let busy = matches!(error, RequestError::Busy(_));
+                        self.cannot_read(from, token, busy, &error.to_string());
+                    }
+                }
+            }
+        }
+        let due = self.hosting.callers.iter_mut().filter(|(_, caller)| caller.is_due);
+        let answers = due.map(|(id, caller)| {
+            caller.is_due = false;
+            let (nonce, session) = (caller.nonce, caller.session);
+            let outcomes = std::mem::take(&mut caller.news);
+            (*id, StoreAnswer::Outcomes { nonce, session, outcomes })
+        });
+        for (to, answer) in answers.collect::<Vec<_>>() {
+            self.tell(to, answer);
+        }
+    }
+
+    pub(super) fn forget_callers(&mut self, now: Duration) {
+        self.hosting.forget_the_gone(now);
+    }
+
+    fn answer_lookup(&mut self, to: NodeId, token: u64, query: &Query, view: &Arc<StoreView>) {
+        let found = look_up(view, query);
+        let is_list = matches!(query, Query::List { .. });
+        if is_list && !found.ended {
+            let kept = self.hosting.views.contains_key(&(to, token));
+            if !kept && self.hosting.views.len() >= VIEWS_MAX {
+                let why = "too many lists are being read through this node; try again shortly";
+                self.cannot_read(to, token, true, why);
+                return;
+            }
+            let until = self.world.now() + VIEW_KEPT;
+            self.hosting.views.insert((to, token), Kept { view: Arc::clone(view), until });
+        } else {
+            self.hosting.views.remove(&(to, token));
+        }
+        self.tell(to, StoreAnswer::Found { token, found });
+    }
+
+    fn cannot_read(&mut self, to: NodeId, token: u64, busy: bool, why: &str) {
+        self.tell(to, StoreAnswer::Unreadable { token, busy, why: why.to_owned() });
+    }
+
+    fn tell(&mut self, to: NodeId, answer: StoreAnswer) {
+        self.peers.send(&[to], PeerMessage::Answer(answer));
+    }
+}
+
+fn look_up(view: &StoreView, query: &Query) -> Found {
+    let revision = view.revision();
+    match query {
+        Query::Get { key } => {
+            let found = view.get(key).map(|found| Record::new(key.clone(), found));
+            Found { revision, records: found.into_iter().collect(), ended: true }
+        }
+        Query::List { prefix, after, limit } => {
+            let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
+            let mut records = Vec::new();
+            let mut bytes = 0;
+            let rows = view.list(prefix, after.as_deref(), limit.saturating_add(1));
+            let count = rows.len();
+            for (key, found) in rows.into_iter().take(limit) {
+                bytes += key.len() + found.value.len();
+                if bytes > FOUND_BYTES_MAX && !records.is_empty() {
+                    break;
+                }
+                records.push(Record::new(key, found));
+            }
+            let ended = records.len() == count;
+            Found { revision, records, ended }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Everything that one node may send to another, as the body of a frame of kind message.
+//!
+//! The second byte tells what it is: a message of the protocol, or something between a node without
+//! a store and one that has a store.
+
+use super::DecodeError;
+use super::message::{decode_message, encode_message};
+use super::store_call::{self, Either, StoreAnswer, StoreCall};
+use crate::paxos::message::Message;
+use bytes::Bytes;
+
+/// See the module's documentation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerMessage {
+    /// The protocol.
+    Paxos(Message<Bytes>),
+    /// A question to a node with a store.
+    Call(StoreCall),
+    /// Its answer.
+    Answer(StoreAnswer),
+}
+
+/// The message as a frame's body.
+pub fn encode_peer(message: &PeerMessage) -> Bytes {
+    let mut out = Vec::new();
+    match message {
+        PeerMessage::Paxos(message) => return encode_message(message),
+        PeerMessage::Call(call) => store_call::encode_call(call, &mut out),
+        PeerMessage::Answer(answer) => store_call::encode_answer(answer, &mut out),
+    }
+    Bytes::from(out)
+}
+
+/// Reads a message back. Values stay slices of `input`.
+///
+/// # Errors
+/// When the bytes are nothing of a known version.
+pub fn decode_peer(input: &Bytes) -> Result<PeerMessage, DecodeError> {
+    match input.get(1) {
+        Some(store_call::FIRST_KIND..=store_call::LAST_KIND) => store_call::decode_either(input)
+            .map(|either| match either {
+                Either::Call(call) => PeerMessage::Call(call),
+                Either::Answer(answer) => PeerMessage::Answer(answer),
+            }),
+        _ => decode_message(input).map(PeerMessage::Paxos),
+    }
+}

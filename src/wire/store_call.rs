@@ -1,0 +1,331 @@
+//! Layout of what a node without a store asks of one that has a store, and of the answers.
+//!
+//! None of this is part of the protocol: it decides nothing and promises nothing. Outcomes are what
+//! the log says, wherever it was applied; a read is served by the rules of the node that serves it.
+//! Calls and answers may get lost or come twice.
+
+use super::answer::Record;
+use super::{DecodeError, decode, encode, split};
+use crate::store::command::{Outcome, SessionId};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+const STORE_CALL: &str = "call to a store";
+
+/// The one layout of calls there is so far.
+const VERSION: u8 = 1;
+
+// Kinds share their byte with the messages of the protocol, which have the lower numbers.
+const ASK_OUTCOMES: u8 = 32;
+const READ: u8 = 33;
+const LEAVE: u8 = 34;
+const OUTCOMES: u8 = 35;
+const FOUND: u8 = 36;
+const UNREADABLE: u8 = 37;
+
+/// Kinds from here to [`LAST_KIND`] are calls and answers.
+pub(super) const FIRST_KIND: u8 = ASK_OUTCOMES;
+pub(super) const LAST_KIND: u8 = UNREADABLE;
+
+/// What a node without a store asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreCall {
+    /// Tell me what becomes of my session's commands from now on, and what became of these.
+    /// Repeated for as long as any are awaited; it holds for a moment only.
+    AskOutcomes {
+        /// Under which the session was opened.
+        nonce: u128,
+        /// The session, once it is known to be open; [`SessionId::NONE`] before.
+        session: SessionId,
+        /// Those of its commands whose outcomes are awaited.
+        sequences: Vec<u64>,
+    },
+    /// Look something up.
+    Read {
+        /// Matches the answer to the question.
+        token: u64,
+        /// Whether the store must first be as new as anything acknowledged before the call.
+        linearizable: bool,
+        /// From the view that an earlier call with this token was answered from, and no other.
+        continued: bool,
+        /// How long the caller waits.
+        patience: Duration,
+        /// What to look up.
+        query: Query,
+    },
+    /// Let go of the view that was kept for this token.
+    Leave {
+        /// The token.
+        token: u64,
+    },
+}
+
+/// What to look up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// One key.
+    Get {
+        /// The key.
+        key: Bytes,
+    },
+    /// Keys in order. The view is kept for more of them.
+    List {
+        /// They begin with this.
+        prefix: Bytes,
+        /// They come behind this.
+        after: Option<Bytes>,
+        /// At most so many.
+        limit: u64,
+    },
+}
+
+/// What a node with a store answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAnswer {
+    /// Outcomes of the caller's session.
+    Outcomes {
+        /// Under which the session was opened.
+        nonce: u128,
+        /// The session of that nonce; [`SessionId::NONE`] if there is none so far.
+        session: SessionId,
+        /// Sequence numbers and what became of them.
+        outcomes: Vec<(u64, Outcome)>,
+    },
+    /// What was looked up.
+    Found {
+        /// The call's token.
+        token: u64,
+        /// What was found.
+        found: Found,
+    },
+    /// It could not be looked up.
+    Unreadable {
+        /// The call's token.
+        token: u64,
+        /// There is too much to do there; else nobody confirmed the read in time.
+        busy: bool,
+        /// What went wrong, and what to do.
+        why: String,
+    },
+}
+
+/// What a look-up found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// The store's revision in the view that was read.
+    pub revision: u64,
+    /// What is there, in order.
+    pub records: Vec<Record>,
+    /// Whether nothing follows the last of them.
+    pub ended: bool,
+}
+
+/// kind, number.
+#[derive(Serialize, Deserialize)]
+struct WireOutcome(u8, u64);
+
+const SESSION_OPENED: u8 = 0;
+const SESSION_CLOSED: u8 = 1;
+const PUT: u8 = 2;
+const DELETED: u8 = 3;
+const NOT_FOUND: u8 = 4;
+const CONDITION_FAILED: u8 = 5;
+const CONDITION_FAILED_ABSENT: u8 = 6;
+const SESSION_UNKNOWN: u8 = 7;
+const SEQUENCE_ACKNOWLEDGED: u8 = 8;
+const WINDOW_FULL: u8 = 9;
+
+impl From<&Outcome> for WireOutcome {
+    fn from(outcome: &Outcome) -> WireOutcome {
+        match outcome {
+            Outcome::SessionOpened(id) => WireOutcome(SESSION_OPENED, id.0),
+            Outcome::SessionClosed => WireOutcome(SESSION_CLOSED, 0),
+            Outcome::Put { revision } => WireOutcome(PUT, *revision),
+            Outcome::Deleted { revision } => WireOutcome(DELETED, *revision),
+            Outcome::NotFound => WireOutcome(NOT_FOUND, 0),
+            Outcome::ConditionFailed { revision: Some(revision) } => {
+                WireOutcome(CONDITION_FAILED, *revision)
+            }
+            Outcome::ConditionFailed { revision: None } => WireOutcome(CONDITION_FAILED_ABSENT, 0),
+            Outcome::SessionUnknown => WireOutcome(SESSION_UNKNOWN, 0),
+            Outcome::SequenceAcknowledged => WireOutcome(SEQUENCE_ACKNOWLEDGED, 0),
+            Outcome::WindowFull => WireOutcome(WINDOW_FULL, 0),
+        }
+    }
+}
+
+impl WireOutcome {
+    fn check(self) -> Result<Outcome, DecodeError> {
+        let WireOutcome(kind, number) = self;
+        Ok(match kind {
+            SESSION_OPENED => Outcome::SessionOpened(SessionId(number)),
+            SESSION_CLOSED => Outcome::SessionClosed,
+            PUT => Outcome::Put { revision: number },
+            DELETED => Outcome::Deleted { revision: number },
+            NOT_FOUND => Outcome::NotFound,
+            CONDITION_FAILED => Outcome::ConditionFailed { revision: Some(number) },
+            CONDITION_FAILED_ABSENT => Outcome::ConditionFailed { revision: None },
+            SESSION_UNKNOWN => Outcome::SessionUnknown,
+            SEQUENCE_ACKNOWLEDGED => Outcome::SequenceAcknowledged,
+            WINDOW_FULL => Outcome::WindowFull,
+            found => return Err(DecodeError::Kind { what: "outcome", found }),
+        })
+    }
+}
+
+type Text<'a> = &'a serde_bytes::Bytes;
+
+/// nonce (high, low), session, sequences.
+#[derive(Serialize, Deserialize)]
+struct WireAskOutcomes(u64, u64, u64, Vec<u64>);
+
+/// token, linearizable, continued, patience in microseconds, the key of a `get` or else none, and
+/// of a list prefix, after and limit.
+#[derive(Serialize, Deserialize)]
+struct WireRead<'a>(
+    u64,
+    bool,
+    bool,
+    u64,
+    #[serde(borrow)] Option<Text<'a>>,
+    #[serde(borrow)] Text<'a>,
+    #[serde(borrow)] Option<Text<'a>>,
+    u64,
+);
+
+/// nonce (high, low), session, outcomes.
+#[derive(Serialize, Deserialize)]
+struct WireOutcomes(u64, u64, u64, Vec<(u64, WireOutcome)>);
+
+/// key, value, revision, create revision, version.
+#[derive(Serialize, Deserialize)]
+struct WireRecord<'a>(#[serde(borrow)] Text<'a>, #[serde(borrow)] Text<'a>, u64, u64, u64);
+
+/// token, revision, records, ended.
+#[derive(Serialize, Deserialize)]
+struct WireFound<'a>(u64, u64, #[serde(borrow)] Vec<WireRecord<'a>>, bool);
+
+fn halves(nonce: u128) -> (u64, u64) {
+    ((nonce >> 64) as u64, nonce as u64)
+}
+
+fn whole(high: u64, low: u64) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}
+
+fn text(bytes: &Bytes) -> Text<'_> {
+    serde_bytes::Bytes::new(bytes)
+}
+
+pub(super) fn encode_call(call: &StoreCall, out: &mut Vec<u8>) {
+    match call {
+        StoreCall::AskOutcomes { nonce, session, sequences } => {
+            let (high, low) = halves(*nonce);
+            let fields = WireAskOutcomes(high, low, session.0, sequences.clone());
+            encode(VERSION, ASK_OUTCOMES, &fields, out);
+        }
+        StoreCall::Read { token, linearizable, continued, patience, query } => {
+            let micros = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
+            let empty = serde_bytes::Bytes::new(&[]);
+            let (key, prefix, after, limit) = match query {
+                Query::Get { key } => (Some(text(key)), empty, None, 0),
+                Query::List { prefix, after, limit } => {
+                    (None, text(prefix), after.as_ref().map(text), *limit)
+                }
+            };
+            let (token, linearizable, continued) = (*token, *linearizable, *continued);
+            let fields =
+                WireRead(token, linearizable, continued, micros, key, prefix, after, limit);
+            encode(VERSION, READ, &fields, out);
+        }
+        StoreCall::Leave { token } => encode(VERSION, LEAVE, token, out),
+    }
+}
+
+pub(super) fn encode_answer(answer: &StoreAnswer, out: &mut Vec<u8>) {
+    match answer {
+        StoreAnswer::Outcomes { nonce, session, outcomes } => {
+            let (high, low) = halves(*nonce);
+            let outcomes = outcomes.iter().map(|(sequence, outcome)| (*sequence, outcome.into()));
+            let fields = WireOutcomes(high, low, session.0, outcomes.collect());
+            encode(VERSION, OUTCOMES, &fields, out);
+        }
+        StoreAnswer::Found { token, found } => {
+            let none = Bytes::new();
+            let records = found.records.iter().map(|record| {
+                let value = record.value.as_ref().unwrap_or(&none);
+                let (revision, created) = (record.revision, record.create_revision);
+                WireRecord(text(&record.key), text(value), revision, created, record.version)
+            });
+            let fields = WireFound(*token, found.revision, records.collect(), found.ended);
+            encode(VERSION, FOUND, &fields, out);
+        }
+        StoreAnswer::Unreadable { token, busy, why } => {
+            encode(VERSION, UNREADABLE, &(token, busy, why), out);
+        }
+    }
+}
+
+/// A call or an answer.
+pub(super) enum Either {
+    Call(StoreCall),
+    Answer(StoreAnswer),
+}
+
+/// Reads either back. Keys and values stay slices of `input`.
+pub(super) fn decode_either(input: &Bytes) -> Result<Either, DecodeError> {
+    let (kind, fields) = split(STORE_CALL, VERSION, input)?;
+    Ok(match kind {
+        ASK_OUTCOMES => {
+            let WireAskOutcomes(high, low, session, sequences) = decode(STORE_CALL, fields)?;
+            let (nonce, session) = (whole(high, low), SessionId(session));
+            Either::Call(StoreCall::AskOutcomes { nonce, session, sequences })
+        }
+        READ => Either::Call(decode::<WireRead<'_>>(STORE_CALL, fields)?.check(input)),
+        LEAVE => Either::Call(StoreCall::Leave { token: decode(STORE_CALL, fields)? }),
+        OUTCOMES => {
+            let WireOutcomes(high, low, session, outcomes) = decode(STORE_CALL, fields)?;
+            let outcomes = outcomes
+                .into_iter()
+                .map(|(sequence, outcome)| outcome.check().map(|outcome| (sequence, outcome)));
+            Either::Answer(StoreAnswer::Outcomes {
+                nonce: whole(high, low),
+                session: SessionId(session),
+                outcomes: outcomes.collect::<Result<_, _>>()?,
+            })
+        }
+        FOUND => {
+            let WireFound(token, revision, records, ended) = decode(STORE_CALL, fields)?;
+            let records = records.into_iter().map(|record| record.check(input)).collect();
+            let found = Found { revision, records, ended };
+            Either::Answer(StoreAnswer::Found { token, found })
+        }
+        UNREADABLE => {
+            let (token, busy, why) = decode(STORE_CALL, fields)?;
+            Either::Answer(StoreAnswer::Unreadable { token, busy, why })
+        }
+        found => return Err(DecodeError::Kind { what: STORE_CALL, found }),
+    })
+}
+
+impl WireRead<'_> {
+    fn check(self, input: &Bytes) -> StoreCall {
+        let WireRead(token, linearizable, continued, micros, key, prefix, after, limit) = self;
+        let share = |part: Text<'_>| super::share(input, part);
+        let query = match key {
+            Some(key) => Query::Get { key: share(key) },
+            None => Query::List { prefix: share(prefix), after: after.map(share), limit },
+        };
+        let patience = Duration::from_micros(micros);
+        StoreCall::Read { token, linearizable, continued, patience, query }
+    }
+}
+
+impl WireRecord<'_> {
+    fn check(self, input: &Bytes) -> Record {
+        let WireRecord(key, value, revision, create_revision, version) = self;
+        let value = Some(super::share(input, value));
+        Record { key: super::share(input, key), value, revision, create_revision, version }
+    }
+}

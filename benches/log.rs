@@ -12,6 +12,7 @@ use paxos_ssh::paxos::configuration::*;
 use paxos_ssh::paxos::message::{Entry, Payload, Vote};
 use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::{LogPosition, Record, Recovered};
+use paxos_ssh::telemetry::metrics::LogMetrics;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,7 +49,8 @@ fn start(directory: &Path) -> (DiskLog, Recovered<Bytes>, Receiver<LogEvent>) {
         // Late events of a log that is being dropped have no reader.
         let _ = sender.send(event);
     };
-    let (log, recovered) = open(directory, owner, on_event).expect("the log opens");
+    let (log, recovered) =
+        open(directory, owner, LogMetrics::default(), on_event).expect("the log opens");
     (log, recovered, events)
 }
 

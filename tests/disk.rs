@@ -11,6 +11,7 @@ use paxos_ssh::disk::{Log, LogError, LogEvent, LogOwner};
 use paxos_ssh::paxos::ballot::*;
 use paxos_ssh::paxos::message::{Entry, Payload, Vote};
 use paxos_ssh::paxos::record::{LogPosition, Record, Recovered};
+use paxos_ssh::telemetry::metrics::LogMetrics;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -32,6 +33,7 @@ struct Opened {
     log: DiskLog,
     recovered: Recovered<Bytes>,
     events: Receiver<LogEvent>,
+    metrics: LogMetrics,
 }
 
 impl Opened {
@@ -56,13 +58,14 @@ impl Opened {
 }
 
 fn try_open(directory: &Path, owner: LogOwner, files: Arc<dyn Files>) -> Result<Opened, LogError> {
+    let metrics = LogMetrics::default();
     let (sender, events) = channel();
     let on_event = move |event| {
         // The test may have ended before the log.
         let _ = sender.send(event);
     };
-    let (log, recovered) = open_with(directory, owner, SMALL, files, on_event)?;
-    Ok(Opened { log, recovered, events })
+    let (log, recovered) = open_with(directory, owner, SMALL, files, metrics.clone(), on_event)?;
+    Ok(Opened { log, recovered, events, metrics })
 }
 
 fn open(directory: &Path) -> Opened {
@@ -555,11 +558,22 @@ fn a_full_disk_loses_nothing_and_recovers_when_space_returns() {
     assert_eq!(log.events.recv_timeout(PATIENCE).unwrap(), LogEvent::Full);
     assert_eq!(log.log.read(Slot(200), Slot(200), 1).unwrap(), [entry(&[200; 400])]);
     assert!(log.events.try_recv().is_err(), "nothing becomes durable without room");
+    let metrics = log.metrics.clone();
+    assert_eq!((metrics.disk_full.get(), metrics.segments.get()), (1, 1));
+    assert!(metrics.queued_bytes.get() > 200 * 400);
     disk.full.store(false, Ordering::SeqCst);
     assert_eq!(log.events.recv_timeout(PATIENCE).unwrap(), LogEvent::Room);
     log.wait_durable(LogPosition(records.len() as u64));
     drop(log);
-    assert_eq!(open(directory.path()).recovered, replayed(&records));
+    assert_eq!((metrics.disk_full.get(), metrics.queued_bytes.get()), (0, 0));
+    assert_eq!(metrics.records.get(), records.len() as u64);
+    assert!(metrics.written_bytes.get() > 200 * 400 && metrics.sync_seconds.count() > 1);
+    let again = open(directory.path());
+    assert_eq!(again.recovered, replayed(&records));
+    // All that does not fit in one segment; opened again, the log finds as many.
+    assert!(metrics.segments.get() > 1);
+    assert_eq!(again.metrics.segments.get(), metrics.segments.get());
+    assert_eq!(again.metrics.records.get(), 0);
 }
 
 #[test]
@@ -584,6 +598,7 @@ fn a_queue_that_is_too_long_is_reported() {
         owner(),
         LogSettings { segment_bytes: 16 << 20 },
         disk.clone(),
+        LogMetrics::default(),
         |_| {},
     )
     .unwrap();

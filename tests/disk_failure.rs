@@ -9,6 +9,7 @@ use paxos_ssh::disk::log::open_with;
 use paxos_ssh::disk::{Log, LogEvent};
 use paxos_ssh::paxos::ballot::*;
 use paxos_ssh::paxos::record::Record;
+use paxos_ssh::telemetry::metrics::LogMetrics;
 use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -54,8 +55,9 @@ fn broken_disk_child() {
     let disk = Arc::new(Broken { writes: what == "write", broken: AtomicBool::new(false) });
     let (sender, events) = channel();
     let on_event = move |event| sender.send(event).unwrap();
+    let metrics = LogMetrics::default();
     let (mut log, _) =
-        open_with(Path::new(directory), owner(), SMALL, disk.clone(), on_event).unwrap();
+        open_with(Path::new(directory), owner(), SMALL, disk.clone(), metrics, on_event).unwrap();
     log.append(vec![genesis()]);
     assert!(matches!(events.recv_timeout(PATIENCE), Ok(LogEvent::Durable { .. })));
     disk.broken.store(true, Ordering::SeqCst);
@@ -81,8 +83,9 @@ fn a_failed_sync_or_write_ends_the_process() {
         assert!(complaint.contains(words), "{complaint}");
         assert!(!out.contains("reported") && !out.contains("lived on"), "{out}");
         // Whether the record is there after a failed sync is anybody's guess; the genesis is.
+        let (files, metrics) = (Arc::new(Kernel), LogMetrics::default());
         let (_, recovered) =
-            open_with(directory.path(), owner(), SMALL, Arc::new(Kernel), |_| {}).unwrap();
+            open_with(directory.path(), owner(), SMALL, files, metrics, |_| {}).unwrap();
         assert!(recovered.genesis.is_some());
     }
 }

@@ -108,6 +108,7 @@ struct Ground {
     log: DiskLog,
     recovered: Recovered<Bytes>,
     inbox: Arc<Inbox>,
+    metrics: Metrics,
 }
 
 fn prepare(settings: &Settings) -> Result<Ground, Failure> {
@@ -136,8 +137,10 @@ fn prepare(settings: &Settings) -> Result<Ground, Failure> {
             LogEvent::Room => Event::DiskFull(false),
         });
     };
+    let metrics = Metrics::new(&settings.cluster, &settings.node);
     let directory = settings.data_dir.join("log");
-    let (mut log, mut recovered) = log::open(&directory, owner, on_event).map_err(|error| {
+    let opened = log::open(&directory, owner, metrics.log.clone(), on_event);
+    let (mut log, mut recovered) = opened.map_err(|error| {
         let code = match error {
             LogError::Corrupt { .. } | LogError::Record { .. } => Code::Corrupt,
             _ => Code::BadSettings,
@@ -154,6 +157,7 @@ fn prepare(settings: &Settings) -> Result<Ground, Failure> {
         log,
         recovered,
         inbox,
+        metrics,
     })
 }
 
@@ -195,9 +199,8 @@ struct Assembled {
 }
 
 async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Failure> {
-    let Ground { trust, keys, log, recovered, inbox } = ground;
+    let Ground { trust, keys, log, recovered, inbox, mut metrics } = ground;
     let counters = Arc::new(Counters::default());
-    let mut metrics = Metrics::new(&settings.cluster, &settings.node);
     let counted = Arc::clone(&counters);
     metrics.add_totals("ssh", move || counted.all());
     let metrics = Arc::new(metrics);

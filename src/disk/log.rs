@@ -22,6 +22,7 @@ use super::{Log, LogError, LogEvent, LogOwner, command_bytes};
 use crate::paxos::ballot::Slot;
 use crate::paxos::message::Entry;
 use crate::paxos::record::{LogPosition, Record, Recovered};
+use crate::telemetry::metrics::LogMetrics;
 use crate::wire::record::decode_record;
 use bytes::Bytes;
 use rustix::fs::FlockOperation;
@@ -108,8 +109,8 @@ pub struct DiskLog {
     _lock: File,
 }
 
-/// Opens the log in `directory`, which is made if it is not there, and reads it back. `on_event` is
-/// called from the log's thread and must not wait.
+/// Opens the log in `directory`, which is made if it is not there, and reads it back. What is
+/// written is counted in `metrics`; `on_event` is called from the log's thread and must not wait.
 ///
 /// # Errors
 /// When the directory is in use, somebody else's, open to others, damaged, or cannot be read or
@@ -117,9 +118,10 @@ pub struct DiskLog {
 pub fn open(
     directory: &Path,
     owner: LogOwner,
+    metrics: LogMetrics,
     on_event: impl Fn(LogEvent) + Send + 'static,
 ) -> Result<(DiskLog, Recovered<Bytes>), LogError> {
-    open_with(directory, owner, LogSettings::default(), Arc::new(Kernel), on_event)
+    open_with(directory, owner, LogSettings::default(), Arc::new(Kernel), metrics, on_event)
 }
 
 /// As [`open`], with settings and system calls of the caller's.
@@ -134,6 +136,7 @@ pub fn open_with(
     owner: LogOwner,
     settings: LogSettings,
     files: Arc<dyn Files>,
+    metrics: LogMetrics,
     on_event: impl Fn(LogEvent) + Send + 'static,
 ) -> Result<(DiskLog, Recovered<Bytes>), LogError> {
     let bytes = settings.segment_bytes;
@@ -151,7 +154,7 @@ pub fn open_with(
         None => first_segment(directory, &owner, settings, &*files)?,
     };
     let end = recovered.end;
-    let shared = Arc::new(Shared::new(index));
+    let shared = Arc::new(Shared::new(index, metrics));
     let writer = Writer::new(shared.clone(), directory, segment, end, settings, files, on_event);
     let thread = std::thread::Builder::new().name("log-writer".into());
     let writer = thread.spawn(move || writer.run()).map_err(|source| LogError::Io {

@@ -20,6 +20,7 @@ use super::segment::{
 use super::{LAZY_SYNC, LogError, LogEvent, LogOwner, command_bytes};
 use crate::paxos::ballot::Slot;
 use crate::paxos::record::{LogPosition, Record};
+use crate::telemetry::metrics::LogMetrics;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Records wait, or the log is to stop.
     wake: Condvar,
+    metrics: LogMetrics,
 }
 
 struct State {
@@ -60,11 +62,11 @@ struct State {
 }
 
 impl Shared {
-    pub(super) fn new(index: SlotIndex<Place>) -> Shared {
+    pub(super) fn new(index: SlotIndex<Place>, metrics: LogMetrics) -> Shared {
         let books = Books { index, waiting: BTreeMap::new() };
         let queue = VecDeque::new();
         let state = State { queue, waiting_bytes: 0, wanted: false, stopping: false, books };
-        Shared { state: Mutex::new(state), wake: Condvar::new() }
+        Shared { state: Mutex::new(state), wake: Condvar::new(), metrics }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -80,7 +82,12 @@ impl Shared {
             end = LogPosition(end.0 + 1);
         }
         state.queue.extend(records);
+        self.count_queue(&state);
         end
+    }
+
+    fn count_queue(&self, state: &State) {
+        self.metrics.queued_bytes.set(i64::try_from(state.waiting_bytes).unwrap_or(i64::MAX));
     }
 
     /// Has everything that waits written now.
@@ -136,6 +143,7 @@ impl Shared {
                 state.books.settle(slot, record.position, place);
             }
         }
+        self.count_queue(&state);
     }
 }
 
@@ -175,6 +183,8 @@ impl<E: Fn(LogEvent)> Writer<E> {
         files: Arc<dyn Files>,
         on_event: E,
     ) -> Writer<E> {
+        // Segments are numbered from 1, and none is ever removed.
+        shared.metrics.segments.set(i64::try_from(segment.header.number).unwrap_or(i64::MAX));
         Writer {
             shared,
             directory: directory.to_owned(),
@@ -243,7 +253,7 @@ impl<E: Fn(LogEvent)> Writer<E> {
             match self.files.write(file, bytes, offset) {
                 Ok(()) => break,
                 Err(error) if is_no_room(&error) => {
-                    tell_full(&mut self.full, &self.on_event);
+                    tell_full(&mut self.full, &self.shared.metrics, &self.on_event);
                     if self.shared.wait_for_room() {
                         return Err(Stopped);
                     }
@@ -258,8 +268,12 @@ impl<E: Fn(LogEvent)> Writer<E> {
         let took = start.elapsed();
         self.segment.offset += block_bytes;
         self.position = LogPosition(self.position.0 + written.len() as u64);
+        let metrics = &self.shared.metrics;
+        metrics.sync_seconds.observe(took);
+        metrics.written_bytes.inc_by(block_bytes);
+        metrics.records.inc_by(written.len() as u64);
         self.shared.settle(written, number, offset);
-        tell_room(&mut self.full, &self.on_event);
+        tell_room(&mut self.full, metrics, &self.on_event);
         (self.on_event)(LogEvent::Durable { position: self.position, took });
         self.prepare_when_half_full();
         Ok(())
@@ -293,10 +307,11 @@ impl<E: Fn(LogEvent)> Writer<E> {
             match made {
                 Ok(segment) => {
                     self.segment = segment;
+                    self.shared.metrics.segments.inc();
                     return Ok(());
                 }
                 Err(error) if is_no_room(&error) => {
-                    tell_full(&mut self.full, &self.on_event);
+                    tell_full(&mut self.full, &self.shared.metrics, &self.on_event);
                     if self.shared.wait_for_room() {
                         return Err(Stopped);
                     }
@@ -307,17 +322,19 @@ impl<E: Fn(LogEvent)> Writer<E> {
     }
 }
 
-fn tell_full(full: &mut bool, on_event: &impl Fn(LogEvent)) {
+fn tell_full(full: &mut bool, metrics: &LogMetrics, on_event: &impl Fn(LogEvent)) {
     if !*full {
         *full = true;
+        metrics.disk_full.set(1);
         tracing::error!("no room for the log; nothing is accepted until there is, nothing is lost");
         on_event(LogEvent::Full);
     }
 }
 
-fn tell_room(full: &mut bool, on_event: &impl Fn(LogEvent)) {
+fn tell_room(full: &mut bool, metrics: &LogMetrics, on_event: &impl Fn(LogEvent)) {
     if *full {
         *full = false;
+        metrics.disk_full.set(0);
         tracing::info!("there is room for the log again");
         on_event(LogEvent::Room);
     }

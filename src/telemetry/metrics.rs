@@ -105,16 +105,16 @@ pub struct ConsensusMetrics {
     pub election_seconds: Histogram,
 }
 
-/// The acceptor's log.
-#[derive(Debug, Default)]
+/// The acceptor's log. Cloning gives other handles to the same numbers.
+#[derive(Debug, Clone, Default)]
 pub struct LogMetrics {
-    /// One write and its sync.
+    /// Making one block durable.
     pub sync_seconds: Histogram,
-    /// Bytes written.
+    /// Bytes of blocks that are durable.
     pub written_bytes: Counter,
-    /// Records written.
+    /// Records in those blocks.
     pub records: Counter,
-    /// Bytes that wait to be written.
+    /// Bytes of records that were handed over and are not durable yet.
     pub queued_bytes: Gauge,
     /// Segment files.
     pub segments: Gauge,
@@ -232,10 +232,10 @@ impl ConsensusMetrics {
 
 impl LogMetrics {
     fn register(&self, r: &mut Registry) {
-        register(r, "log_sync_seconds", "one write to the log and its sync", &self.sync_seconds);
+        register(r, "log_sync_seconds", "making one block of the log durable", &self.sync_seconds);
         register(r, "log_written_bytes", "bytes written to the log", &self.written_bytes);
         register(r, "log_records", "records written to the log", &self.records);
-        register(r, "log_queued_bytes", "bytes that wait for the log", &self.queued_bytes);
+        register(r, "log_queued_bytes", "bytes that are not durable yet", &self.queued_bytes);
         register(r, "log_segments", "segment files of the log", &self.segments);
         register(r, "log_disk_full", "1 while the disk has no room", &self.disk_full);
     }

@@ -230,6 +230,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         peers: Departures(Arc::clone(&links)),
         world,
         bounds: settings.election_timeout,
+        metrics: metrics.consensus.clone(),
     };
     let driver =
         Driver::new(parts).map_err(|error| Failure::new(Code::Corrupt, error.to_string(), ""))?;

@@ -12,6 +12,7 @@ use super::attached::Attachment;
 use super::estimate::{self, Measured, Smoothed};
 use super::event::{Event, Reply, RequestError, Transfer};
 use super::hosting::Hosting;
+use super::measures::Measures;
 use super::outlook::PeerTable;
 use super::requests::Requests;
 use super::session::NodeSession;
@@ -28,6 +29,7 @@ use crate::paxos::timing::Timing;
 use crate::store::Store;
 use crate::store::command::{Operation, Outcome};
 use crate::store::engine::Engine;
+use crate::telemetry::metrics::ConsensusMetrics;
 use crate::transport::identity::node_principal;
 use crate::wire::peer::PeerMessage;
 use arc_swap::ArcSwapOption;
@@ -45,7 +47,7 @@ const LOG_READ_BYTES: usize = 1 << 20;
 /// A request handed out longer ago than this many election timeouts is handed out again.
 const RETRY_ELECTIONS: u32 = 2;
 
-/// Notes kept for the log and the metrics if nobody collects them; a batch makes a handful.
+/// Notes kept for people if nobody collects them; a batch makes a handful.
 const NOTES_MAX: usize = 1024;
 
 impl Value for Bytes {
@@ -70,6 +72,8 @@ pub struct Parts<L, P, W> {
     pub world: W,
     /// Between which bounds the election timeout moves.
     pub bounds: TimeoutBounds,
+    /// Where it counts what it does.
+    pub metrics: ConsensusMetrics,
 }
 
 /// See the module's documentation.
@@ -104,6 +108,7 @@ pub struct Driver<L, P, W> {
     sync_time: Smoothed,
     timing: Timing,
     notes: Vec<Note>,
+    measures: Measures,
 }
 
 impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
@@ -157,6 +162,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             sync_time: Smoothed::default(),
             timing,
             notes: Vec::new(),
+            measures: Measures::new(parts.id, parts.metrics),
         })
     }
 
@@ -196,7 +202,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         self.world.now()
     }
 
-    /// What happened since the last call, for the log and the metrics.
+    /// What happened since the last call, for people; it is counted already.
     pub fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
@@ -229,7 +235,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             }
             Event::Write(write) => {
                 if self.replica.is_none() {
-                    (write.reply)(Err(no_genesis()));
+                    (write.reply)(Err(RequestError::no_genesis()));
                 } else if self.log.is_full() {
                     (write.reply)(Err(RequestError::Busy(
                         "the log of this node has more to write than its disk can keep up with; \
@@ -242,12 +248,14 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             }
             Event::Read(read) => {
                 if self.replica.is_none() {
-                    (read.reply)(Err(no_genesis()));
+                    (read.reply)(Err(RequestError::no_genesis()));
                 } else {
                     self.requests.push_read(read);
                 }
             }
-            Event::Lookup(lookup) if self.replica.is_none() => (lookup.reply)(Err(no_genesis())),
+            Event::Lookup(lookup) if self.replica.is_none() => {
+                (lookup.reply)(Err(RequestError::no_genesis()));
+            }
             Event::Lookup(lookup) => self.on_lookup(lookup),
             Event::Leave(token) => self.on_leave(token),
             Event::StoreCall(from, call) => self.on_store_call(from, call),
@@ -273,7 +281,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         self.follow_leadership();
         self.execute();
         self.publish();
-        self.requests.serve_reads(self.applied.slot());
+        let served = self.requests.serve_reads(self.applied.slot());
+        self.measures.reads_served(served);
         self.serve_callers();
         self.call_host();
         self.answer_transfers();
@@ -352,9 +361,11 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             if chosen.is_empty() && rejected.is_empty() && reads.is_empty() {
                 return;
             }
+            self.measures.chosen(chosen.last().map(|(slot, _)| *slot), self.world.now());
             for (slot, entry) in chosen {
                 self.apply(slot, &entry);
             }
+            self.measures.applied(self.world.now());
             self.answer();
             for (Token(token), _) in rejected {
                 self.requests.returned(token);
@@ -368,7 +379,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     }
 
     fn note(&mut self) {
-        let notes = self.effects.take_notes();
+        let mut notes = self.effects.take_notes();
+        notes.retain(|note| self.measures.note(note, self.world.now()));
         let room = NOTES_MAX.saturating_sub(self.notes.len());
         self.notes.extend(notes.into_iter().take(room));
     }
@@ -449,13 +461,4 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 fn fills_the_log(message: &Message<Bytes>) -> bool {
     use Statement::{Accept, Fetched, Forward};
     matches!(message, Message::Statement(Accept { .. } | Fetched { .. } | Forward { .. }))
-}
-
-pub(super) fn no_genesis() -> RequestError {
-    RequestError::NoQuorum(
-        "this node holds no log and no genesis, so it takes part in nothing; nothing was \
-         applied: ask \
-         another node, and see `paxos status` here"
-            .to_owned(),
-    )
 }

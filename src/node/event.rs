@@ -27,6 +27,17 @@ pub enum RequestError {
     Internal(String),
 }
 
+impl RequestError {
+    /// Of a node that takes part in nothing.
+    pub(super) fn no_genesis() -> RequestError {
+        RequestError::NoQuorum(
+            "this node holds no log and no genesis, so it takes part in nothing; nothing was \
+             applied: ask another node, and see `paxos status` here"
+                .to_owned(),
+        )
+    }
+}
+
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -15,6 +15,7 @@ mod handout;
 mod hosting;
 pub mod inbox;
 pub mod links;
+mod measures;
 mod outlook;
 pub mod report;
 mod requests;

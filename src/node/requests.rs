@@ -167,8 +167,9 @@ impl Requests {
         }
     }
 
-    /// Answers the reads whose index is applied.
-    pub(super) fn serve_reads(&mut self, applied: Slot) {
+    /// Answers the reads whose index is applied; says how many.
+    pub(super) fn serve_reads(&mut self, applied: Slot) -> usize {
+        let before = self.reads;
         let ready = |group: &WaitingReads| group.index.is_some_and(|index| index <= applied);
         let tokens: Vec<u64> =
             self.read_groups.iter().filter(|(_, g)| ready(g)).map(|(token, _)| *token).collect();
@@ -180,6 +181,7 @@ impl Requests {
                 }
             }
         }
+        before - self.reads
     }
 
     /// Writes whose time is up.

@@ -4,10 +4,10 @@ use super::driver::Driver;
 use super::event::Event;
 use super::inbox::Inbox;
 use super::report::Identity;
-use super::status::NodeStatus;
+use super::status::{NodeStatus, PeerState};
 use super::world::{Peers, TICK, World};
 use crate::disk::Log;
-use crate::paxos::effects::{Note, StepDown};
+use crate::paxos::effects::Note;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
             }
             let ticked = self.tick(&mut next_tick);
             self.driver.finish();
-            let noted = self.note();
+            let noted = note(&self.driver.take_notes());
             if ticked || noted {
                 self.publish();
             }
@@ -86,49 +86,35 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
             numbers.slots_in_flight.set(count(replica.in_flight as u64));
         }
         numbers.requests_pending.set(count(self.driver.pending() as u64));
+        let up = status.members.iter().filter(|member| member.state == PeerState::Up).count();
+        numbers.members.set(count(status.members.len() as u64));
+        numbers.members_up.set(count(up as u64));
+        let needed = status.phase1.max(status.phase2);
+        numbers.has_quorum.set(i64::from(needed > 0 && status.reachable >= needed));
         self.status.store(Arc::new(status));
     }
+}
 
-    /// Writes what happened to the log, and counts it.
-    fn note(&mut self) -> bool {
-        let notes = self.driver.take_notes();
-        let noted = !notes.is_empty();
-        let numbers = &self.metrics.consensus;
-        for note in notes {
-            match note {
-                Note::Inquiring => info!("asks whether a leader is missed"),
-                Note::Campaigning(ballot) => {
-                    numbers.elections_started.inc();
-                    info!(%ballot, "phase 1: prepare");
-                }
-                Note::CampaignLost(ballot) => info!(%ballot, "phase 1 given up"),
-                Note::Leading(ballot) => {
-                    numbers.elections_won.inc();
-                    numbers.leader_changes.inc();
-                    info!(%ballot, "leads");
-                }
-                Note::SteppedDown(ballot, why) => {
-                    if why == StepDown::Superseded {
-                        numbers.preemptions.inc();
-                    }
-                    info!(%ballot, ?why, "leads no longer");
-                }
-                Note::Following(leader, ballot) => {
-                    numbers.leader_changes.inc();
-                    info!(%leader, %ballot, "follows");
-                }
-                Note::LeaderLost(leader) => info!(%leader, "the leader is lost"),
-                Note::Refused(from, offence) => {
-                    numbers.messages_refused.inc();
-                    warn!(%from, ?offence, "refused a message");
-                }
-                Note::ProposerClash(ballot) => warn!(
-                    %ballot,
-                    "another process issues ballots under this node's proposer id; give each \
-                     proposer an id of its own, and see whether a copy of this node runs"
-                ),
-            }
+/// Writes what happened to the program's log; says whether anything did.
+fn note(notes: &[Note]) -> bool {
+    for note in notes {
+        match note {
+            Note::Inquiring => info!("asks whether a leader is missed"),
+            Note::Campaigning(ballot) => info!(%ballot, "phase 1: prepare"),
+            Note::CampaignLost(ballot) => info!(%ballot, "phase 1 given up"),
+            Note::Leading(ballot) => info!(%ballot, "leads"),
+            Note::SteppedDown(ballot, why) => info!(%ballot, ?why, "leads no longer"),
+            Note::Following(leader, ballot) => info!(%leader, %ballot, "follows"),
+            Note::LeaderLost(leader) => info!(%leader, "the leader is lost"),
+            Note::Refused(from, offence) => warn!(%from, ?offence, "refused a message"),
+            Note::ProposerClash(ballot) => warn!(
+                %ballot,
+                "another process issues ballots under this node's proposer id; give each proposer \
+                 an id of its own, and see whether a copy of this node runs"
+            ),
+            // Everyday work; the driver counts it and keeps it to itself.
+            Note::Proposed { .. } | Note::ReadRound => {}
         }
-        noted
     }
+    !notes.is_empty()
 }

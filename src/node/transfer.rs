@@ -3,7 +3,7 @@
 //! The wish goes to whoever leads; it is granted when somebody else is seen to lead, and refused at
 //! its deadline. Nothing is undone then: leadership may still move a moment later.
 
-use super::driver::{Driver, no_genesis};
+use super::driver::Driver;
 use super::event::{RequestError, Transfer};
 use super::world::{Peers, World};
 use crate::disk::Log;
@@ -13,7 +13,7 @@ use std::time::Duration;
 impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     pub(super) fn on_transfer(&mut self, transfer: Transfer) {
         let Some(replica) = &mut self.replica else {
-            (transfer.reply)(Err(no_genesis()));
+            (transfer.reply)(Err(RequestError::no_genesis()));
             return;
         };
         if transfer.to.is_some() && replica.status().leader == transfer.to {

@@ -84,6 +84,15 @@ pub enum Note {
     CampaignLost(Ballot),
     /// Phase 1 is complete; this node leads.
     Leading(Ballot),
+    /// This node, as leader, proposed a run of slots.
+    Proposed {
+        /// The run's last slot.
+        last: Slot,
+        /// How many of its slots hold a command.
+        commands: u64,
+    },
+    /// A round of heartbeats confirmed that this node leads, for the sake of reads.
+    ReadRound,
     /// This node no longer leads.
     SteppedDown(Ballot, StepDown),
     /// This node follows a leader.

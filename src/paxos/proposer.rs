@@ -143,8 +143,6 @@ pub struct Proposer<V> {
     pub(super) phase: Phase<V>,
     queue: VecDeque<(Option<Token>, V)>,
     queue_bytes: usize,
-    /// Commands taken from the queue and proposed; for tests and metrics.
-    proposed: u64,
 }
 
 impl<V: Value> Proposer<V> {
@@ -157,7 +155,6 @@ impl<V: Value> Proposer<V> {
             phase: Phase::Idle,
             queue: VecDeque::new(),
             queue_bytes: 0,
-            proposed: 0,
         }
     }
 
@@ -416,6 +413,9 @@ impl<V: Value> Proposer<V> {
             leading.next = batch.last().next();
             send(leading.ballot, &batch, chosen, configurations, out);
             leading.told = chosen;
+            let is_command = |entry: &&Arc<Entry<V>>| matches!(entry.payload, Payload::Command(_));
+            let commands = batch.entries.iter().filter(is_command).count() as u64;
+            out.note(Note::Proposed { last: batch.last(), commands });
             leading.batches.push_back(batch);
         }
     }
@@ -431,7 +431,6 @@ impl<V: Value> Proposer<V> {
                 break;
             } else if let Some((_, command)) = self.queue.pop_front() {
                 self.queue_bytes -= command.weight();
-                self.proposed += 1;
                 Arc::new(Entry { stamp: now, payload: Payload::Command(command) })
             } else {
                 break;

@@ -490,6 +490,7 @@ impl<V: Value> Replica<V> {
         if confirmed < governing.quorums().confirmation() {
             return;
         }
+        effects.note(Note::ReadRound);
         let (index, readers) = self.reads.confirmed();
         for Reader { origin, token } in readers {
             if origin == self.id {

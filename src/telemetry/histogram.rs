@@ -48,6 +48,11 @@ impl Histogram {
     pub fn count(&self) -> u64 {
         self.inner.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
+
+    /// All spans together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.inner.sum_nanos.load(Ordering::Relaxed))
+    }
 }
 
 impl TypedMetric for Histogram {
@@ -60,7 +65,7 @@ impl EncodeMetric for Histogram {
         let counts = self.inner.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        let sum = self.inner.sum_nanos.load(Ordering::Relaxed) as f64 / 1e9;
+        let sum = self.sum().as_secs_f64();
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
 

@@ -58,11 +58,20 @@ pub struct Metrics {
     registry: Registry,
 }
 
-/// Ballots, slots, requests inside the node.
-#[derive(Debug, Default)]
+/// Ballots, slots, requests inside the node. Cloning gives other handles to the same numbers.
+///
+/// How many requests failed, and how, is counted by verb and code in [`ApiMetrics`] and not again
+/// here.
+#[derive(Debug, Clone, Default)]
 pub struct ConsensusMetrics {
     /// 1 while a leader is known.
     pub has_leader: Gauge,
+    /// 1 while this node reaches enough acceptors, itself included, to elect a leader and to write.
+    pub has_quorum: Gauge,
+    /// Members of the newest configuration.
+    pub members: Gauge,
+    /// Those of them that this node reaches, itself included.
+    pub members_up: Gauge,
     /// 1 while this node leads.
     pub is_leader: Gauge,
     /// Times that another leader than before was seen.
@@ -71,7 +80,7 @@ pub struct ConsensusMetrics {
     pub elections_started: Counter,
     /// Phase 1 completed by this node.
     pub elections_won: Counter,
-    /// Ballots of this node that a higher one ended.
+    /// Times that a higher ballot ended one under which this node led.
     pub preemptions: Counter,
     /// The counter in the highest ballot known.
     pub ballot_counter: Gauge,
@@ -87,21 +96,19 @@ pub struct ConsensusMetrics {
     pub slots_in_flight: Gauge,
     /// Requests taken in and not yet answered.
     pub requests_pending: Gauge,
-    /// Commands proposed by this node.
+    /// Commands that this node proposed as leader, whoever asked for them.
     pub proposals: Counter,
-    /// Commands that were certainly not applied.
-    pub proposals_failed: Counter,
-    /// Rounds that confirmed leadership for reads.
+    /// Rounds that confirmed this node's leadership for reads.
     pub read_rounds: Counter,
-    /// Linearizable reads that those rounds served.
+    /// Linearizable reads that this node answered, whoever leads.
     pub reads_confirmed: Counter,
     /// Messages of peers that were refused.
     pub messages_refused: Counter,
-    /// From proposing a slot to knowing it chosen.
+    /// From proposing a run of slots to knowing all of it chosen.
     pub commit_seconds: Histogram,
     /// Applying one batch of slots.
     pub apply_seconds: Histogram,
-    /// From the first campaign to leading.
+    /// From this node's first campaign without a leader to leading.
     pub election_seconds: Histogram,
 }
 
@@ -207,11 +214,14 @@ fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, 
 impl ConsensusMetrics {
     fn register(&self, r: &mut Registry) {
         register(r, "has_leader", "1 while a leader is known", &self.has_leader);
+        register(r, "has_quorum", "1 while a quorum can be reached", &self.has_quorum);
+        register(r, "members", "members of the cluster", &self.members);
+        register(r, "members_up", "members reached, this one included", &self.members_up);
         register(r, "is_leader", "1 while this node leads", &self.is_leader);
         register(r, "leader_changes", "times a new leader was seen", &self.leader_changes);
         register(r, "elections_started", "phase 1 begun here", &self.elections_started);
         register(r, "elections_won", "phase 1 completed here", &self.elections_won);
-        register(r, "preemptions", "own ballots ended by a higher one", &self.preemptions);
+        register(r, "preemptions", "times a higher ballot ended the lead", &self.preemptions);
         register(r, "ballot_counter", "counter of the highest ballot known", &self.ballot_counter);
         register(r, "chosen_slot", "end of the chosen prefix", &self.chosen_slot);
         register(r, "applied_slot", "end of what is applied", &self.applied_slot);
@@ -220,11 +230,15 @@ impl ConsensusMetrics {
         register(r, "slots_in_flight", "slots proposed, not yet chosen", &self.slots_in_flight);
         register(r, "requests_pending", "requests not yet answered", &self.requests_pending);
         register(r, "proposals", "commands proposed here", &self.proposals);
-        register(r, "proposals_failed", "commands certainly not applied", &self.proposals_failed);
-        register(r, "read_rounds", "rounds that confirmed reads", &self.read_rounds);
-        register(r, "reads_confirmed", "linearizable reads served", &self.reads_confirmed);
+        register(r, "read_rounds", "rounds that confirmed the lead for reads", &self.read_rounds);
+        register(r, "reads_confirmed", "linearizable reads answered here", &self.reads_confirmed);
         register(r, "messages_refused", "messages of peers refused", &self.messages_refused);
-        register(r, "commit_seconds", "from proposed to chosen", &self.commit_seconds);
+        register(
+            r,
+            "commit_seconds",
+            "from proposing a run of slots to all chosen",
+            &self.commit_seconds,
+        );
         register(r, "apply_seconds", "applying one batch of slots", &self.apply_seconds);
         register(r, "election_seconds", "from campaign to leading", &self.election_seconds);
     }

@@ -9,6 +9,7 @@ use paxos_ssh::node::world::{Peers, World};
 use paxos_ssh::paxos::ballot::{NodeId, Slot};
 use paxos_ssh::paxos::message::Entry;
 use paxos_ssh::paxos::record::Record;
+use paxos_ssh::telemetry::metrics::ConsensusMetrics;
 use paxos_ssh::wire::peer::PeerMessage;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -120,6 +121,7 @@ impl SimNode {
                 started_micros: now_micros.load(Ordering::Relaxed),
                 random: Random::new(random.next()),
             },
+            metrics: ConsensusMetrics::default(),
             bounds: TimeoutBounds { min: Duration::from_millis(250), max: Duration::from_secs(2) },
         };
         self.driver = Some(Driver::new(parts).expect("the log can be read back"));

@@ -7,6 +7,7 @@
 //! as timestamps, not as ages.
 
 use super::histogram::Histogram;
+use super::process::Process;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
@@ -166,7 +167,7 @@ struct BuildLabels {
 }
 
 impl Metrics {
-    /// All numbers at zero. The names of cluster and node go into one `info` series.
+    /// All numbers at zero, for a process that starts now. The names of cluster and node go into one `info` series.
     pub fn new(cluster: &str, node: &str) -> Metrics {
         let mut registry = Registry::with_prefix("paxos");
         let build = BuildLabels {
@@ -175,6 +176,7 @@ impl Metrics {
             version: env!("CARGO_PKG_VERSION"),
         };
         registry.register("build", "which program this is", Info::new(build));
+        registry.register_collector(Box::new(Process::starts()));
         let metrics = Metrics {
             consensus: ConsensusMetrics::default(),
             log: LogMetrics::default(),

@@ -6,3 +6,4 @@
 pub mod histogram;
 pub mod logging;
 pub mod metrics;
+mod process;

@@ -34,6 +34,7 @@ pub const CHECKS: &[Check] = &[
     ("remote forwarding", no_port_is_opened_at_the_node),
     ("agent forwarding", an_agent_is_not_forwarded),
     ("subsystem", an_unknown_subsystem_is_refused),
+    ("metrics", super::numbers::every_series_is_counted),
 ];
 
 fn status_is_healthy_everywhere(cluster: &Cluster) {

@@ -8,6 +8,7 @@ mod doors;
 mod faults;
 mod flood;
 mod harness;
+mod numbers;
 mod workload;
 
 use faults::Pauses;

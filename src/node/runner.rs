@@ -75,7 +75,7 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
         let numbers = &self.metrics.consensus;
         let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         numbers.has_leader.set(i64::from(status.leader.is_some()));
-        numbers.ballot_counter.set(count(status.ballot.number.counter()));
+        numbers.ballot_number.set(count(status.ballot.number.value()));
         numbers.chosen_slot.set(count(status.chosen.0));
         numbers.applied_slot.set(count(status.applied.0));
         numbers.revision.set(count(status.revision.unwrap_or(0)));

@@ -83,8 +83,8 @@ pub struct ConsensusMetrics {
     pub elections_won: Counter,
     /// Times that a higher ballot ended one under which this node led.
     pub preemptions: Counter,
-    /// The counter in the highest ballot known.
-    pub ballot_counter: Gauge,
+    /// The number of the highest ballot known; it rises with every change of leader.
+    pub ballot_number: Gauge,
     /// The end of the chosen prefix.
     pub chosen_slot: Gauge,
     /// The end of what is applied.
@@ -167,7 +167,8 @@ struct BuildLabels {
 }
 
 impl Metrics {
-    /// All numbers at zero, for a process that starts now. The names of cluster and node go into one `info` series.
+    /// All numbers at zero, for a process that starts now. The names of cluster and node go into
+    /// one `info` series.
     pub fn new(cluster: &str, node: &str) -> Metrics {
         let mut registry = Registry::with_prefix("paxos");
         let build = BuildLabels {
@@ -224,7 +225,7 @@ impl ConsensusMetrics {
         register(r, "elections_started", "phase 1 begun here", &self.elections_started);
         register(r, "elections_won", "phase 1 completed here", &self.elections_won);
         register(r, "preemptions", "times a higher ballot ended the lead", &self.preemptions);
-        register(r, "ballot_counter", "counter of the highest ballot known", &self.ballot_counter);
+        register(r, "ballot_number", "number of the highest ballot known", &self.ballot_number);
         register(r, "chosen_slot", "end of the chosen prefix", &self.chosen_slot);
         register(r, "applied_slot", "end of what is applied", &self.applied_slot);
         register(r, "revision", "the store's revision", &self.revision);

@@ -583,7 +583,10 @@ fn destroy(cluster: &Cluster, confirm: Option<&str>, format: Format) -> Result<R
     let left = cluster.destroy(confirm, &mut speaker(format))?;
     let mut text = format!("cluster {name} is gone\n");
     for path in &left {
-        text.push_str(&format!("left alone, for no node made it: {}\n", path.display()));
+        text.push_str(&format!(
+            "left alone, for no node and no deploy made it: {}\n",
+            path.display()
+        ));
     }
     Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "cluster": name, "left": left}) })
 }

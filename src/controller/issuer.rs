@@ -33,8 +33,8 @@ pub const OPERATOR_LIFETIME: Duration = DAY.saturating_mul(30);
 /// Certificates for people may not outlive this: whoever wants longer lists a plain key.
 const PERSON_LIFETIME_MAX: Duration = DAY.saturating_mul(366);
 
-const ISSUED: &str = "issued";
-const LOCK: &str = "lock";
+pub(super) const ISSUED: &str = "issued";
+pub(super) const LOCK: &str = "lock";
 
 /// What was issued to somebody.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -298,7 +298,7 @@ fn ensure_private(path: &Path, comment: &str) -> Result<PrivateKey, KeysError> {
     Ok(key)
 }
 
-fn authority_file(role: AuthorityRole) -> String {
+pub(super) fn authority_file(role: AuthorityRole) -> String {
     format!("{role}-authority")
 }
 

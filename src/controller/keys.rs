@@ -212,23 +212,13 @@ impl ClusterKeys {
     /// # Errors
     /// When they are another cluster's, or the bundle is missing or not believed.
     pub fn open(directory: &Path, cluster: &str) -> Result<Option<ClusterKeys>, KeysError> {
-        let Some(signed_bundle) = read_optional(&directory.join(identity::BUNDLE))? else {
-            return match was_used(directory)? {
-                true => Err(incomplete(directory, "the bundle")),
-                false => Ok(None),
-            };
-        };
-        let directory = fs::canonicalize(directory).map_err(KeysError::file("find", directory))?;
-        let root = read_public(&directory, "root")?;
-        let root = root.ok_or_else(|| incomplete(&directory, "root.pub"))?;
-        let path = directory.join(identity::BUNDLE);
-        let bundle = Bundle::verify(&signed_bundle, &root)
-            .map_err(|source| KeysError::Bundle { path, source })?;
-        if bundle.cluster != cluster {
-            let wanted = cluster.to_owned();
-            return Err(KeysError::OtherCluster { directory, found: bundle.cluster, wanted });
+        let Some(keys) = read_keys(directory)? else { return Ok(None) };
+        if keys.bundle.cluster != cluster {
+            let (directory, wanted) = (keys.directory, cluster.to_owned());
+            let found = keys.bundle.cluster;
+            return Err(KeysError::OtherCluster { directory, found, wanted });
         }
-        Ok(Some(ClusterKeys { directory, bundle, signed_bundle, root }))
+        Ok(Some(keys))
     }
 
     /// As [`ClusterKeys::open`], when there must be keys.
@@ -420,6 +410,28 @@ impl ClusterKeys {
         let current = self.bundle.authorities(role).next();
         current.is_some_and(|key| key.key_data() == certificate.signature_key())
     }
+}
+
+/// Reads the keys, whosever they are.
+fn read_keys(directory: &Path) -> Result<Option<ClusterKeys>, KeysError> {
+    let Some(signed_bundle) = read_optional(&directory.join(identity::BUNDLE))? else {
+        return match was_used(directory)? {
+            true => Err(incomplete(directory, "the bundle")),
+            false => Ok(None),
+        };
+    };
+    let directory = fs::canonicalize(directory).map_err(KeysError::file("find", directory))?;
+    let root = read_public(&directory, "root")?;
+    let root = root.ok_or_else(|| incomplete(&directory, "root.pub"))?;
+    let path = directory.join(identity::BUNDLE);
+    let bundle = Bundle::verify(&signed_bundle, &root)
+        .map_err(|source| KeysError::Bundle { path, source })?;
+    Ok(Some(ClusterKeys { directory, bundle, signed_bundle, root }))
+}
+
+/// Which cluster the bundle in this directory is of, if there is one that is believed.
+pub(super) fn owner(directory: &Path) -> Result<Option<String>, KeysError> {
+    Ok(read_keys(directory)?.map(|keys| keys.bundle.cluster))
 }
 
 /// Whether anything was ever signed here; the bundle must then be there.

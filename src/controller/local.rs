@@ -3,6 +3,7 @@
 //! Nothing restarts such a process by itself. What belongs to others is not touched: no process
 //! that is not the node's (see [`super::process`]), no file that a node does not make.
 
+use super::destroy::remove_known;
 use super::host::{Found, Halt, Halted, Host, HostError, Place, Wanted, names};
 use super::plan::{FileState, PortHolder};
 use super::process;
@@ -168,7 +169,8 @@ impl Host for LocalHost {
     }
 
     fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError> {
-        failed(place, format!("remove {}", place.directory.display()), remove(&place.directory))
+        let removed = remove_known(&place.directory, &names::ALL);
+        failed(place, format!("remove {}", place.directory.display()), removed)
     }
 }
 
@@ -242,34 +244,6 @@ fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
         }
     }
     Ok(last.into())
-}
-
-fn remove(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut left = Vec::new();
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(left),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        // Half-written files begin with a dot and the name of what they were to become.
-        let base = name.strip_prefix('.').unwrap_or(&name);
-        let ours = names::ALL.iter().any(|known| {
-            *known == name || (name.starts_with('.') && base.starts_with(&format!("{known}.")))
-        });
-        match (ours, entry.file_type()?.is_dir()) {
-            (true, true) => fs::remove_dir_all(entry.path())?,
-            (true, false) => fs::remove_file(entry.path())?,
-            (false, _) => left.push(entry.path()),
-        }
-    }
-    if left.is_empty() {
-        fs::remove_dir(directory)?;
-    }
-    Ok(left)
 }
 
 #[cfg(test)]

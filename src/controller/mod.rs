@@ -7,13 +7,14 @@
 //!   process is whose.
 //! * [`observe`] asks nodes; [`plan`] makes a plan of facts; [`deploy`] gathers the ones and
 //!   carries out the other; [`operate`] is the rest of a cluster's life, [`overview`] what its
-//!   status looks like.
+//!   status looks like, [`destroy`] its end.
 //!
 //! What must hold: facts are gathered without a change; a genesis is given once in a cluster's
 //! life; what an inventory leaves out is not taken away; no process and no file that is somebody
 //! else's is touched.
 
 pub mod deploy;
+pub mod destroy;
 pub mod groups;
 pub mod host;
 pub mod inventory;

@@ -1,21 +1,16 @@
-//! What operators do with a cluster that stands: status, stop, restart, kill, logs, destroy.
+//! What operators do with a cluster that stands: status, stop, restart, kill, logs.
 //!
-//! No signal reaches a process that is not the node's, and no file is removed that a node or this
-//! program did not make.
+//! No signal reaches a process that is not the node's.
 
 use super::deploy::{Cluster, Progress, still_running};
 use super::host::{Found, Halt, Halted, Place, Wanted};
 use super::inventory::{Connection, NodeSpec};
-use super::issuer::Issuer;
 use super::keys::ClusterKeys;
 use super::observe::{ASK_LIMIT, Answer, Asker, leader};
 use super::overview::{Overview, overview};
-use super::state::STATE;
 use super::{host_failure, keys_failure};
-use crate::transport::identity;
 use crate::wire::failure::{Code, Failure};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// What became of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,51 +158,5 @@ impl Cluster {
             Ok((node.name.clone(), lines))
         };
         self.named(names)?.iter().map(read).collect()
-    }
-
-    /// Ends the cluster: its processes, its data and its keys. Gives what was left because it is
-    /// not ours.
-    ///
-    /// # Errors
-    /// When the cluster's name was not confirmed, a process cannot be ended, or a file cannot be
-    /// removed. It can be called again.
-    pub fn destroy(&self, confirm: &str, say: Progress<'_>) -> Result<Vec<PathBuf>, Failure> {
-        let cluster = &self.inventory.cluster;
-        if confirm != cluster {
-            let message = format!("the cluster is {cluster}, but {confirm} was confirmed");
-            let hint = format!("to destroy it and all its data: --confirm {cluster}");
-            return Err(Failure::usage(message, hint));
-        }
-        let nodes = self.named(&[])?;
-        // Keys that cannot be read any more are no reason to keep them; those of another cluster
-        // are.
-        let opened = ClusterKeys::open(&self.keys_dir, cluster);
-        if let Err(error @ super::keys::KeysError::OtherCluster { .. }) = opened {
-            return Err(keys_failure(error));
-        }
-        let _lock = match opened {
-            Ok(Some(_)) => {
-                Some(Issuer::open_or_init(&self.keys_dir, cluster).map_err(keys_failure)?)
-            }
-            _ => None,
-        };
-        say("stop the nodes");
-        if self.halt(&nodes, Halt::Gently).is_err() {
-            self.halt(&nodes, Halt::AtOnce)?;
-        }
-        let mut left = Vec::new();
-        for node in &nodes {
-            say(&format!("{}: remove {}", node.name, node.data_dir.display()));
-            left.extend(self.host.remove(&Place::of(node)).map_err(host_failure)?);
-        }
-        let ours = [identity::BUNDLE, identity::ROOT, STATE, "root"];
-        if ours.iter().any(|name| self.keys_dir.join(name).exists()) {
-            say(&format!("remove {}", self.keys_dir.display()));
-            std::fs::remove_dir_all(&self.keys_dir).map_err(|error| {
-                let message = format!("cannot remove {}: {error}", self.keys_dir.display());
-                Failure::new(Code::Internal, message, "mend its permissions and destroy again")
-            })?;
-        }
-        Ok(left)
     }
 }

@@ -52,12 +52,16 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Runs a node in the foreground. Answers the exit status.
 pub fn run(config: &Path) -> u8 {
     if let Err(error) = logging::init(LogFormat::Text, "info") {
-        return complain(&Failure::new(Code::BadSettings, error.to_string(), ""));
+        let hint = "unset the variable that it names";
+        return complain(&Failure::told(Code::BadSettings, &error.to_string(), hint));
     }
     end_on_panic();
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
-        Err(error) => return complain(&Failure::new(Code::BadSettings, error.to_string(), "")),
+        Err(error) => {
+            let hint = "mend the file, or deploy again to have it written anew";
+            return complain(&Failure::told(Code::BadSettings, &error.to_string(), hint));
+        }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -77,7 +81,9 @@ fn complain(failure: &Failure) -> u8 {
 }
 
 fn internal(what: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(Code::Internal, format!("{what}: {error}"), "")
+    let hint = "see what the log says above it, check the limits of threads and open files \
+                (ulimit -a), and start the node again";
+    Failure::new(Code::Internal, format!("{what}: {error}"), hint)
 }
 
 /// A node that lost one of its threads looks alive and is not; the process ends instead, and
@@ -112,8 +118,10 @@ struct Ground {
 }
 
 fn prepare(settings: &Settings) -> Result<Ground, Failure> {
-    let bad =
-        |error: &dyn std::fmt::Display| Failure::new(Code::BadSettings, error.to_string(), "");
+    let bad = |error: &dyn std::fmt::Display| {
+        let hint = "deploy again: it delivers keys, certificates and settings anew";
+        Failure::told(Code::BadSettings, &error.to_string(), hint)
+    };
     let keys = NodeKeys::load(&settings.keys_dir).map_err(|error| bad(&error))?;
     let trust = Trust::load(&settings.keys_dir).map_err(|error| bad(&error))?;
     if trust.cluster() != settings.cluster {
@@ -145,10 +153,15 @@ fn prepare(settings: &Settings) -> Result<Ground, Failure> {
             LogError::Corrupt { .. } | LogError::Record { .. } => Code::Corrupt,
             _ => Code::BadSettings,
         };
-        Failure::new(code, error.to_string(), "")
+        let hint = "leave the log as it is, and run the version of the program that wrote it";
+        Failure::told(code, &error.to_string(), hint)
     })?;
-    founding::found(&settings.data_dir, &mut log, &mut recovered, &founding_events)
-        .map_err(|error| bad(&error))?;
+    founding::found(&settings.data_dir, &mut log, &mut recovered, &founding_events).map_err(
+        |error| {
+            let hint = "put the genesis file back as deploy handed it over to this node";
+            Failure::told(Code::BadSettings, &error.to_string(), hint)
+        },
+    )?;
     drop(founding_events);
     let trust = trust.with_members(member_names(&recovered));
     Ok(Ground {
@@ -232,8 +245,9 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         bounds: settings.election_timeout,
         metrics: metrics.consensus.clone(),
     };
-    let driver =
-        Driver::new(parts).map_err(|error| Failure::new(Code::Corrupt, error.to_string(), ""))?;
+    let driver = Driver::new(parts).map_err(|error| {
+        Failure::told(Code::Corrupt, &error.to_string(), "keep the directory for inspection")
+    })?;
     let (cluster, node) = (settings.cluster.clone(), settings.node.clone());
     let identity = Identity { cluster, cluster_id, node, id: settings.node_id() };
     let status = Arc::new(ArcSwap::from_pointee(driver.status(&identity)));
@@ -255,9 +269,10 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         sessions: Arc::clone(&api),
         counters,
     };
-    let server = Server::bind(&settings.listen, options)
-        .await
-        .map_err(|error| Failure::new(Code::BadSettings, error.to_string(), ""))?;
+    let server = Server::bind(&settings.listen, options).await.map_err(|error| {
+        let hint = "give the node an address of this machine that is free";
+        Failure::told(Code::BadSettings, &error.to_string(), hint)
+    })?;
     let runner = Runner { driver, inbox, identity, status, metrics };
     Ok(Assembled { handle, api, server, links, runner })
 }
@@ -267,8 +282,10 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let inbox = Arc::clone(&ground.inbox);
     let members = addresses(&settings, &ground.recovered);
     let Assembled { handle, api, server, links, runner } = assemble(&settings, ground).await?;
-    let socket = LocalSocket::bind(&settings.data_dir)
-        .map_err(|error| Failure::new(Code::BadSettings, error.to_string(), ""))?;
+    let socket = LocalSocket::bind(&settings.data_dir).map_err(|error| {
+        let hint = "check the owner of the data directory";
+        Failure::told(Code::BadSettings, &error.to_string(), hint)
+    })?;
     let stop = CancellationToken::new();
     let node = std::thread::Builder::new()
         .name(NODE_THREAD.to_owned())

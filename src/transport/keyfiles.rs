@@ -36,7 +36,9 @@ const KEY_FILE_BYTES_MAX: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// A file is missing or cannot be read.
-    #[error("cannot read {path}: {source}; deploy again to deliver it")]
+    #[error(
+        "cannot read {path}: {source}; deploy again: what is missing is made or delivered anew"
+    )]
     Read {
         /// Which.
         path: PathBuf,

@@ -115,10 +115,27 @@ pub struct Failure {
     pub revision: Option<u64>,
 }
 
+/// How the text of a failure begins.
+const START: &str = "paxos: ";
+
+/// How the line begins that says what to do.
+const HINT: &str = "hint: ";
+
 impl Failure {
     /// Puts a failure together.
     pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Failure {
-        Failure { code, message: message.into(), hint: hint.into(), revision: None }
+        let hint = hint.into();
+        debug_assert!(!hint.is_empty(), "whoever fails says what to do next");
+        Failure { code, message: message.into(), hint, revision: None }
+    }
+
+    /// Of an error whose text says what to do next behind its last semicolon; one that does not
+    /// gets the hint given here.
+    pub fn told(code: Code, text: &str, otherwise: &str) -> Failure {
+        match text.rsplit_once("; ") {
+            Some((message, hint)) if !hint.is_empty() => Failure::new(code, message, hint),
+            _ => Failure::new(code, text, otherwise),
+        }
     }
 
     /// A request that is not in the grammar.
@@ -128,7 +145,20 @@ impl Failure {
 
     /// Two lines for a person: the message, and the hint below it.
     pub fn to_text(&self) -> String {
-        format!("paxos: {} ({})\nhint: {}\n", self.message, self.code.name(), self.hint)
+        format!("{START}{} ({})\n{HINT}{}\n", self.message, self.code.name(), self.hint)
+    }
+
+    /// The failure with which a text ends, as [`Failure::to_text`] writes it; none if it ends
+    /// otherwise.
+    pub fn from_text(text: &str) -> Option<Failure> {
+        let line = |start: &str| text.starts_with(start).then_some(0);
+        let last = |start: &str| text.rfind(&format!("\n{start}")).map(|at| at + 1);
+        let at = last(START).or_else(|| line(START))?;
+        let (head, hint) = text[at + START.len()..].split_once(&format!("\n{HINT}"))?;
+        let (message, code) = head.strip_suffix(')')?.rsplit_once(" (")?;
+        let hint = hint.trim_end();
+        let code = Code::from_name(code)?;
+        (!hint.is_empty()).then(|| Failure::new(code, message, hint))
     }
 }
 
@@ -143,6 +173,32 @@ mod tests {
             assert_eq!(json, format!("\"{}\"", code.name()));
             assert_eq!(Code::from_name(code.name()), Some(code));
         }
+    }
+
+    #[test]
+    fn the_failure_at_the_end_of_a_text_is_found_again() {
+        let failure = Failure::new(Code::Corrupt, "it is damaged\n(twice); alas", "restore it");
+        let older = Failure::new(Code::BadSettings, "older", "forget it").to_text();
+        for before in ["", "2026-01-01 INFO ready\n", &*older] {
+            let text = format!("{before}{}", failure.to_text());
+            assert_eq!(Failure::from_text(&text), Some(failure.clone()), "{text}");
+        }
+        for text in ["", "paxos: x", "paxos: x (corrupt)\n", "paxos: x (odd)\nhint: y\n", "hint: y"]
+        {
+            assert_eq!(Failure::from_text(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_to_do_stands_behind_the_last_semicolon() {
+        let told = |text: &str| {
+            let failure = Failure::told(Code::Internal, text, "ask");
+            (failure.message, failure.hint)
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(told("it broke; twice; mend it"), pair("it broke; twice", "mend it"));
+        assert_eq!(told("it broke"), pair("it broke", "ask"));
+        assert_eq!(told("it broke; "), pair("it broke; ", "ask"));
     }
 
     #[test]

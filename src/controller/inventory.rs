@@ -104,6 +104,9 @@ pub struct Inventory {
     pub nodes: Vec<NodeSpec>,
     /// How many of the acceptors make quorums.
     pub quorums: QuorumSystem,
+    /// The sizes for phase 1 and 2 as far as they are written there; the others follow from the
+    /// number of acceptors.
+    pub sizes: [Option<u64>; 2],
 }
 
 impl Inventory {
@@ -215,8 +218,9 @@ impl Checker {
             return None;
         }
         let nodes: Vec<NodeSpec> = placed.into_iter().map(|placed| placed.node).collect();
+        let written = sizes.clone().map(|size| size.map(|(size, _)| size));
         let quorums = self.quorums(&nodes, sizes)?;
-        Some(Inventory { file: self.file.clone(), cluster, nodes, quorums })
+        Some(Inventory { file: self.file.clone(), cluster, nodes, quorums, sizes: written })
     }
 
     fn cluster_name(&mut self, ours: &[&Host]) -> Option<String> {

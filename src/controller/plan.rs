@@ -119,6 +119,13 @@ pub enum Obstacle {
     NotAMember(String),
     /// The inventory wants something else of a node than the cluster was formed with.
     Changed(String, &'static str),
+    /// The inventory wants other quorum sizes than the cluster was formed with.
+    Quorums {
+        /// Phase 1 and 2 as formed.
+        formed: (u16, u16),
+        /// Phase 1 and 2 as the inventory has it.
+        wanted: (u16, u16),
+    },
     /// A node of a formed cluster without its log.
     LogLost(String),
 }
@@ -127,6 +134,18 @@ impl Obstacle {
     /// Whether nothing at all may be done. Otherwise the other nodes are seen to.
     pub fn stops_everything(&self) -> bool {
         !matches!(self, Obstacle::LogLost(_) | Obstacle::NotAMember(_))
+    }
+
+    /// The node that it is about, if it is about one.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Obstacle::Remote(node)
+            | Obstacle::PortHeld(node, _)
+            | Obstacle::NotAMember(node)
+            | Obstacle::Changed(node, _)
+            | Obstacle::LogLost(node) => Some(node),
+            Obstacle::FormedElsewhere(_) | Obstacle::KeysGone | Obstacle::Quorums { .. } => None,
+        }
     }
 
     /// What to do next.
@@ -156,6 +175,10 @@ impl Obstacle {
             Obstacle::Changed(node, what) => {
                 format!("put {what} of {node} back; this version cannot change members yet")
             }
+            Obstacle::Quorums { formed: (phase1, phase2), .. } => format!(
+                "put paxos_quorum_phase1: {phase1} and paxos_quorum_phase2: {phase2} back; \
+                 this version cannot change quorum sizes yet"
+            ),
             Obstacle::LogLost(node) => format!(
                 "the cluster goes on with its other acceptors; \
                  do not copy an old log back, for {node} may have voted since. \
@@ -195,6 +218,12 @@ impl fmt::Display for Obstacle {
             Obstacle::Changed(node, what) => {
                 write!(f, "the inventory gives {node} another {what} than the cluster knows")
             }
+            Obstacle::Quorums { formed, wanted } => write!(
+                f,
+                "the inventory wants quorums of {} (phase 1) and {} (phase 2), \
+                 and the cluster was formed with {} and {}",
+                wanted.0, wanted.1, formed.0, formed.1
+            ),
             Obstacle::LogLost(node) => write!(
                 f,
                 "{node} was part of the cluster and its log is gone; \
@@ -254,6 +283,7 @@ pub fn plan(inventory: &Inventory, facts: &Facts) -> Plan {
         }
         Some(_) if !facts.keys => plan.obstacles.push(Obstacle::KeysGone),
         Some(state) => {
+            plan.obstacles.extend(other_quorums(inventory, state));
             let left_out = state.nodes.iter().filter(|node| inventory.node(&node.name).is_none());
             plan.notes.extend(left_out.map(|node| {
                 let name = &node.name;
@@ -322,6 +352,22 @@ fn difference(node: &NodeSpec, founder: &Founder) -> Option<&'static str> {
         ("learner's role", node.learner == founder.learner),
     ];
     same.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
+}
+
+/// Quorum sizes that were changed. Those that are not written follow from the number of acceptors,
+/// and are no wish of anybody's while an acceptor is left out.
+fn other_quorums(inventory: &Inventory, state: &ClusterState) -> Option<Obstacle> {
+    let formed = state.quorums();
+    let founders = state.nodes.iter().filter(|node| node.generation.is_some()).count();
+    let all_there = inventory.quorums.acceptors() == founders;
+    let wanted = |place: usize, formed: u16| match inventory.sizes[place] {
+        Some(size) => u16::try_from(size).unwrap_or(u16::MAX),
+        None if !all_there => formed,
+        None if place == 0 => inventory.quorums.phase1() as u16,
+        None => inventory.quorums.phase2() as u16,
+    };
+    let wanted = (wanted(0, formed.0), wanted(1, formed.1));
+    (wanted != formed).then_some(Obstacle::Quorums { formed, wanted })
 }
 
 fn install(node: &NodeSpec, facts: &NodeFacts) -> Option<Step> {
@@ -522,6 +568,44 @@ pub(crate) mod tests {
             assert_eq!(plan.steps, [], "{obstacle}");
             assert_eq!(plan.stopper(), Some(&obstacle));
             assert!(obstacle.hint().contains(hint), "{}", obstacle.hint());
+        }
+    }
+
+    #[test]
+    fn other_quorums_need_a_reconfiguration_and_a_left_out_acceptor_does_not() {
+        let sized = |vars: &str, hosts: usize| {
+            let mut text =
+                format!("all:\n  vars: {{paxos_cluster: c, ansible_connection: local{vars}}}\n");
+            text.push_str("  hosts:\n");
+            for n in 1..=hosts {
+                text.push_str(&format!("    n{n}: {{paxos_id: {n}, paxos_port: {n}}}\n"));
+            }
+            let sources = Sources { file: "i.yaml".into(), text, ..Sources::default() };
+            Inventory::from_sources(&sources, Path::new("/state")).expect("the inventory is right")
+        };
+        let (majority, wide) =
+            (sized("", 5), sized(", paxos_quorum_phase1: 4, paxos_quorum_phase2: 2", 5));
+        let facts = |formed: &Inventory| Facts {
+            state: Some(state(formed, &[])),
+            keys: true,
+            operator: true,
+            ..Facts::default()
+        };
+        let table = [
+            (&majority, &wide, Some(((3, 3), (4, 2)))),
+            (&wide, &majority, Some(((4, 2), (3, 3)))),
+            (&wide, &wide, None),
+            (&wide, &sized(", paxos_quorum_phase1: 4", 5), Some(((4, 2), (4, 3)))),
+            // Three of five would make other majorities, which nobody asked for.
+            (&majority, &sized("", 3), None),
+            (&wide, &sized(", paxos_quorum_phase2: 2", 3), None),
+            (&wide, &sized(", paxos_quorum_phase2: 3", 3), Some(((4, 2), (4, 3)))),
+        ];
+        for (formed, wanted, expected) in table {
+            let plan = plan(wanted, &facts(formed));
+            let expected = expected.map(|(formed, wanted)| Obstacle::Quorums { formed, wanted });
+            assert_eq!(plan.stopper(), expected.as_ref(), "{:?}", wanted.sizes);
+            assert_eq!(plan.steps.is_empty(), expected.is_some());
         }
     }
 

@@ -181,6 +181,11 @@ impl ClusterState {
         self.nodes.iter().find(|node| node.name == name)
     }
 
+    /// The quorum sizes for phase 1 and 2 that the cluster was formed with.
+    pub fn quorums(&self) -> (u16, u16) {
+        (self.phase1, self.phase2)
+    }
+
     /// Notes that a node has its genesis. To be saved before the node is started.
     pub fn mark_given(&mut self, name: &str) {
         for node in self.nodes.iter_mut().filter(|node| node.name == name) {

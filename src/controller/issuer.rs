@@ -189,6 +189,9 @@ impl Issuer {
     /// The private key of the authority that signs now.
     fn authority(&self, role: AuthorityRole) -> Result<PrivateKey, KeysError> {
         let path = self.keys.directory.join(authority_file(role));
+        if !exists(&path)? {
+            return Err(KeysError::Malformed { path, reason: "it is missing".to_owned() });
+        }
         let key = authority::load_private_key(&path)?;
         let current = self.keys.bundle.authorities(role).next();
         if current.is_none_or(|current| current.key_data() != key.public_key().key_data()) {

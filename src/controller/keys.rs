@@ -23,9 +23,11 @@ use crate::transport::identity::{self, TrustError};
 use crate::wire::failure::Code;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::issuer::authority_file;
 pub use super::issuer::{IssuedPerson, Issuer};
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -210,7 +212,8 @@ impl ClusterKeys {
     /// Reads the keys of `cluster`; none if they were never made. Changes nothing.
     ///
     /// # Errors
-    /// When they are another cluster's, or the bundle is missing or not believed.
+    /// When they are another cluster's, the bundle is missing or not believed, or others can read
+    /// the root key or an authority's.
     pub fn open(directory: &Path, cluster: &str) -> Result<Option<ClusterKeys>, KeysError> {
         let Some(keys) = read_keys(directory)? else { return Ok(None) };
         if keys.bundle.cluster != cluster {
@@ -218,7 +221,27 @@ impl ClusterKeys {
             let found = keys.bundle.cluster;
             return Err(KeysError::OtherCluster { directory, found, wanted });
         }
+        keys.refuse_exposed()?;
         Ok(Some(keys))
+    }
+
+    /// The keys that sign are refused if others can read them, though they are not needed now: who
+    /// has read one can make a node or an operator of his own at any time.
+    fn refuse_exposed(&self) -> Result<(), KeysError> {
+        let names = AuthorityRole::ALL.map(authority_file);
+        for name in names.iter().map(String::as_str).chain(["root"]) {
+            let path = self.directory.join(name);
+            let mode = match fs::metadata(&path) {
+                Ok(metadata) => metadata.permissions().mode() & 0o777,
+                // Moved away, as the root key may be; whoever needs it says so.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(KeysError::file("look at", &path)(error)),
+            };
+            if mode & 0o077 != 0 {
+                return Err(TrustError::Exposed { path, mode }.into());
+            }
+        }
+        Ok(())
     }
 
     /// As [`ClusterKeys::open`], when there must be keys.

@@ -379,10 +379,14 @@ fn deploy(
     }
     let name = &cluster.inventory.cluster;
     let mut say = speaker(format);
-    if format == Format::Table {
-        output::stdout(plan_text(&plan, name).as_bytes());
+    let (shown, asks) = (plan_text(&plan, name), !plan.is_empty() && !yes);
+    match format {
+        Format::Table => _ = output::stdout(shown.as_bytes()),
+        // Nobody confirms what they have not seen, and standard output is for the one object.
+        Format::Json if asks => output::stderr(shown.as_bytes()),
+        Format::Json => {}
     }
-    if !plan.is_empty() && !yes {
+    if asks {
         confirm()?;
     }
     let ssh_config = cluster.apply(&plan, &facts, &mut say)?;
@@ -447,10 +451,11 @@ fn speaker(format: Format) -> impl FnMut(&str) {
 
 fn status(cluster: &Cluster) -> Result<Reply, Failure> {
     let overview = cluster.status()?;
-    let json = serde_json::to_value(&overview).map_err(|error| {
+    let mut json = serde_json::to_value(&overview).map_err(|error| {
         let message = format!("the status cannot be written as JSON: {error}");
         Failure::new(Code::Internal, message, "report this fault")
     })?;
+    json["ok"] = json!(true);
     Ok(Reply { exit: overview.exit(), text: overview.to_table(), json })
 }
 
@@ -513,9 +518,7 @@ fn logs(cluster: &Cluster, names: &[String], lines: usize) -> Result<Reply, Fail
 }
 
 fn keys_failure(error: KeysError) -> Failure {
-    let text = error.to_string();
-    let (message, hint) = text.rsplit_once("; ").unwrap_or((&text, "see paxos-ctl keys --help"));
-    Failure::new(error.code(), message, hint)
+    Failure::told(error.code(), &error.to_string(), "see paxos-ctl keys --help")
 }
 
 fn ssh_config(cluster: &Cluster) -> Result<Reply, Failure> {

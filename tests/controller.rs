@@ -2,14 +2,20 @@
 
 use paxos_ssh::controller::deploy::Cluster;
 use paxos_ssh::controller::groups::Sources;
+use paxos_ssh::controller::host::{Found, Halt, Halted, Host, HostError, Place, Wanted};
 use paxos_ssh::controller::inventory::Inventory;
 use paxos_ssh::controller::issuer::Issuer;
+use paxos_ssh::controller::keys::ClusterKeys;
 use paxos_ssh::controller::local::LocalHost;
+use paxos_ssh::controller::observe::Asker;
 use paxos_ssh::controller::state::ClusterState;
 use paxos_ssh::paxos::ballot::ClusterId;
 use paxos_ssh::wire::failure::Code;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 /// A cluster of one node that was never deployed, with everything in `folder`.
 fn cluster(folder: &Path, name: &str) -> Cluster {
@@ -24,6 +30,55 @@ fn cluster(folder: &Path, name: &str) -> Cluster {
         tool: PathBuf::from("/bin/true"),
         host: Box::new(LocalHost),
     }
+}
+
+/// A host on which every node runs, or ended with these last words.
+struct Stage {
+    running: Option<u32>,
+    last_words: &'static str,
+}
+
+impl Host for Stage {
+    fn find(&self, _place: &Place, wanted: &Wanted<'_>) -> Result<Found, HostError> {
+        let files = wanted.files.iter().map(|_| None).collect();
+        Ok(Found { running: self.running, files, ..Found::default() })
+    }
+
+    fn ensure_node_key(&self, _place: &Place, _comment: &str) -> Result<String, HostError> {
+        unreachable!("nothing is installed here")
+    }
+
+    fn receive(&self, _: &Place, _: &str, _: u32, _: &[u8]) -> Result<(), HostError> {
+        unreachable!("nothing is installed here")
+    }
+
+    fn receive_executable(&self, _place: &Place, _source: &Path) -> Result<(), HostError> {
+        unreachable!("nothing is installed here")
+    }
+
+    fn start(&self, _place: &Place) -> Result<u32, HostError> {
+        Ok(7)
+    }
+
+    fn halt(&self, _place: &Place, _how: Halt) -> Result<Halted, HostError> {
+        Ok(Halted::WasNotRunning)
+    }
+
+    fn log_tail(&self, _place: &Place, _lines: usize) -> Result<Vec<String>, HostError> {
+        Ok(self.last_words.lines().map(str::to_owned).collect())
+    }
+
+    fn remove(&self, _place: &Place) -> Result<Vec<PathBuf>, HostError> {
+        Ok(Vec::new())
+    }
+}
+
+/// As [`cluster`], with an operator's key and a host out of a play.
+fn staged(folder: &Path, stage: Stage) -> Cluster {
+    let cluster = Cluster { host: Box::new(stage), ..cluster(folder, "c") };
+    let issuer = Issuer::open_or_init(&cluster.keys_dir, "c").unwrap();
+    issuer.ensure_operator(SystemTime::now()).unwrap();
+    cluster
 }
 
 fn everything_in(directory: &Path) -> Vec<String> {
@@ -74,7 +129,7 @@ fn destroy_removes_what_was_made_and_tells_what_it_left() {
         let folder = tempfile::tempdir().unwrap();
         let cluster = cluster(folder.path(), "c");
         let issuer = Issuer::open_or_init(&cluster.keys_dir, "c").unwrap();
-        issuer.ensure_operator(std::time::SystemTime::now()).unwrap();
+        issuer.ensure_operator(SystemTime::now()).unwrap();
         issuer.write_ssh_config(&cluster.ssh_targets()).unwrap();
         drop(issuer);
         let state = ClusterState::form(&cluster.inventory, ClusterId(1), || 1);
@@ -95,4 +150,118 @@ fn destroy_removes_what_was_made_and_tells_what_it_left() {
         assert!(cluster.destroy("c", &mut |_| ()).unwrap().is_empty());
         assert!(!cluster.keys_dir.exists());
     }
+}
+
+#[test]
+fn a_node_that_ends_at_once_passes_its_own_failure_on() {
+    let table = [
+        (
+            "INFO x\nERROR it is damaged\npaxos: it is damaged (corrupt)\nhint: keep it\n",
+            Code::Corrupt,
+            "n1 ended right after its start: it is damaged",
+            "keep it (log: ",
+        ),
+        (
+            "paxos: no key\n in there (bad_settings)\nhint: deploy again\n",
+            Code::BadSettings,
+            "n1 ended right after its start: no key\n in there",
+            "deploy again (log: ",
+        ),
+        (
+            "thread panicked\n",
+            Code::Internal,
+            "n1 ended right after its start; its last words were:\n  thread panicked",
+            "mend what it says and deploy again; its log is ",
+        ),
+    ];
+    for (last_words, code, message, hint) in table {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = staged(folder.path(), Stage { running: None, last_words });
+        let keys = ClusterKeys::open_existing(&cluster.keys_dir, "c").unwrap();
+        let asker = Asker::new(&keys, "c").unwrap();
+        let node = cluster.known("n1").unwrap();
+        let failure = cluster.wait_answers(&asker, &[node]).unwrap_err();
+        assert_eq!((failure.code, &*failure.message), (code, message));
+        assert!(failure.hint.starts_with(hint), "{}", failure.hint);
+    }
+}
+
+#[test]
+fn nodes_that_cannot_be_asked_are_not_said_to_lack_a_quorum() {
+    for running in [Some(77), None] {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = staged(folder.path(), Stage { running, last_words: "" });
+        let overview = cluster.status().unwrap();
+        assert_eq!(overview.exit(), 69, "it was asked, or it is known not to run");
+        let key = cluster.keys_dir.join("people/operator");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let status = cluster.status();
+        fs::remove_dir_all(&cluster.keys_dir).unwrap();
+        for status in [status, cluster.status()] {
+            match running {
+                Some(_) => assert_eq!(status.unwrap_err().code, Code::BadSettings),
+                None => assert_eq!(status.unwrap().exit(), 69),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_restart_is_refused_while_nobody_says_who_the_members_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = staged(folder.path(), Stage { running: Some(7), last_words: "" });
+    let failure = cluster.restart(&[], false, &mut |_| ()).unwrap_err();
+    assert_eq!(failure.code, Code::NoQuorum);
+    assert!(failure.message.contains("left alone"), "{}", failure.message);
+    // What the controller remembers counts, and the inventory does not: n1 is one of two.
+    let mut state = ClusterState::form(&cluster.inventory, ClusterId(1), || 1);
+    let mut second = state.nodes[0].clone();
+    (second.name, second.id, second.proposer) = ("n2".to_owned(), 2, Some(2));
+    second.address = "127.0.0.1:2".to_owned();
+    state.nodes.push(second);
+    let text = serde_saphyr::to_string(&state).unwrap();
+    let text = text.replace("phase1: 1", "phase1: 2").replace("phase2: 1", "phase2: 2");
+    fs::write(cluster.keys_dir.join("state.yaml"), text).unwrap();
+    let failure = cluster.restart(&[], false, &mut |_| ()).unwrap_err();
+    assert!(failure.message.contains("only 0 acceptors answer"), "{}", failure.message);
+}
+
+#[test]
+fn a_signing_key_that_others_can_read_is_refused_by_a_plan() {
+    for name in ["root", "host-authority", "peer-authority", "operator-authority"] {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = staged(folder.path(), Stage { running: None, last_words: "" });
+        cluster.facts().unwrap();
+        let path = cluster.keys_dir.join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let failure = cluster.facts().unwrap_err();
+        assert_eq!(failure.code, Code::BadSettings, "{name}");
+        assert!(failure.message.contains(name), "{}", failure.message);
+        assert!(failure.hint.contains("chmod 600"), "{}", failure.hint);
+        fs::remove_file(&path).unwrap();
+        cluster.facts().expect("a key that is moved away exposes nobody");
+    }
+}
+
+#[test]
+fn who_asks_shows_the_plan_first_and_an_answer_says_that_it_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let inventory = folder.path().join("i.yaml");
+    let text = "all:\n  vars: {paxos_cluster: c, ansible_connection: local}\n  hosts:\n    \
+                n1: {paxos_id: 1, paxos_port: 1}\n";
+    fs::write(&inventory, text).unwrap();
+    let ctl = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-ctl"));
+        command.args(words).arg(&inventory).arg("--keys-dir").arg(folder.path().join("keys"));
+        command.env("XDG_STATE_HOME", folder.path()).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let asked = ctl(&["deploy", "-o", "json"]);
+    let told = String::from_utf8_lossy(&asked.stderr);
+    assert!(told.contains("to do for cluster c:") && told.contains("n1: start"), "{told}");
+    let json: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert_eq!((asked.status.code(), &json["ok"]), (Some(64), &serde_json::json!(false)));
+    let status = ctl(&["status", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((status.status.code(), &json["ok"]), (Some(69), &serde_json::json!(true)));
 }

@@ -9,7 +9,8 @@ use super::host::{Halt, Halted, Host, Place, Wanted, names};
 use super::inventory::{Connection, Inventory, NodeSpec};
 use super::issuer::Issuer;
 use super::keys::{ClusterKeys, SshTarget};
-use super::observe::{ASK_LIMIT, Asker, leader};
+use super::membership::Membership;
+use super::observe::{ASK_LIMIT, Asker, Contact, leader};
 use super::plan::{Facts, FileState, NodeFacts, Obstacle, Plan, Step};
 use super::settings::settings_text;
 use super::state::{ClusterState, StateError};
@@ -65,7 +66,7 @@ pub struct Cluster {
 /// Told what is being done.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
 
-fn state_failure(error: StateError) -> Failure {
+pub(super) fn state_failure(error: StateError) -> Failure {
     let code = match &error {
         StateError::File { .. } => Code::Internal,
         _ => Code::BadSettings,
@@ -103,11 +104,19 @@ impl Cluster {
         if let Some(keys) = &keys {
             facts.operator = keys.operator_is_current(now).map_err(keys_failure)?;
         }
+        let mut all_certified = true;
         for node in &self.inventory.nodes {
             if node.connection == Connection::Local {
-                let found = self.node_facts(node, keys.as_ref(), now)?;
+                let (found, certified) =
+                    self.node_facts(node, facts.state.as_ref(), keys.as_ref(), now)?;
+                all_certified &= certified || !is_founder(facts.state.as_ref(), node);
                 facts.nodes.insert(node.name.clone(), found);
             }
+        }
+        if !all_certified {
+            // Each node is told of all certificates, so a new one is news to the others as well.
+            let told = facts.nodes.values_mut().filter(|found| found.keys == FileState::Same);
+            told.for_each(|found| found.keys = FileState::Differs);
         }
         if let Some(keys) = keys.filter(|_| facts.operator) {
             let asker = Asker::new(&keys, &self.inventory.cluster)?;
@@ -120,17 +129,19 @@ impl Cluster {
         Ok(facts)
     }
 
+    /// Also whether the node's certificates serve.
     fn node_facts(
         &self,
         node: &NodeSpec,
+        state: Option<&ClusterState>,
         keys: Option<&ClusterKeys>,
         now: SystemTime,
-    ) -> Result<NodeFacts, Failure> {
+    ) -> Result<(NodeFacts, bool), Failure> {
         let mut files = vec![names::SETTINGS.to_owned()];
         files.extend(KEY_FILES.iter().map(|name| format!("{}/{name}", names::KEYS)));
         let wanted = Wanted { executable: Some(self.executable(node)), files: &files };
         let found = self.host.find(&Place::of(node), &wanted).map_err(host_failure)?;
-        let settings = self.settings(node)?;
+        let settings = self.settings(state, node)?;
         let compare = |found: Option<&Option<Vec<u8>>>, wanted: &str| match found {
             Some(Some(bytes)) if bytes == wanted.as_bytes() => FileState::Same,
             Some(Some(_)) => FileState::Differs,
@@ -155,7 +166,7 @@ impl Cluster {
             }
             _ => FileState::Differs,
         };
-        Ok(NodeFacts {
+        let facts = NodeFacts {
             directory: found.directory,
             log: found.log,
             genesis_waiting: found.genesis,
@@ -164,11 +175,12 @@ impl Cluster {
             settings: compare(found.files.first(), &settings),
             keys,
             held: found.held,
-        })
+        };
+        Ok((facts, certified))
     }
 
-    fn settings(&self, node: &NodeSpec) -> Result<String, Failure> {
-        settings_text(&self.inventory, node).map_err(|error| {
+    fn settings(&self, state: Option<&ClusterState>, node: &NodeSpec) -> Result<String, Failure> {
+        settings_text(&self.inventory, state, node).map_err(|error| {
             let message = format!("the settings of {} cannot be written down: {error}", node.name);
             Failure::new(
                 Code::BadSettings,
@@ -285,27 +297,34 @@ impl Cluster {
         self.wait_leader(asker, &[node])
     }
 
-    /// Whether the others have a quorum without this node. Where they never could, it is not asked
-    /// for.
+    /// Whether the cluster can do without this node for a while. Who its members are is for them to
+    /// say, and the inventory's word counts for nothing: somebody may have edited it since.
     fn can_spare(&self, asker: &Asker, node: &NodeSpec) -> Result<(), Failure> {
-        let quorums = self.inventory.quorums;
-        let needed = quorums.campaign();
-        if !node.acceptor || quorums.acceptors() <= needed {
-            return Ok(());
-        }
-        let others = self.inventory.nodes.iter().filter(|n| n.acceptor && n.id != node.id);
-        let others: Vec<&NodeSpec> = others.collect();
-        let answering = asker.ask(&others, ASK_LIMIT).values().filter(|a| a.is_ok()).count();
-        if answering >= needed {
-            return Ok(());
-        }
-        let message = format!(
-            "without {} only {answering} acceptors answer, and {needed} are needed; \
-             it was left alone",
-            node.name
-        );
-        let hint = "start the others first (deploy), or restart with --force";
-        Err(Failure::new(Code::NoQuorum, message, hint))
+        let state = ClusterState::load(&self.keys_dir, &self.inventory.cluster);
+        let state = state.map_err(state_failure)?;
+        let mut contacts: Vec<Contact> = self.inventory.nodes.iter().map(Contact::of).collect();
+        let founders = state.iter().flat_map(|state| &state.nodes);
+        contacts.extend(founders.filter_map(|node| Contact::at(&node.name, &node.address)));
+        let mut answers = asker.ask_all(&contacts, ASK_LIMIT);
+        let membership = Membership::told(&answers).or_else(|| state.as_ref().map(Into::into));
+        let Some(membership) = membership else {
+            let message = format!(
+                "nobody says who the members of {} are; {} was left alone",
+                self.inventory.cluster, node.name
+            );
+            let hint = "see paxos-ctl status, or restart with --force";
+            return Err(Failure::new(Code::NoQuorum, message, hint));
+        };
+        let known = |name: &str| contacts.iter().any(|contact| contact.name == name);
+        let strangers = membership.members.iter().filter(|member| !known(&member.name));
+        let strangers = strangers.filter_map(|member| Contact::at(&member.name, &member.address));
+        answers.extend(asker.ask_all(&strangers.collect::<Vec<_>>(), ASK_LIMIT));
+        let answering = |name: &str| answers.get(name).is_some_and(Result::is_ok);
+        membership.can_spare(&node.name, answering).map_err(|why| {
+            let message = format!("{why}; {} was left alone", node.name);
+            let hint = "start the others first (deploy), or restart with --force";
+            Failure::new(Code::NoQuorum, message, hint)
+        })
     }
 
     /// Waits until each of the nodes answers.
@@ -344,15 +363,25 @@ impl Cluster {
         Ok(found.running.is_some())
     }
 
+    /// Why a node ended right after its start: its own failure where it left one, else its last
+    /// words.
     fn died(&self, node: &NodeSpec) -> Failure {
         let words = self.host.log_tail(&Place::of(node), LAST_WORDS).unwrap_or_default();
+        let (name, log) = (&node.name, log_path(node));
+        if let Some(own) = Failure::from_text(&words.join("\n")) {
+            let message = format!("{name} ended right after its start: {}", own.message);
+            return Failure::new(
+                own.code,
+                message,
+                format!("{} (log: {})", own.hint, log.display()),
+            );
+        }
         let words = match words.is_empty() {
             true => "it said nothing".to_owned(),
             false => format!("its last words were:\n  {}", words.join("\n  ")),
         };
-        let message = format!("{} ended right after its start; {words}", node.name);
-        let hint =
-            format!("mend what it says and deploy again; its log is {}", log_path(node).display());
+        let message = format!("{name} ended right after its start; {words}");
+        let hint = format!("mend what it says and deploy again; its log is {}", log.display());
         Failure::new(Code::Internal, message, hint)
     }
 
@@ -380,6 +409,11 @@ impl Cluster {
         let hint = "start the nodes that are missing, or see their logs (paxos-ctl logs)";
         Err(Failure::new(Code::NoQuorum, message, hint))
     }
+}
+
+/// Whether a node is seen to by a deployment: any is, of a cluster that is yet to be formed.
+fn is_founder(state: Option<&ClusterState>, node: &NodeSpec) -> bool {
+    state.is_none_or(|state| state.node(&node.name).is_some())
 }
 
 /// What a deployment holds while it is under way.
@@ -435,7 +469,7 @@ impl Work<'_> {
             let bytes = file.text.as_bytes();
             host.receive(&place, &name, file.mode, bytes).map_err(host_failure)?;
         }
-        let settings = self.cluster.settings(node)?;
+        let settings = self.cluster.settings(self.state.as_ref(), node)?;
         let received = host.receive(&place, names::SETTINGS, 0o600, settings.as_bytes());
         received.map_err(host_failure)
     }

@@ -59,8 +59,12 @@ impl Host for LocalHost {
         for name in wanted.files {
             files.push(failed(place, format!("read {name}"), read_optional(&place.path(name)))?);
         }
+        let private = place.path(names::KEYS).join(identity::NODE_KEY);
+        let private = failed(place, "look for its private key", private.try_exists())?;
         let key = place.path(names::KEYS).join(format!("{}.pub", identity::NODE_KEY));
         let key = failed(place, "read its public key", read_optional(&key))?;
+        // A public half alone is no key: the node could not prove that it is its own.
+        let key = key.filter(|_| private);
         let executable = place.path(names::EXECUTABLE);
         let compared =
             wanted.executable.map_or(Ok(FileState::Absent), |wanted| compare(&executable, wanted));
@@ -283,6 +287,10 @@ mod tests {
             |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(""), mode("keys"), mode("paxos")), (0o700, 0o700, 0o755));
         assert_eq!((mode("keys/bundle"), mode("keys/node_key")), (0o600, 0o600));
+        fs::remove_file(place.path("keys/node_key")).unwrap();
+        let lost = LocalHost.find(&place, &wanted).unwrap();
+        assert_eq!(lost.node_key, None, "its public half alone is no key");
+        assert_ne!(LocalHost.ensure_node_key(&place, "n1").unwrap(), public);
         fs::write(&source, vec![8; COPY_BYTES + 3]).unwrap();
         assert_eq!(LocalHost.find(&place, &wanted).unwrap().executable, FileState::Differs);
     }

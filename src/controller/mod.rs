@@ -5,7 +5,7 @@
 //! * [`keys`] reads keys and [`issuer`] makes them; [`state`] remembers that a cluster was formed.
 //! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`process`] whose
 //!   process is whose.
-//! * [`observe`] asks nodes; [`plan`] makes a plan of facts; [`deploy`] gathers the ones and
+//! * [`observe`] asks nodes, [`membership`] is who they say they are; [`plan`] makes a plan of facts; [`deploy`] gathers the ones and
 //!   carries out the other; [`operate`] is the rest of a cluster's life, [`overview`] what its
 //!   status looks like, [`destroy`] its end.
 //!
@@ -21,6 +21,7 @@ pub mod inventory;
 pub mod issuer;
 pub mod keys;
 pub mod local;
+pub mod membership;
 pub mod observe;
 pub mod operate;
 pub mod overview;
@@ -36,10 +37,7 @@ use crate::wire::failure::{Code, Failure};
 
 /// A failure of an error whose last part says what to do next.
 fn told(code: Code, text: &str) -> Failure {
-    match text.rsplit_once("; ") {
-        Some((message, hint)) => Failure::new(code, message, hint),
-        None => Failure::new(code, text, "see the message; nothing more is known"),
-    }
+    Failure::told(code, text, "see the message; nothing more is known")
 }
 
 fn keys_failure(error: keys::KeysError) -> Failure {

@@ -13,7 +13,7 @@ use crate::wire::failure::{Code, Failure};
 use crate::wire::report::StatusReport;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// No node may take longer to say how it is.
 pub const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -26,6 +26,31 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// What a node said of itself, or why it did not.
 pub type Answer = Result<StatusReport, String>;
+
+/// Somebody who can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// The node's name.
+    pub name: String,
+    /// Name or address of its host.
+    pub host: String,
+    /// The port of its SSH server.
+    pub port: u16,
+}
+
+impl Contact {
+    /// A node of an inventory.
+    pub fn of(node: &NodeSpec) -> Contact {
+        Contact { name: node.name.clone(), host: node.host.clone(), port: node.port }
+    }
+
+    /// A node at `host:port`, an IPv6 address in brackets; none if it is no such address.
+    pub fn at(name: &str, address: &str) -> Option<Contact> {
+        let (host, port) = address.rsplit_once(':')?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Some(Contact { name: name.to_owned(), host: bare.to_owned(), port: port.parse().ok()? })
+    }
+}
 
 /// Somebody who may ask the nodes of a cluster.
 pub struct Asker {
@@ -50,7 +75,7 @@ impl Asker {
     /// Asks as the operator of these keys.
     ///
     /// # Errors
-    /// When the operator's key is missing or exposed.
+    /// When the operator's key is missing or exposed, or its certificate ran out.
     pub fn new(keys: &ClusterKeys, cluster: &str) -> Result<Asker, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| {
@@ -58,6 +83,11 @@ impl Asker {
             Failure::new(Code::Internal, message, "check the limits of open files and threads")
         })?;
         let (key, certificate) = keys.person(OPERATOR).map_err(super::keys_failure)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if certificate.valid_before() <= now.as_secs() {
+            let message = "the operator's certificate has run out, and no node believes it";
+            return Err(Failure::new(Code::BadSettings, message, "deploy again: it is renewed"));
+        }
         let (key, certificate) = (Arc::new(key), Box::new(certificate));
         Ok(Asker {
             runtime,
@@ -67,7 +97,7 @@ impl Asker {
         })
     }
 
-    fn door(&self, node: &NodeSpec) -> Door {
+    fn door(&self, node: &Contact) -> Door {
         let endpoint = Endpoint {
             host: node.host.clone(),
             port: node.port,
@@ -80,15 +110,28 @@ impl Asker {
 
     /// Asks each of the nodes, at once, for no longer than `limit` in all.
     pub fn ask(&self, nodes: &[&NodeSpec], limit: Duration) -> BTreeMap<String, Answer> {
-        let ask = |node: &NodeSpec| {
+        let contacts: Vec<Contact> = nodes.iter().map(|node| Contact::of(node)).collect();
+        self.ask_all(&contacts, limit)
+    }
+
+    /// As [`Asker::ask`], for nodes that no inventory has to name. Of two contacts of one name
+    /// that both answer, either's answer is kept; an answer counts more than none.
+    pub fn ask_all(&self, contacts: &[Contact], limit: Duration) -> BTreeMap<String, Answer> {
+        let ask = |node: &Contact| {
             let (name, door) = (node.name.clone(), self.door(node));
             async move {
                 let said = say(&door, "paxos status -o json", limit).await;
                 (name, said.and_then(read_status))
             }
         };
-        let asked = futures::future::join_all(nodes.iter().map(|node| ask(node)));
-        self.runtime.block_on(asked).into_iter().collect()
+        let asked = futures::future::join_all(contacts.iter().map(ask));
+        let mut answers = BTreeMap::new();
+        for (name, answer) in self.runtime.block_on(asked) {
+            if answer.is_ok() || !answers.contains_key(&name) {
+                answers.insert(name, answer);
+            }
+        }
+        answers
     }
 
     /// Asks a node to see to it that another one leads, and waits until it does.
@@ -97,7 +140,11 @@ impl Asker {
     /// In the node's words.
     pub fn resign(&self, node: &NodeSpec, limit: Duration) -> Result<(), String> {
         let command = format!("paxos leader resign --timeout {}ms", limit.as_millis());
-        let said = self.runtime.block_on(say(&self.door(node), &command, limit + ROUND_TRIP))?;
+        let said = self.runtime.block_on(say(
+            &self.door(&Contact::of(node)),
+            &command,
+            limit + ROUND_TRIP,
+        ))?;
         match said.exit {
             Some(0) => Ok(()),
             _ => Err(String::from_utf8_lossy(&said.stderr).trim().to_owned()),
@@ -157,4 +204,18 @@ pub fn leader(answers: &BTreeMap<String, Answer>) -> Option<String> {
     // Of two that are named, the one of the higher ballot is the newer.
     let newest = votes.into_iter().max_by_key(|(_, (count, ballot))| (*ballot, *count));
     newest.map(|(name, _)| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        let parts = |address| Contact::at("n", address).map(|c| (c.host, c.port));
+        assert_eq!(parts("127.0.0.1:7101"), Some(("127.0.0.1".to_owned(), 7101)));
+        assert_eq!(parts("[::1]:7022"), Some(("::1".to_owned(), 7022)));
+        assert_eq!(parts("host"), None);
+        assert_eq!(parts("host:x"), None);
+    }
 }

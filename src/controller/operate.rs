@@ -2,12 +2,14 @@
 //!
 //! No signal reaches a process that is not the node's.
 
-use super::deploy::{Cluster, Progress, still_running};
+use super::deploy::{Cluster, Progress, state_failure, still_running};
 use super::host::{Found, Halt, Halted, Place, Wanted};
 use super::inventory::{Connection, NodeSpec};
 use super::keys::ClusterKeys;
 use super::observe::{ASK_LIMIT, Answer, Asker, leader};
-use super::overview::{Overview, overview};
+use super::overview::{Deployment, Overview, overview};
+use super::plan::{Facts, NodeFacts, plan};
+use super::state::ClusterState;
 use super::{host_failure, keys_failure};
 use crate::wire::failure::{Code, Failure};
 use std::collections::BTreeMap;
@@ -49,7 +51,8 @@ impl Cluster {
     /// How the hosts and nodes are, in five seconds at most. Works with everything down.
     ///
     /// # Errors
-    /// When the inventory's hosts cannot be looked at from here.
+    /// When the inventory's hosts cannot be looked at from here, or nodes run and cannot be asked
+    /// for want of keys: then nothing is known of their health.
     pub fn status(&self) -> Result<Overview, Failure> {
         let nodes = self.named(&[])?;
         let wanted = Wanted { executable: None, files: &[] };
@@ -58,21 +61,53 @@ impl Cluster {
         };
         let mut found = BTreeMap::new();
         let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
+        let mut unable = None;
         std::thread::scope(|threads| {
             let looks: Vec<_> =
                 nodes.iter().map(|node| (node, threads.spawn(|| look(node)))).collect();
             match self.asker() {
                 Ok(asker) => answers = asker.ask(&nodes, ASK_LIMIT),
-                Err(failure) => answers.extend(nodes.iter().map(|node| {
-                    (node.name.clone(), Err(format!("it was not asked: {}", failure.message)))
-                })),
+                Err(failure) => unable = Some(failure),
             }
             for (node, look) in looks {
                 let result = look.join().unwrap_or_else(|_| Err("looking at it failed".to_owned()));
                 found.insert(node.name.clone(), result);
             }
         });
-        Ok(overview(&self.inventory, &found, &answers))
+        let runs = |found: &Result<Found, String>| {
+            found.as_ref().is_ok_and(|found| found.running.is_some())
+        };
+        match unable {
+            Some(failure) if found.values().any(runs) => {
+                Err(Failure { code: Code::BadSettings, ..failure })
+            }
+            _ => Ok(overview(&self.inventory, &found, &answers, &self.deployment(&found))),
+        }
+    }
+
+    /// What a deployment would say about hosts that look like this.
+    fn deployment(&self, found: &BTreeMap<String, Result<Found, String>>) -> Deployment {
+        let cluster = &self.inventory.cluster;
+        let state = ClusterState::load(&self.keys_dir, cluster).map_err(state_failure);
+        let keys = ClusterKeys::open(&self.keys_dir, cluster).map_err(keys_failure);
+        let (state, keys) = match (state, keys) {
+            (Ok(state), Ok(keys)) => (state, keys.is_some()),
+            (Err(failure), _) | (_, Err(failure)) => return Deployment::Fails(failure),
+        };
+        let seen = found.iter().filter_map(|(name, found)| Some((name, found.as_ref().ok()?)));
+        let seen = seen.map(|(name, found)| {
+            let facts = NodeFacts {
+                directory: found.directory,
+                log: found.log,
+                genesis_waiting: found.genesis,
+                running: found.running,
+                held: found.held.clone(),
+                ..NodeFacts::default()
+            };
+            (name.clone(), facts)
+        });
+        let facts = Facts { state, keys, nodes: seen.collect(), ..Facts::default() };
+        Deployment::Meets(plan(&self.inventory, &facts).obstacles)
     }
 
     /// Halts nodes, all at once.

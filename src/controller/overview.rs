@@ -5,6 +5,8 @@
 use super::host::Found;
 use super::inventory::Inventory;
 use super::observe::{Answer, leader};
+use super::plan::Obstacle;
+use crate::wire::failure::Failure;
 use crate::wire::report::{JsonId, status_exit, table};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -55,11 +57,29 @@ pub struct Overview {
     pub nodes: Vec<NodeOverview>,
 }
 
-/// Puts together what was found and what was said.
+/// What a deployment would come to.
+#[derive(Debug)]
+pub enum Deployment {
+    /// These obstacles, or none.
+    Meets(Vec<Obstacle>),
+    /// It would fail before it has a plan.
+    Fails(Failure),
+}
+
+impl Deployment {
+    /// What keeps it from starting this node in particular.
+    fn obstacle(&self, node: &str) -> Option<&Obstacle> {
+        let Deployment::Meets(obstacles) = self else { return None };
+        obstacles.iter().find(|obstacle| obstacle.node() == Some(node))
+    }
+}
+
+/// Puts together what was found, what was said, and what a deployment would say.
 pub fn overview(
     inventory: &Inventory,
     found: &BTreeMap<String, Result<Found, String>>,
     answers: &BTreeMap<String, Answer>,
+    deployment: &Deployment,
 ) -> Overview {
     let mut nodes = Vec::new();
     for spec in &inventory.nodes {
@@ -71,7 +91,10 @@ pub fn overview(
         let error = match (answer, pid) {
             (Some(Ok(status)), _) => (!status.why.is_empty()).then(|| status.why.clone()),
             (_, None) if host_error.is_some() => host_error,
-            (_, None) => Some("it does not run".to_owned()),
+            (_, None) => Some(match deployment.obstacle(&spec.name) {
+                Some(obstacle) => format!("it does not run: {obstacle}"),
+                None => "it does not run".to_owned(),
+            }),
             (Some(Err(error)), _) => Some(error.clone()),
             (None, _) => Some("it was not asked: there is no operator's key".to_owned()),
         };
@@ -105,11 +128,13 @@ pub fn overview(
             format!("{} not healthy", is_are(&ill)),
             "see the nodes' errors".to_owned(),
         ),
-        (true, false) => ("degraded", format!("{} not answering", is_are(&silent)), advice(&nodes)),
+        (true, false) => {
+            ("degraded", format!("{} not answering", is_are(&silent)), advice(&nodes, deployment))
+        }
         (false, _) => (
             "no_quorum",
             format!("no node reaches a quorum; {} not answering", is_are(&silent)),
-            advice(&nodes),
+            advice(&nodes, deployment),
         ),
     };
     let leader = if serving { leader(answers) } else { None };
@@ -125,11 +150,25 @@ fn is_are(names: &[&str]) -> String {
     }
 }
 
-fn advice(nodes: &[NodeOverview]) -> String {
-    let stopped = nodes.iter().any(|node| !node.running);
-    match stopped {
-        true => "paxos-ctl deploy starts what is stopped".to_owned(),
-        false => "paxos-ctl logs NODE shows what a node says".to_owned(),
+/// What to do about nodes that do not answer: never something that `deploy` would refuse.
+fn advice(nodes: &[NodeOverview], deployment: &Deployment) -> String {
+    let obstacles = match deployment {
+        Deployment::Fails(failure) => return failure.hint.clone(),
+        Deployment::Meets(obstacles) => obstacles,
+    };
+    if let Some(stopper) = obstacles.iter().find(|obstacle| obstacle.stops_everything()) {
+        return stopper.hint();
+    }
+    let stopped = |node: &&NodeOverview| !node.running;
+    let startable = |node: &NodeOverview| deployment.obstacle(&node.name).is_none();
+    let mut advice = Vec::new();
+    if nodes.iter().filter(stopped).any(startable) {
+        advice.push("paxos-ctl deploy starts what is stopped".to_owned());
+    }
+    advice.extend(obstacles.iter().map(Obstacle::hint));
+    match advice.is_empty() {
+        true => "paxos-ctl logs NODE shows what a node says".to_owned(),
+        false => advice.join("\n"),
     }
 }
 
@@ -196,6 +235,10 @@ mod tests {
         ["n1", "n2", "n3"].map(|name| (name.to_owned(), Ok(found(name)))).into()
     }
 
+    fn nothing() -> Deployment {
+        Deployment::Meets(Vec::new())
+    }
+
     fn answer(health: &str) -> Answer {
         let mut status = sample();
         status.health = health.to_owned();
@@ -216,7 +259,7 @@ mod tests {
         for (answers, health, exit) in table {
             let names = ["n1", "n2", "n3"].map(str::to_owned);
             let answers = names.into_iter().zip(answers).collect();
-            let overview = overview(&three_nodes(), &hosts(&["n1", "n2"]), &answers);
+            let overview = overview(&three_nodes(), &hosts(&["n1", "n2"]), &answers, &nothing());
             assert_eq!((overview.health.as_str(), overview.exit()), (health, exit));
             assert_eq!(overview.why.is_empty(), health == "healthy", "{}", overview.why);
             assert_eq!(overview.leader.is_some(), health != "no_quorum");
@@ -224,9 +267,37 @@ mod tests {
     }
 
     #[test]
+    fn the_advice_is_what_deploy_would_say() {
+        let lost = || Obstacle::LogLost("n2".to_owned());
+        let changed = Obstacle::Changed("n1".to_owned(), "address");
+        let damaged =
+            Failure::new(crate::wire::failure::Code::BadSettings, "it is damaged", "mend it");
+        let table = [
+            (&["n1", "n3"][..], Deployment::Meets(vec![lost()]), lost().hint()),
+            (&["n1", "n3"], nothing(), "paxos-ctl deploy starts what is stopped".to_owned()),
+            (
+                &["n1"],
+                Deployment::Meets(vec![lost()]),
+                format!("paxos-ctl deploy starts what is stopped\n{}", lost().hint()),
+            ),
+            (&["n1"], Deployment::Meets(vec![lost(), changed.clone()]), changed.hint()),
+            (&["n1"], Deployment::Fails(damaged), "mend it".to_owned()),
+            (&["n1", "n2", "n3"], nothing(), "paxos-ctl logs NODE shows what a node says".into()),
+        ];
+        for (running, deployment, next) in table {
+            let answers = [("n1".to_owned(), answer("degraded"))].into();
+            let overview = overview(&three_nodes(), &hosts(running), &answers, &deployment);
+            assert_eq!(overview.next, next);
+            let told = overview.nodes[1].error.as_deref().unwrap_or_default();
+            let stopped_for_good = next.contains("do not copy an old log back");
+            assert_eq!(told.contains("its log is gone"), stopped_for_good || next.contains("put"));
+        }
+    }
+
+    #[test]
     fn the_fields_are_those_of_the_contract() {
         let answers = [("n1".to_owned(), answer("healthy"))].into();
-        let overview = overview(&three_nodes(), &hosts(&["n1"]), &answers);
+        let overview = overview(&three_nodes(), &hosts(&["n1"]), &answers, &nothing());
         let json = serde_json::to_value(&overview).unwrap();
         for field in ["cluster", "leader", "health", "nodes"] {
             assert!(json.get(field).is_some(), "{field}");

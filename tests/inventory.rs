@@ -2,8 +2,12 @@
 
 use paxos_ssh::controller::groups::Sources;
 use paxos_ssh::controller::inventory::{Connection, Inventory};
+use paxos_ssh::controller::plan::{Facts, plan};
 use paxos_ssh::controller::problem::InventoryError;
+use paxos_ssh::controller::state::ClusterState;
+use paxos_ssh::paxos::ballot::ClusterId;
 use paxos_ssh::wire::failure::{Code, Failure};
+use paxos_ssh::wire::genesis::decode_genesis;
 use std::path::Path;
 
 fn load(text: &str) -> Result<Inventory, InventoryError> {
@@ -29,7 +33,7 @@ fn three(vars: &str, hosts: [&str; 3]) -> String {
 }
 
 #[test]
-fn the_one_that_comes_with_the_project() {
+fn three_nodes_of_all_roles() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("inventory/local.yaml");
     let inventory = Inventory::load(&file).expect("the project's own inventory is right");
     assert_eq!(inventory.cluster, "local");
@@ -46,6 +50,94 @@ fn the_one_that_comes_with_the_project() {
         assert_eq!(node.proposer.map(|p| u64::from(p.value())), Some(node.id.0));
     }
     assert_eq!((inventory.quorums.phase1(), inventory.quorums.phase2()), (2, 2));
+}
+
+fn shipped(name: &str) -> Inventory {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("inventory").join(name);
+    Inventory::load(&file).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn each_one_that_comes_with_the_project_is_tested_here() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("inventory");
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    assert_eq!(names, ["local-five.yaml", "local-roles.yaml", "local.yaml", "three-hosts.yaml"]);
+}
+
+#[test]
+fn five_nodes_with_quorums_of_four_and_two() {
+    let inventory = shipped("local-five.yaml");
+    assert_eq!((&*inventory.cluster, inventory.nodes.len()), ("five", 5));
+    for (node, n) in inventory.nodes.iter().zip(1..) {
+        assert_eq!((&*node.name, node.id.0), (&*format!("node{n}"), n));
+        assert_eq!(node.address(), format!("127.0.0.1:730{n}"));
+        assert_eq!(node.roles(), ["proposer", "acceptor", "learner"]);
+        assert_eq!(node.connection, Connection::Local);
+    }
+    let quorums = inventory.quorums;
+    assert_eq!((quorums.acceptors(), quorums.phase1(), quorums.phase2()), (5, 4, 2));
+    assert_eq!(inventory.sizes, [Some(4), Some(2)]);
+}
+
+#[test]
+fn nine_nodes_with_a_role_each_and_the_genesis_made_of_them() {
+    let inventory = shipped("local-roles.yaml");
+    assert_eq!((&*inventory.cluster, inventory.nodes.len()), ("roles", 9));
+    let names = ["p1", "p2", "p3", "a1", "a2", "a3", "l1", "l2", "c1"];
+    for (node, n) in inventory.nodes.iter().zip(1..) {
+        let name = names[n as usize - 1];
+        let role = match &name[..1] {
+            "p" => "proposer",
+            "a" => "acceptor",
+            "l" => "learner",
+            _ => "",
+        };
+        assert_eq!((&*node.name, node.id.0, &*node.roles().join(",")), (name, n, role));
+        assert_eq!(node.address(), format!("127.0.0.1:720{n}"));
+        assert_eq!(node.connection, Connection::Local);
+    }
+    let quorums = inventory.quorums;
+    assert_eq!((quorums.acceptors(), quorums.phase1(), quorums.phase2()), (3, 2, 2));
+
+    let mut drawn = 0;
+    let state = ClusterState::form(&inventory, ClusterId(1), || {
+        drawn += 1;
+        drawn
+    });
+    let genesis = state.genesis().unwrap();
+    let members = genesis.configuration.members();
+    assert_eq!((members.len(), genesis.configuration.quorums()), (9, quorums));
+    for (id, member) in members {
+        let (role, roles) = (&member.name[..1], &member.roles);
+        let proposer = roles.proposer.map(|proposer| u64::from(proposer.value()));
+        assert_eq!(proposer, (role == "p").then_some(id.0), "{}", member.name);
+        assert_eq!(roles.acceptor.is_some(), role == "a", "{}", member.name);
+        assert_eq!(roles.learner, role == "l", "{}", member.name);
+        // Each is told in its own file whether it votes, and as whom.
+        let file = decode_genesis(&state.genesis_file(&member.name).unwrap()).unwrap();
+        assert_eq!((file.generation, &file.genesis), (roles.acceptor, &genesis));
+    }
+    assert_eq!(drawn, 3, "only acceptors have a generation");
+}
+
+#[test]
+fn three_hosts_over_ssh_are_read_and_refused_in_the_plan() {
+    let inventory = shipped("three-hosts.yaml");
+    let addresses: Vec<String> = inventory.nodes.iter().map(|node| node.address()).collect();
+    assert_eq!(addresses, ["host1.example.org:7022", "host2.example.org:7022", "10.0.0.3:7022"]);
+    for node in &inventory.nodes {
+        assert_eq!(node.connection, Connection::Ssh);
+        assert_eq!(node.roles(), ["proposer", "acceptor", "learner"]);
+        assert_eq!(node.data_dir, Path::new("/var/lib/paxos"));
+        assert_eq!(node.listen, ["0.0.0.0:7022", "[::]:7022"]);
+        assert!(node.zone.is_some());
+    }
+    assert_eq!((inventory.quorums.phase1(), inventory.quorums.phase2()), (2, 2));
+    let plan = plan(&inventory, &Facts::default());
+    assert!(plan.steps.is_empty());
+    assert!(plan.stopper().is_some_and(|stopper| stopper.to_string().contains("over ssh")));
 }
 
 #[test]

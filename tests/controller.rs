@@ -8,6 +8,7 @@ use paxos_ssh::controller::issuer::Issuer;
 use paxos_ssh::controller::keys::ClusterKeys;
 use paxos_ssh::controller::local::LocalHost;
 use paxos_ssh::controller::observe::Asker;
+use paxos_ssh::controller::plan::FileState;
 use paxos_ssh::controller::state::ClusterState;
 use paxos_ssh::paxos::ballot::ClusterId;
 use paxos_ssh::wire::failure::Code;
@@ -264,4 +265,40 @@ fn who_asks_shows_the_plan_first_and_an_answer_says_that_it_is_one() {
     let status = ctl(&["status", "-o", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((status.status.code(), &json["ok"]), (Some(69), &serde_json::json!(true)));
+}
+
+#[test]
+fn a_lost_key_is_made_anew_and_told_to_all_but_a_lost_log_concerns_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "all:\n  vars: {paxos_cluster: c, ansible_connection: local}\n  hosts:\n    \
+                n1: {paxos_id: 1, paxos_port: 1}\n    n2: {paxos_id: 2, paxos_port: 2}\n";
+    let sources = Sources { file: "i.yaml".into(), text: text.to_owned(), ..Sources::default() };
+    let inventory = Inventory::from_sources(&sources, folder.path()).unwrap();
+    let cluster = Cluster { inventory, ..cluster(folder.path(), "c") };
+    let issuer = Issuer::open_or_init(&cluster.keys_dir, "c").unwrap();
+    for node in &cluster.inventory.nodes {
+        let line = LocalHost.ensure_node_key(&Place::of(node), &node.name).unwrap();
+        issuer.ensure_node(&node.name, node.id, &line, SystemTime::now()).unwrap();
+    }
+    for node in &cluster.inventory.nodes {
+        for file in issuer.keys().node_files(&node.name, &[]).unwrap() {
+            let (name, text) = (format!("keys/{}", file.name), file.text.as_bytes());
+            LocalHost.receive(&Place::of(node), &name, file.mode, text).unwrap();
+        }
+        LocalHost.receive(&Place::of(node), "log/1", 0o600, b"x").unwrap();
+    }
+    let mut state = ClusterState::form(&cluster.inventory, ClusterId(1), || 1);
+    state.mark_given("n1");
+    state.mark_given("n2");
+    state.save(&cluster.keys_dir).unwrap();
+    let keys = || {
+        let facts = cluster.facts().unwrap();
+        ["n1", "n2"].map(|name| facts.nodes[name].keys)
+    };
+    assert_eq!(keys(), [FileState::Same, FileState::Same]);
+    let second = Place::of(&cluster.inventory.nodes[1]).directory;
+    fs::remove_file(second.join("keys/node_key")).unwrap();
+    assert_eq!(keys(), [FileState::Differs, FileState::Absent]);
+    fs::remove_dir_all(&second).unwrap();
+    assert_eq!(keys(), [FileState::Same, FileState::Absent]);
 }

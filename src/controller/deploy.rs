@@ -11,7 +11,7 @@ use super::issuer::Issuer;
 use super::keys::{ClusterKeys, SshTarget};
 use super::membership::Membership;
 use super::observe::{ASK_LIMIT, Asker, Contact, leader};
-use super::plan::{Facts, FileState, NodeFacts, Obstacle, Plan, Step};
+use super::plan::{Facts, FileState, NodeFacts, Obstacle, Plan, Step, obstacle};
 use super::settings::settings_text;
 use super::state::{ClusterState, StateError};
 use super::wait::until;
@@ -109,7 +109,9 @@ impl Cluster {
             if node.connection == Connection::Local {
                 let (found, certified) =
                     self.node_facts(node, facts.state.as_ref(), keys.as_ref(), now)?;
-                all_certified &= certified || !is_founder(facts.state.as_ref(), node);
+                // One that is not seen to gets no certificates either.
+                all_certified &=
+                    certified || obstacle(node, &found, facts.state.as_ref()).is_some();
                 facts.nodes.insert(node.name.clone(), found);
             }
         }
@@ -409,11 +411,6 @@ impl Cluster {
         let hint = "start the nodes that are missing, or see their logs (paxos-ctl logs)";
         Err(Failure::new(Code::NoQuorum, message, hint))
     }
-}
-
-/// Whether a node is seen to by a deployment: any is, of a cluster that is yet to be formed.
-fn is_founder(state: Option<&ClusterState>, node: &NodeSpec) -> bool {
-    state.is_none_or(|state| state.node(&node.name).is_some())
 }
 
 /// What a deployment holds while it is under way.

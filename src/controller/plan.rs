@@ -326,7 +326,11 @@ pub fn plan(inventory: &Inventory, facts: &Facts) -> Plan {
 }
 
 /// Why a node cannot be what the inventory says.
-fn obstacle(node: &NodeSpec, facts: &NodeFacts, state: Option<&ClusterState>) -> Option<Obstacle> {
+pub(super) fn obstacle(
+    node: &NodeSpec,
+    facts: &NodeFacts,
+    state: Option<&ClusterState>,
+) -> Option<Obstacle> {
     let name = node.name.clone();
     if node.connection != Connection::Local {
         return Some(Obstacle::Remote(name));

@@ -143,10 +143,11 @@ fn destroy_removes_what_was_made_and_tells_what_it_left() {
         fs::write(thesis.join("chapter"), "1").unwrap();
         std::os::unix::fs::symlink(&thesis, &link).unwrap();
         let left = cluster.destroy("c", &mut |_| ()).unwrap();
-        assert_eq!(left, [thesis.clone()], "forged: {forged}");
+        assert_eq!(left, std::slice::from_ref(&thesis), "forged: {forged}");
         assert_eq!(everything_in(&cluster.keys_dir), ["thesis"]);
         assert_eq!(everything_in(&thesis), ["chapter"], "a link is not followed");
-        assert_eq!(cluster.destroy("c", &mut |_| ()).unwrap(), [thesis.clone()], "twice is fine");
+        let again = cluster.destroy("c", &mut |_| ()).unwrap();
+        assert_eq!(again, std::slice::from_ref(&thesis), "twice is fine");
         fs::remove_dir_all(&thesis).unwrap();
         assert!(cluster.destroy("c", &mut |_| ()).unwrap().is_empty());
         assert!(!cluster.keys_dir.exists());

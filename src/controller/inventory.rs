@@ -104,8 +104,7 @@ pub struct Inventory {
     pub nodes: Vec<NodeSpec>,
     /// How many of the acceptors make quorums.
     pub quorums: QuorumSystem,
-    /// The sizes for phase 1 and 2 as far as they are written there; the others follow from the
-    /// number of acceptors.
+    /// The sizes for phase 1 and 2, as far as they are written there.
     pub sizes: [Option<u64>; 2],
 }
 

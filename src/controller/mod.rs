@@ -5,9 +5,11 @@
 //! * [`keys`] reads keys and [`issuer`] makes them; [`state`] remembers that a cluster was formed.
 //! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`process`] whose
 //!   process is whose.
-//! * [`observe`] asks nodes, [`membership`] is who they say they are; [`plan`] makes a plan of facts; [`deploy`] gathers the ones and
-//!   carries out the other; [`operate`] is the rest of a cluster's life, [`overview`] what its
-//!   status looks like, [`destroy`] its end.
+//! * [`observe`] asks nodes, [`membership`] is who they say they are.
+//! * [`plan`] makes a plan of facts, with an [`obstacle`] where something stands in its way;
+//!   [`deploy`] gathers the ones and carries out the other.
+//! * [`operate`] is the rest of a cluster's life, [`overview`] what its status looks like,
+//!   [`destroy`] its end.
 //!
 //! What must hold: facts are gathered without a change; a genesis is given once in a cluster's
 //! life; what an inventory leaves out is not taken away; no process and no file that is somebody
@@ -23,6 +25,7 @@ pub mod keys;
 pub mod local;
 pub mod membership;
 pub mod observe;
+pub mod obstacle;
 pub mod operate;
 pub mod overview;
 pub mod plan;

@@ -9,6 +9,8 @@ use super::state::{ClusterState, Founder, Handout};
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use super::obstacle::Obstacle;
+
 /// How a file on a host compares with what it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FileState {
@@ -100,135 +102,6 @@ impl fmt::Display for Step {
             Step::GiveGenesis(node) => write!(f, "{node}: hand over the genesis"),
             Step::Start(node) => write!(f, "{node}: start"),
             Step::Restart(node) => write!(f, "{node}: restart with what was installed"),
-        }
-    }
-}
-
-/// Something that cannot be done, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Obstacle {
-    /// A host that only its sshd reaches.
-    Remote(String),
-    /// Somebody else has the node's address.
-    PortHeld(String, PortHolder),
-    /// Nodes have logs of a cluster that the controller knows nothing of.
-    FormedElsewhere(Vec<String>),
-    /// The cluster was formed and its keys are gone.
-    KeysGone,
-    /// A node that the cluster was not formed with.
-    NotAMember(String),
-    /// The inventory wants something else of a node than the cluster was formed with.
-    Changed(String, &'static str),
-    /// The inventory wants other quorum sizes than the cluster was formed with.
-    Quorums {
-        /// Phase 1 and 2 as formed.
-        formed: (u16, u16),
-        /// Phase 1 and 2 as the inventory has it.
-        wanted: (u16, u16),
-    },
-    /// A node of a formed cluster without its log.
-    LogLost(String),
-}
-
-impl Obstacle {
-    /// Whether nothing at all may be done. Otherwise the other nodes are seen to.
-    pub fn stops_everything(&self) -> bool {
-        !matches!(self, Obstacle::LogLost(_) | Obstacle::NotAMember(_))
-    }
-
-    /// The node that it is about, if it is about one.
-    pub fn node(&self) -> Option<&str> {
-        match self {
-            Obstacle::Remote(node)
-            | Obstacle::PortHeld(node, _)
-            | Obstacle::NotAMember(node)
-            | Obstacle::Changed(node, _)
-            | Obstacle::LogLost(node) => Some(node),
-            Obstacle::FormedElsewhere(_) | Obstacle::KeysGone | Obstacle::Quorums { .. } => None,
-        }
-    }
-
-    /// What to do next.
-    pub fn hint(&self) -> String {
-        let give_up = "to give up the cluster and its data, destroy it first";
-        match self {
-            Obstacle::Remote(_) => "set ansible_connection: local; \
-                                    hosts over ssh are not supported by this version"
-                .to_owned(),
-            Obstacle::PortHeld(node, holder) => {
-                let stop = match &holder.process {
-                    Some((pid, name)) => format!("stop {name} (pid {pid})"),
-                    None => "stop what listens there".to_owned(),
-                };
-                format!("{stop}, or give {node} another paxos_port")
-            }
-            Obstacle::FormedElsewhere(_) => format!(
-                "restore state.yaml beside the keys, \
-                 or give the directory that has it with --keys-dir; {give_up}"
-            ),
-            Obstacle::KeysGone => format!(
-                "restore the keys from a backup, or give their directory with --keys-dir; {give_up}"
-            ),
-            Obstacle::NotAMember(node) => {
-                format!("take {node} out of the inventory; this version cannot add members yet")
-            }
-            Obstacle::Changed(node, what) => {
-                format!("put {what} of {node} back; this version cannot change members yet")
-            }
-            Obstacle::Quorums { formed: (phase1, phase2), .. } => format!(
-                "put paxos_quorum_phase1: {phase1} and paxos_quorum_phase2: {phase2} back; \
-                 this version cannot change quorum sizes yet"
-            ),
-            Obstacle::LogLost(node) => format!(
-                "the cluster goes on with its other acceptors; \
-                 do not copy an old log back, for {node} may have voted since. \
-                 It must rejoin under a new voter generation, which this version cannot do yet; \
-                 to start over without the data, destroy the cluster and deploy"
-            ),
-        }
-    }
-}
-
-impl fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Obstacle::Remote(node) => {
-                write!(f, "the host of {node} is reached over ssh, not locally")
-            }
-            Obstacle::PortHeld(node, PortHolder { address, process }) => {
-                write!(f, "{node} is to listen on {address}, but that port is in use")?;
-                match process {
-                    Some((pid, name)) => write!(f, " by {name} (pid {pid})"),
-                    None => Ok(()),
-                }
-            }
-            Obstacle::FormedElsewhere(nodes) => write!(
-                f,
-                "{} already have logs of a cluster that was formed before, \
-                 and there is no state.yaml here that knows of it; \
-                 a second genesis could make two clusters of one",
-                nodes.join(", ")
-            ),
-            Obstacle::KeysGone => {
-                write!(f, "the cluster was formed, but its keys are gone; new ones fit no node")
-            }
-            Obstacle::NotAMember(node) => {
-                write!(f, "{node} was not there when the cluster was formed")
-            }
-            Obstacle::Changed(node, what) => {
-                write!(f, "the inventory gives {node} another {what} than the cluster knows")
-            }
-            Obstacle::Quorums { formed, wanted } => write!(
-                f,
-                "the inventory wants quorums of {} (phase 1) and {} (phase 2), \
-                 and the cluster was formed with {} and {}",
-                wanted.0, wanted.1, formed.0, formed.1
-            ),
-            Obstacle::LogLost(node) => write!(
-                f,
-                "{node} was part of the cluster and its log is gone; \
-                 it is not made a voter again, since it could forget what it promised"
-            ),
         }
     }
 }

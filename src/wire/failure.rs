@@ -125,7 +125,7 @@ impl Failure {
     /// Puts a failure together.
     pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Failure {
         let hint = hint.into();
-        debug_assert!(!hint.is_empty(), "whoever fails says what to do next");
+        assert!(!hint.is_empty(), "whoever fails says what to do next");
         Failure { code, message: message.into(), hint, revision: None }
     }
 

@@ -295,6 +295,18 @@ async fn request_ids_reach_the_node() {
 }
 
 #[tokio::test]
+async fn a_request_id_serves_one_request() {
+    let fake = Fake::new();
+    assert_eq!(ask(&fake, "paxos put k 1 --request-id r1").await, said("revision 1\n"));
+    let other = ask(&fake, "paxos put k 2 --request-id r1 -o json").await;
+    assert_eq!(other.exit, 64);
+    let error = &other.json()["error"];
+    assert_eq!(error["code"], "usage");
+    assert!(error["message"].as_str().unwrap().contains("nothing was written"), "{error}");
+    assert_eq!(fake.value(b"k").unwrap(), b"1"[..]);
+}
+
+#[tokio::test]
 async fn rights_are_asked_before_anything_is_proposed() {
     let fake = Fake::new();
     fake.set(b"/app1/k", b"v");

@@ -235,6 +235,32 @@ fn a_retry_by_hand_finds_the_outcome_under_another_session() {
 }
 
 #[test]
+fn a_request_id_with_another_operation_is_refused() {
+    let mut fed = Fed::new();
+    let (first, second) = (fed.open("alice", 1), fed.open("alice", 2));
+    let named = |session, sequence, operation| Command {
+        request_id: Some("r1".into()),
+        ..alice(session, sequence, operation)
+    };
+    assert_eq!(fed.run(&named(first, 0, put("k", "z"))), Outcome::Put { revision: 1 });
+    let others = [
+        put("k", "other"),
+        put("other", "z"),
+        put_if("k", "z", Condition::Revision(1)),
+        delete_if("k", Condition::Always),
+    ];
+    for (sequence, operation) in others.into_iter().enumerate() {
+        let reused = named(second, sequence as u64, operation);
+        assert_eq!(fed.run(&reused), Outcome::RequestIdReused, "{reused:?}");
+        assert_eq!(fed.run(&reused), Outcome::RequestIdReused, "a duplicate of {reused:?}");
+    }
+    assert_eq!(fed.store.view().get(b"k").unwrap().value, "z");
+    assert_eq!(fed.store.view().revision(), 1);
+    let again = named(second, 9, put("k", "z"));
+    assert_eq!(fed.run(&again), Outcome::Put { revision: 1 }, "the first one still has its id");
+}
+
+#[test]
 fn refusals_are_not_remembered_under_a_request_id() {
     let mut fed = Fed::new();
     let id = fed.open("alice", 1);
@@ -356,7 +382,7 @@ fn the_digest_of_a_fixed_history_is_fixed() {
     fed.run(&named);
     fed.now = 5;
     fed.run(&Command { acknowledged_below: 1, ..alice(id, 1, delete_if("k", Condition::Always)) });
-    assert_eq!(fed.store.digest(), 7_419_264_336_495_465_451);
+    assert_eq!(fed.store.digest(), 8_531_294_432_610_368_526);
 }
 
 // What follows is the model: written for being obviously right, not for being quick.
@@ -368,7 +394,7 @@ struct Model {
     revision: u64,
     keys: BTreeMap<Bytes, KeyValue>,
     sessions: BTreeMap<u64, ModelSession>,
-    requests: BTreeMap<String, Outcome>,
+    requests: BTreeMap<String, (Operation, Outcome)>,
 }
 
 struct ModelSession {
@@ -429,9 +455,14 @@ impl Model {
         }
         let name = command.request_id.clone();
         let known = name.as_ref().and_then(|name| self.requests.get(name).cloned());
-        let outcome = known.unwrap_or_else(|| self.execute(command));
+        let outcome = match known {
+            None => self.execute(command),
+            Some((operation, outcome)) if operation == command.operation => outcome,
+            Some(_) => Outcome::RequestIdReused,
+        };
         if let Some(name) = name {
-            self.requests.entry(name).or_insert_with(|| outcome.clone());
+            let first = || (command.operation.clone(), outcome.clone());
+            self.requests.entry(name).or_insert_with(first);
         }
         if let Some(session) = self.sessions.get_mut(&command.session.0)
             && outcome != Outcome::SessionClosed

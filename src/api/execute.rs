@@ -142,6 +142,10 @@ impl<B: Backend> Executor<B> {
                 "too many writes wait for their outcome; this one was not made",
                 "send it again a little later",
             )),
+            Outcome::RequestIdReused => Err(Failure::usage(
+                "this request id was used for another request; nothing was written",
+                "use another id; one id serves for repeating the very same request",
+            )),
             outcome @ (Outcome::SessionOpened(_)
             | Outcome::SessionClosed
             | Outcome::SequenceAcknowledged) => Err(Failure::new(

@@ -52,7 +52,7 @@ pub struct Command {
     /// Who asks; a session answers only to the principal that opened it.
     pub principal: String,
     /// A name for the request that outlives the session, so that a retry by hand finds the first
-    /// outcome.
+    /// outcome. It names one operation: with another one it is refused.
     pub request_id: Option<String>,
     /// What is asked.
     pub operation: Operation,
@@ -130,6 +130,8 @@ pub enum Outcome {
     /// Not executed: [`SESSION_WINDOW`] or more ahead of what the session acknowledged.
     /// Acknowledge, and send it again under the same sequence number.
     WindowFull,
+    /// Not executed: its request id was used before, and for another operation.
+    RequestIdReused,
 }
 
 /// Why a command may not enter the log.

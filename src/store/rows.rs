@@ -75,6 +75,11 @@ impl Row {
         u64::from_be_bytes(self.array())
     }
 
+    fn outcome(&mut self) -> Outcome {
+        let (kind, number) = (self.u8(), self.u64());
+        outcome_of(kind, number)
+    }
+
     fn text(self) -> String {
         String::from_utf8(self.0.into()).expect(DAMAGED)
     }
@@ -175,6 +180,7 @@ const CONDITION_FAILED_ABSENT: u8 = 6;
 const SESSION_UNKNOWN: u8 = 7;
 const SEQUENCE_ACKNOWLEDGED: u8 = 8;
 const WINDOW_FULL: u8 = 9;
+const REQUEST_ID_REUSED: u8 = 10;
 
 /// The outcome as its kind and one number.
 pub(super) fn encode_outcome(outcome: &Outcome) -> Bytes {
@@ -189,6 +195,7 @@ pub(super) fn encode_outcome(outcome: &Outcome) -> Bytes {
         Outcome::SessionUnknown => (SESSION_UNKNOWN, 0),
         Outcome::SequenceAcknowledged => (SEQUENCE_ACKNOWLEDGED, 0),
         Outcome::WindowFull => (WINDOW_FULL, 0),
+        Outcome::RequestIdReused => (REQUEST_ID_REUSED, 0),
     };
     let mut row = [kind; 9];
     row[1..].copy_from_slice(&number.to_be_bytes());
@@ -196,8 +203,34 @@ pub(super) fn encode_outcome(outcome: &Outcome) -> Bytes {
 }
 
 pub(super) fn decode_outcome(row: &Bytes) -> Outcome {
-    let mut row = Row(row.clone());
-    let (kind, number) = (row.u8(), row.u64());
+    Row(row.clone()).outcome()
+}
+
+/// What a request id was used for, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NamedRequest {
+    /// The digest of the operation.
+    pub operation: u64,
+    pub outcome: Outcome,
+}
+
+impl NamedRequest {
+    pub(super) fn encode(&self) -> Bytes {
+        let outcome = encode_outcome(&self.outcome);
+        let mut row = BytesMut::with_capacity(outcome.len() + 8);
+        row.put_slice(&outcome);
+        row.put_u64(self.operation);
+        row.freeze()
+    }
+
+    pub(super) fn decode(row: &Bytes) -> NamedRequest {
+        let mut row = Row(row.clone());
+        let outcome = row.outcome();
+        NamedRequest { operation: row.u64(), outcome }
+    }
+}
+
+fn outcome_of(kind: u8, number: u64) -> Outcome {
     match kind {
         SESSION_OPENED => Outcome::SessionOpened(SessionId(number)),
         SESSION_CLOSED => Outcome::SessionClosed,
@@ -209,6 +242,7 @@ pub(super) fn decode_outcome(row: &Bytes) -> Outcome {
         SESSION_UNKNOWN => Outcome::SessionUnknown,
         SEQUENCE_ACKNOWLEDGED => Outcome::SequenceAcknowledged,
         WINDOW_FULL => Outcome::WindowFull,
+        REQUEST_ID_REUSED => Outcome::RequestIdReused,
         other => panic!("{DAMAGED}: an outcome of kind {other}"),
     }
 }

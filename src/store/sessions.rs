@@ -4,17 +4,20 @@
 //! duplicate finds the outcome instead of executing. Outcomes it may no longer keep are therefore
 //! refused, never executed: below what was acknowledged, or under a session that is not there. A
 //! request id does the same for a retry by hand, which comes under another session, for as long as
-//! the table of request ids remembers it.
+//! the table of request ids remembers it. A person may give one id to two different requests, which
+//! no client does with its sequence numbers; the second is refused, because the first one's outcome
+//! would be a lie about it.
 //!
 //! Everything ends by rules that all nodes share: sessions by replicated time, and by age when
 //! there are too many; request ids by age.
 
-use super::command::{Command, Outcome, SESSION_WINDOW, SessionId};
+use super::command::{Command, Operation, Outcome, SESSION_WINDOW, SessionId};
+use super::digest::operation_digest;
 use super::draft::Draft;
 use super::engine::{ReadEngine, Space};
 use super::rows::{
-    Session, decode_number, decode_outcome, decode_pair, encode_outcome, nonce_key, number_key,
-    pair_key, request_key, session_key,
+    NamedRequest, Session, decode_number, decode_outcome, decode_pair, encode_outcome, nonce_key,
+    number_key, pair_key, request_key, session_key,
 };
 use crate::paxos::ballot::{ClusterTime, Slot};
 use bytes::Bytes;
@@ -102,7 +105,7 @@ impl<E: ReadEngine> Draft<'_, E> {
         }
         let outcome = match &command.request_id {
             None => execute(self),
-            Some(id) => self.once_by_request_id(slot, id, execute),
+            Some(id) => self.once_by_request_id(slot, id, &command.operation, execute),
         };
         // A command that closed its session leaves nothing behind.
         if outcome != Outcome::SessionClosed {
@@ -115,11 +118,15 @@ impl<E: ReadEngine> Draft<'_, E> {
         &mut self,
         slot: Slot,
         request_id: &str,
+        operation: &Operation,
         execute: impl FnOnce(&mut Self) -> Outcome,
     ) -> Outcome {
         let key = request_key(request_id);
+        let operation = operation_digest(operation);
         if let Some(row) = self.get(Space::Requests, &key) {
-            return decode_outcome(&row);
+            let first = NamedRequest::decode(&row);
+            let same = first.operation == operation;
+            return if same { first.outcome } else { Outcome::RequestIdReused };
         }
         let outcome = execute(self);
         if self.meta.requests >= REQUEST_IDS_MAX {
@@ -130,9 +137,10 @@ impl<E: ReadEngine> Draft<'_, E> {
             self.meta.requests -= 1;
         }
         self.put(Space::RequestAges, number_key(slot.0), key.clone());
-        self.put(Space::Requests, key, encode_outcome(&outcome));
+        let named = NamedRequest { operation, outcome };
+        self.put(Space::Requests, key, named.encode());
         self.meta.requests += 1;
-        outcome
+        named.outcome
     }
 
     fn session(&self, id: SessionId) -> Option<Session> {

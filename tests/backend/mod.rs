@@ -42,7 +42,7 @@ pub(crate) struct Fake {
 struct Inner {
     keys: BTreeMap<Bytes, Record>,
     revision: u64,
-    outcomes: BTreeMap<(String, String), Outcome>,
+    outcomes: BTreeMap<(String, String), (Operation, Outcome)>,
     mood: Mood,
     health: Option<Health>,
     running: usize,
@@ -208,11 +208,12 @@ impl Backend for Fake {
         let mut inner = self.inner.lock().unwrap();
         inner.running -= 1;
         let id = request_id.map(|id| (principal.to_owned(), id));
-        if let Some(outcome) = id.as_ref().and_then(|id| inner.outcomes.get(id)) {
-            return Ok(outcome.clone());
+        if let Some((first, outcome)) = id.as_ref().and_then(|id| inner.outcomes.get(id)) {
+            let same = *first == operation;
+            return Ok(if same { outcome.clone() } else { Outcome::RequestIdReused });
         }
-        let outcome = inner.apply(operation);
-        inner.outcomes.extend(id.map(|id| (id, outcome.clone())));
+        let outcome = inner.apply(operation.clone());
+        inner.outcomes.extend(id.map(|id| (id, (operation, outcome.clone()))));
         Ok(outcome)
     }
 

@@ -73,6 +73,9 @@ fn what_one_node_takes_another_gives(cluster: &Cluster) {
     let first = cluster.ssh("node1", put).expect(0).json();
     let again = cluster.ssh("node2", put).expect(0).json();
     assert_eq!(again["revision"], first["revision"], "the retry was applied as well");
+    let other = cluster.ssh("node3", "paxos put once other --request-id r1 -o json").expect(64);
+    assert_eq!(other.json()["error"]["code"], "usage");
+    assert_eq!(cluster.ssh("node3", "paxos get once").expect(0).out(), "v\n");
 }
 
 fn the_longest_request_id_serves(cluster: &Cluster) {

@@ -22,9 +22,10 @@ use super::inbound::{Link, shown};
 use super::limits::Place;
 use super::outbound::write_output;
 use super::server::{PeerEvents, Sessions};
-use super::session::{ExecRequest, ExecSession, FarEnds, Life, Pty, StdinFeed};
+use super::session::{ExecRequest, ExecSession, FarEnds, Life, StdinFeed};
 use super::settings::{Settings, WINDOW_BYTES};
 use super::socket::SocketControl;
+use super::terminal::{Keyboard, Terminal, to_screen};
 use super::{Lane, LocalNode, RPC_SUBSYSTEM};
 use crate::paxos::ballot::NodeId;
 use arc_swap::ArcSwap;
@@ -35,7 +36,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -72,7 +72,7 @@ pub(super) struct Guest {
 
 struct GuestChannel {
     write: Option<ChannelWriteHalf<Msg>>,
-    terminal: Option<(watch::Sender<(u32, u32)>, Pty)>,
+    terminal: Option<Terminal>,
     purpose: Purpose,
 }
 
@@ -80,7 +80,7 @@ enum Purpose {
     /// Opened, nothing asked for yet.
     Idle,
     /// A request that somebody answers.
-    Session { stdin: StdinFeed, life: Life },
+    Session { stdin: StdinFeed, life: Life, keyboard: Option<Keyboard> },
     /// Frames of a peer.
     Link(Link),
 }
@@ -164,12 +164,17 @@ impl Guest {
             self.not_offered("a second request on one channel");
             return session.channel_failure(id);
         };
-        let pty = channel.terminal.as_ref().map(|(_, pty)| pty.clone());
+        // Programs that talk in frames get them as they are, terminal or not.
+        let words = !matches!(request, ExecRequest::Subsystem(_));
+        let terminal = channel.terminal.as_ref().filter(|_| words);
+        let pty = terminal.map(|terminal| terminal.pty.clone());
         let (opened, far) = ExecSession::open(principal, self.source, request, pty);
         let FarEnds { stdin, output, life } = far;
-        channel.purpose = Purpose::Session { stdin, life: life.clone() };
+        let keyboard = terminal.map(|terminal| terminal.keyboard(opened.output.echo()));
+        let show = if keyboard.is_some() { to_screen } else { std::convert::identity };
+        channel.purpose = Purpose::Session { stdin, life: life.clone(), keyboard };
         session.channel_success(id)?;
-        tokio::spawn(write_output(write, output, life));
+        tokio::spawn(write_output(write, output, life, show));
         self.context.sessions.start(opened);
         Ok(())
     }
@@ -211,8 +216,12 @@ impl Guest {
         match &mut channel.purpose {
             // Nobody asked for anything yet; a client that talks anyway talks to itself.
             Purpose::Idle => Ok(()),
-            Purpose::Session { stdin, life } => {
-                if stdin.push(data).is_ok() {
+            Purpose::Session { stdin, life, keyboard } => {
+                let taken = match keyboard {
+                    Some(keyboard) => keyboard.typed(data, stdin, life),
+                    None => stdin.push(data),
+                };
+                if taken.is_ok() {
                     return Ok(());
                 }
                 life.close();
@@ -357,10 +366,13 @@ impl Handler for Guest {
         id: ChannelId,
         _session: &mut Session,
     ) -> Result<(), russh::Error> {
-        if let Some(channel) = self.channels.get(&id)
-            && let Purpose::Session { stdin, .. } = &channel.purpose
+        if let Some(channel) = self.channels.get_mut(&id)
+            && let Purpose::Session { stdin, keyboard, .. } = &mut channel.purpose
         {
-            stdin.end();
+            match keyboard {
+                Some(keyboard) => keyboard.end(stdin),
+                None => stdin.end(),
+            }
         }
         Ok(())
     }
@@ -388,12 +400,11 @@ impl Handler for Guest {
         rows: u32,
         _pixels_wide: u32,
         _pixels_high: u32,
-        _modes: &[(russh::Pty, u32)],
+        modes: &[(russh::Pty, u32)],
         session: &mut Session,
     ) -> Result<(), russh::Error> {
         let Some(channel) = self.channels.get_mut(&id) else { return session.channel_failure(id) };
-        let (resize, size) = watch::channel((columns, rows));
-        channel.terminal = Some((resize, Pty { term: shown(term), size }));
+        channel.terminal = Some(Terminal::new(shown(term), (columns, rows), modes));
         session.channel_success(id)
     }
 
@@ -406,8 +417,8 @@ impl Handler for Guest {
         _pixels_high: u32,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        if let Some((resize, _)) = self.channels.get(&id).and_then(|c| c.terminal.as_ref()) {
-            resize.send_replace((columns, rows));
+        if let Some(terminal) = self.channels.get(&id).and_then(|c| c.terminal.as_ref()) {
+            terminal.resize(columns, rows);
         }
         session.channel_success(id)
     }

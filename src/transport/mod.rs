@@ -41,6 +41,7 @@ pub mod session;
 pub mod settings;
 mod socket;
 pub mod source;
+mod terminal;
 
 use crate::paxos::ballot::NodeId;
 

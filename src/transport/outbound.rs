@@ -14,11 +14,12 @@ const WRITE_BYTES: usize = 64 << 10;
 const STDERR: u32 = 1;
 
 /// Moves a session's output to its channel: the only writer of that channel, cancelled by nobody
-/// while the channel lives.
+/// while the channel lives. `show` is what a terminal needs done to it.
 pub(super) async fn write_output(
     write: ChannelWriteHalf<Msg>,
     mut queue: mpsc::Receiver<OutputEvent>,
     life: Life,
+    show: fn(Bytes) -> Bytes,
 ) {
     let writing = async {
         let mut next = queue.recv().await;
@@ -30,6 +31,7 @@ pub(super) async fn write_output(
                 Some(OutputEvent::Stderr(bytes)) => (true, bytes),
             };
             let (bytes, after) = gather(first, stderr, &mut queue);
+            let bytes = show(bytes);
             if stderr {
                 write.extended_data_bytes(STDERR, bytes).await?;
             } else {

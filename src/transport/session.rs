@@ -239,6 +239,11 @@ impl Output {
         self.life.unwanted.cancelled().await;
     }
 
+    /// For what the client typed, to be shown among the output.
+    pub(super) fn echo(&self) -> Echo {
+        Echo(self.queue.downgrade())
+    }
+
     async fn send(&self, mut bytes: Bytes, make: fn(Bytes) -> OutputEvent) -> Result<(), Gone> {
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(OUTPUT_PIECE_BYTES));
@@ -252,6 +257,21 @@ impl Output {
             biased;
             () = self.life.closed.cancelled() => Err(Gone),
             sent = self.queue.send(event) => sent.map_err(|_| Gone),
+        }
+    }
+}
+
+/// Shows a client what it typed. Holds the session's output open no longer than the session does.
+#[derive(Debug)]
+pub(super) struct Echo(mpsc::WeakSender<OutputEvent>);
+
+impl Echo {
+    /// Never waits: while the client does not take its output, it does not see its keys either.
+    pub(super) fn show(&self, bytes: Bytes) {
+        if let Some(queue) = self.0.upgrade()
+            && !bytes.is_empty()
+        {
+            let _full_or_gone = queue.try_send(OutputEvent::Stdout(bytes));
         }
     }
 }

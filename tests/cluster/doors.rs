@@ -1,6 +1,7 @@
 //! What the stock OpenSSH client meets at a node: what it is served, and what it is refused.
 
 use super::harness::{Cluster, Guarded, NODES, free_port, run, until};
+use super::terminal::AtTerminal;
 use paxos_ssh::store::command::REQUEST_ID_BYTES_MAX;
 use std::fs;
 use std::io::Read;
@@ -26,6 +27,9 @@ pub const CHECKS: &[Check] = &[
     ("too large", a_value_over_the_limit_is_refused),
     ("usage", wrong_words_change_nothing),
     ("no command", without_a_command_there_is_help),
+    ("typed value", what_is_typed_at_a_terminal_arrives),
+    ("interrupt", an_interrupt_stops_a_command),
+    ("screen", lines_begin_at_the_left_of_a_terminal),
     ("multiplexing", one_connection_serves_many),
     ("agent", a_key_in_an_agent_serves),
     ("unknown key", an_unknown_key_is_refused),
@@ -140,6 +144,57 @@ fn without_a_command_there_is_help(cluster: &Cluster) {
         let ran = run(ssh.args(flags).arg("node1"), b"").expect(64);
         assert!(ran.said().contains("ssh NODE paxos status"), "{flags:?}: {}", ran.said());
     }
+}
+
+/// `ssh -F … WORDS…`, typed at a terminal.
+fn at_terminal(cluster: &Cluster, words: &[&str]) -> AtTerminal {
+    let mut ssh = cluster.ssh_with(&cluster.ssh_config());
+    ssh.args(words);
+    AtTerminal::start(ssh)
+}
+
+fn what_is_typed_at_a_terminal_arrives(cluster: &Cluster) {
+    let mut put = at_terminal(cluster, &["-t", "node1", "paxos put typed -"]);
+    put.until_raw();
+    put.press(b"one\r");
+    put.until_shown("one\r\n");
+    put.press(b"twi\x7fo\r\x04");
+    let (exit, screen, said) = put.end();
+    assert_eq!(exit, Some(0), "{screen}{said}");
+    assert!(screen.contains("\r\nrevision "), "{screen:?}");
+    let got = cluster.ssh("node2", "paxos get typed --raw").expect(0);
+    assert_eq!(got.out(), "one\ntwo\n");
+}
+
+fn an_interrupt_stops_a_command(cluster: &Cluster) {
+    let mut put = at_terminal(cluster, &["-t", "node1", "paxos put stopped -"]);
+    put.until_raw();
+    put.press(b"one\r");
+    put.until_shown("one\r\n");
+    put.press(b"\x03");
+    let (exit, screen, said) = put.end();
+    assert_eq!(exit, Some(130), "{screen}{said}");
+    assert!(screen.contains("^C\r\n"), "{screen:?}");
+    cluster.ssh("node1", "paxos get stopped").expect(3);
+}
+
+fn lines_begin_at_the_left_of_a_terminal(cluster: &Cluster) {
+    let no_staircase = |text: &str| {
+        let ends = |end| text.matches(end).count();
+        assert!(ends("\n") > 1 && ends("\n") == ends("\r\n"), "{text:?}");
+    };
+    let (exit, screen, _) = at_terminal(cluster, &["-t", "node1", "paxos status"]).end();
+    assert_eq!(exit, Some(0));
+    no_staircase(&screen);
+    // Without a command the client asks for a terminal as well.
+    let (exit, _, said) = at_terminal(cluster, &["node1"]).end();
+    assert_eq!(exit, Some(64));
+    assert!(said.contains("ssh NODE paxos status"), "{said}");
+    assert!(!said.contains("PTY allocation"), "{said}");
+    no_staircase(&said);
+    // Without a terminal nothing is translated.
+    let plain = cluster.ssh("node1", "paxos status").expect(0);
+    assert!(!plain.stdout.contains(&b'\r'));
 }
 
 fn one_connection_serves_many(cluster: &Cluster) {

@@ -9,6 +9,7 @@ mod faults;
 mod flood;
 mod harness;
 mod numbers;
+mod terminal;
 mod workload;
 
 use faults::Pauses;

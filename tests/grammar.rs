@@ -142,7 +142,35 @@ fn refusals() {
              far end cuts the line at blanks again. Quote twice, as in \"'two words'\"",
         ),
         ("put '' v", "the key is empty", "a key holds at least one byte"),
-        ("get k --rwa", "--rwa is no flag of get", "did you mean --raw?"),
+        (
+            "get k --rwa",
+            "--rwa is no flag of get",
+            "did you mean --raw? If it is no flag: a key or value that starts with - goes behind \
+             --, as in: put -- KEY -1",
+        ),
+        (
+            "put k -v",
+            "-v is no flag of put",
+            "did you mean --if-value? If it is no flag: a key or value that starts with - goes \
+             behind --, as in: put -- KEY -1",
+        ),
+        (
+            "list --prefix a",
+            "--prefix is no flag of list",
+            "the prefix is a plain word, as in: list PREFIX",
+        ),
+        (
+            "get k --to node1 -F F",
+            "--to is no flag of get",
+            "-F, --to and --socket are the local program's and go before the verb, as in: paxos \
+             -F SSH_CONFIG --to NODE get",
+        ),
+        (
+            "get k -F F",
+            "-F is no flag of get",
+            "-F, --to and --socket are the local program's and go before the verb, as in: paxos \
+             -F SSH_CONFIG --to NODE get",
+        ),
         (
             "put k -1",
             "-1 is no flag of put",
@@ -203,6 +231,16 @@ fn refusals() {
         let failure = parse(line).expect_err(line);
         assert_eq!((failure.message.as_str(), failure.hint.as_str()), (message, hint), "{line}");
         assert_eq!(failure.code, Code::Usage, "{line}");
+    }
+}
+
+#[test]
+fn a_verb_to_come_is_told_from_a_slip() {
+    for word in ["watch", "lock", "txn", "lease", "elect", "top", "snapshot", "config"] {
+        let failure = parse(&format!("{word} k")).unwrap_err();
+        assert_eq!(failure.code, Code::Usage, "{word}");
+        assert_eq!(failure.message, format!("\"{word}\" is not in this version"));
+        assert_eq!(failure.hint, "\"paxos help\" lists the verbs that are");
     }
 }
 

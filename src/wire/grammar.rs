@@ -207,6 +207,10 @@ pub const VERBS: &[VerbSpec] = &[
     },
 ];
 
+/// Verbs that the design names and this version does not have. Whoever types one made no mistake.
+const VERBS_TO_COME: [&str; 8] =
+    ["config", "elect", "lease", "lock", "snapshot", "top", "txn", "watch"];
+
 /// The verb of that name.
 pub fn verb(name: &[u8]) -> Option<&'static VerbSpec> {
     VERBS.iter().find(|spec| spec.name.as_bytes() == name)
@@ -306,11 +310,29 @@ fn find_flag<'w>(
     }
     let of = verb.map_or(String::new(), |verb| format!(" of {}", verb.name));
     let name = printable(name);
-    let hint = match nearest(&name, known().map(|spec| spec.long)) {
-        Some(near) => format!("did you mean {near}?"),
-        None => "a key or value that starts with - goes behind --, as in: put -- KEY -1".to_owned(),
-    };
+    let hint = misplaced_flag(verb, &name).unwrap_or_else(|| {
+        let dashes = "a key or value that starts with - goes behind --, as in: put -- KEY -1";
+        match nearest(&name, known().map(|spec| spec.long)) {
+            Some(near) => format!("did you mean {near}? If it is no flag: {dashes}"),
+            None => dashes.to_owned(),
+        }
+    });
     Err(Failure::usage(format!("{name} is no flag{of}"), hint))
+}
+
+/// What to say of a flag that exists, but not here.
+fn misplaced_flag(verb: Option<&'static VerbSpec>, name: &str) -> Option<String> {
+    if verb.is_some_and(|verb| verb.name == "list") && name == "--prefix" {
+        return Some("the prefix is a plain word, as in: list PREFIX".to_owned());
+    }
+    if name.starts_with("-F") || matches!(name, "--to" | "--socket") {
+        let verb = verb.map_or("VERB", |verb| verb.name);
+        return Some(format!(
+            "-F, --to and --socket are the local program's and go before the verb, as in: \
+             paxos -F SSH_CONFIG --to NODE {verb}"
+        ));
+    }
+    None
 }
 
 fn flag_value<'w>(
@@ -380,6 +402,10 @@ pub fn forms(spec: &VerbSpec) -> Vec<String> {
 
 fn unknown_verb(word: &[u8]) -> Failure {
     let word = printable(word);
+    if VERBS_TO_COME.contains(&word.as_str()) {
+        let message = format!("\"{word}\" is not in this version");
+        return Failure::usage(message, "\"paxos help\" lists the verbs that are");
+    }
     let hint = match nearest(&word, VERBS.iter().map(|spec| spec.name)) {
         Some(near) => format!("did you mean {near}? \"paxos help\" lists the verbs"),
         None if word == "node" => {

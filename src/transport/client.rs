@@ -139,8 +139,8 @@ pub enum DialError {
     },
     /// The host does not let us in.
     #[error(
-        "{target} refused {presented}; it does not say why over ssh: \
-         its log does, and `paxos-ctl keys diagnose`"
+        "{target} refused {presented}; it does not say why over ssh, its own log does: \
+         look there for \"refused\", as `paxos-ctl logs` shows it"
     )]
     Denied {
         /// Whom we dialled.

@@ -32,9 +32,10 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Name, help text and value of each.
+            /// Name, help text and value of each. A help text is a comment without the blank that
+            /// parts it from the slashes.
             pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
-                vec![$((stringify!($name), concat!($($help),+), self.$name.value()),)+]
+                vec![$((stringify!($name), concat!($($help),+).trim_start(), self.$name.value()),)+]
             }
         }
     };
@@ -82,4 +83,16 @@ counters! {
     links_down,
     /// Dials of peers that failed.
     dials_failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_texts_begin_with_a_word() {
+        for (name, help, _) in Counters::default().all() {
+            assert!(help.starts_with(|first: char| first.is_uppercase()), "{name}: {help:?}");
+        }
+    }
 }

@@ -192,7 +192,8 @@ impl<B: Backend> Executor<B> {
             .map_err(|error| failure(error, "transfer"))?;
         let status = self.backend.status();
         let name = status.members.iter().find(|member| member.id == id);
-        let name = name.map_or_else(|| id.to_string(), |member| member.name.clone());
+        // An id serves as a name to whoever transfers.
+        let name = name.map_or_else(|| id.0.to_string(), |member| member.name.clone());
         Ok(Answer::Leader { name, id: id.0 })
     }
 

@@ -35,6 +35,12 @@ impl Arrivals {
     pub fn attach(&self, links: Arc<SshLinks>) {
         let _already_attached = self.links.set(links);
     }
+
+    /// What the peer is called, or its id.
+    fn name(&self, peer: NodeId) -> String {
+        let known = self.links.get().and_then(|links| links.name(peer));
+        known.unwrap_or_else(|| peer.to_string())
+    }
 }
 
 impl PeerEvents for Arrivals {
@@ -52,6 +58,7 @@ impl PeerEvents for Arrivals {
             }
             Err(error) => {
                 self.metrics.consensus.messages_refused.inc();
+                let from = self.name(from);
                 warn!(%from, %error, "a peer's message cannot be read; is its version newer?");
             }
         }
@@ -65,14 +72,15 @@ impl PeerEvents for Arrivals {
 
     fn link_up(&self, peer: NodeId, lane: Lane) {
         if lane == Lane::Consensus {
-            info!(%peer, "link up");
+            info!(peer = %self.name(peer), "link up");
             self.inbox.push_own(Event::LinkUp(peer));
         }
     }
 
     fn link_down(&self, peer: NodeId, lane: Lane, why: LinkDown) {
         if lane == Lane::Consensus {
-            info!(%peer, refused = why.refused, error = why.error, "link down");
+            let name = self.name(peer);
+            info!(peer = %name, refused = why.refused, error = why.error, "link down");
             let LinkDown { refused, error } = why;
             self.inbox.push_own(Event::LinkDown { peer, refused, error });
         }

@@ -7,6 +7,7 @@ use super::report::Identity;
 use super::status::{NodeStatus, PeerState};
 use super::world::{Peers, TICK, World};
 use crate::disk::Log;
+use crate::paxos::ballot::NodeId;
 use crate::paxos::effects::Note;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
@@ -45,7 +46,8 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
             }
             let ticked = self.tick(&mut next_tick);
             self.driver.finish();
-            let noted = note(&self.driver.take_notes());
+            let notes = self.driver.take_notes();
+            let noted = self.note(&notes);
             if ticked || noted {
                 self.publish();
             }
@@ -93,28 +95,41 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
         numbers.has_quorum.set(i64::from(needed > 0 && status.reachable >= needed));
         self.status.store(Arc::new(status));
     }
-}
 
-/// Writes what happened to the program's log; says whether anything did.
-fn note(notes: &[Note]) -> bool {
-    for note in notes {
-        match note {
-            Note::Inquiring => info!("asks whether a leader is missed"),
-            Note::Campaigning(ballot) => info!(%ballot, "phase 1: prepare"),
-            Note::CampaignLost(ballot) => info!(%ballot, "phase 1 given up"),
-            Note::Leading(ballot) => info!(%ballot, "leads"),
-            Note::SteppedDown(ballot, why) => info!(%ballot, ?why, "leads no longer"),
-            Note::Following(leader, ballot) => info!(%leader, %ballot, "follows"),
-            Note::LeaderLost(leader) => info!(%leader, "the leader is lost"),
-            Note::Refused(from, offence) => warn!(%from, ?offence, "refused a message"),
-            Note::ProposerClash(ballot) => warn!(
-                %ballot,
-                "another process issues ballots under this node's proposer id; give each proposer \
-                 an id of its own, and see whether a copy of this node runs"
-            ),
-            // Everyday work; the driver counts it and keeps it to itself.
-            Note::Proposed { .. } | Note::ReadRound => {}
-        }
+    /// What a member is called, or its id.
+    fn name(&self, id: NodeId) -> String {
+        let newest = self.driver.replica().map(|replica| replica.configurations().newest());
+        let member = newest.and_then(|newest| newest.member(id));
+        member.map_or_else(|| id.to_string(), |member| member.name.clone())
     }
-    !notes.is_empty()
+
+    /// Writes what happened to the program's log; says whether anything did.
+    fn note(&self, notes: &[Note]) -> bool {
+        for note in notes {
+            match note {
+                Note::Inquiring => info!("asks whether a leader is missed"),
+                Note::Campaigning(ballot) => info!(%ballot, "phase 1: prepare"),
+                Note::CampaignLost(ballot) => info!(%ballot, "phase 1 given up"),
+                Note::Leading(ballot) => info!(%ballot, "leads"),
+                Note::SteppedDown(ballot, why) => info!(%ballot, ?why, "leads no longer"),
+                Note::Following(leader, ballot) => {
+                    info!(leader = %self.name(*leader), %ballot, "follows");
+                }
+                Note::LeaderLost(leader) => {
+                    info!(leader = %self.name(*leader), "the leader is lost");
+                }
+                Note::Refused(from, offence) => {
+                    warn!(from = %self.name(*from), ?offence, "refused a message");
+                }
+                Note::ProposerClash(ballot) => warn!(
+                    %ballot,
+                    "another process issues ballots under this node's proposer id; give each \
+                     proposer an id of its own, and see whether a copy of this node runs"
+                ),
+                // Everyday work; the driver counts it and keeps it to itself.
+                Note::Proposed { .. } | Note::ReadRound => {}
+            }
+        }
+        !notes.is_empty()
+    }
 }

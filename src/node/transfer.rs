@@ -27,6 +27,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         if let Some(to) = transfer.to
             && !proposes(to)
         {
+            let to = newest.member(to).map_or_else(|| to.to_string(), |to| to.name.clone());
             (transfer.reply)(Err(RequestError::Internal(format!(
                 "{to} is no proposer and cannot lead; name one of the proposers that \
                  `paxos members` lists"

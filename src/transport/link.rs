@@ -212,9 +212,9 @@ impl LinkTask {
                     self.context.counters.dials_failed.increment();
                     let (peer, lane) = (self.peer, self.lane);
                     if failure.text == last_text {
-                        debug!(%peer, ?lane, error = failure.text, "still no link to the peer");
+                        debug!(peer = %self.name(), ?lane, error = failure.text, "still no link to the peer");
                     } else {
-                        warn!(%peer, ?lane, error = failure.text, "no link to the peer");
+                        warn!(peer = %self.name(), ?lane, error = failure.text, "no link to the peer");
                         last_text = failure.text.clone();
                         // No evidence of a death: nothing was up before.
                         let down = LinkDown { refused: false, error: failure.text };
@@ -251,7 +251,7 @@ impl LinkTask {
         self.address.mark_unchanged();
         self.outbox.set_up(true);
         self.context.counters.links_up.increment();
-        info!(%peer, ?lane, "link up");
+        info!(peer = %self.name(), ?lane, "link up");
         self.context.events.link_up(peer, lane);
         let OpenLink { connection, channel } = link;
         let why = tokio::select! {
@@ -269,7 +269,7 @@ impl LinkTask {
     /// Dials a peer whose link just broke, and reports what that shows.
     async fn probe(&mut self, why: String, held: Duration) -> Option<OpenLink> {
         let (peer, lane) = (self.peer, self.lane);
-        info!(%peer, ?lane, ?held, error = why, "link down");
+        info!(peer = %self.name(), ?lane, ?held, error = why, "link down");
         let down = LinkDown { refused: false, error: why };
         self.context.events.link_down(peer, lane, down);
         for pause in PROBES {
@@ -278,14 +278,21 @@ impl LinkTask {
                 Ok(link) => return Some(link),
                 Err(failure) if failure.refused => {
                     let down = LinkDown { refused: true, error: failure.text };
-                    info!(%peer, ?lane, error = down.error, "nobody listens at the peer any more");
+                    info!(peer = %self.name(), ?lane, error = down.error, "nobody listens at the peer any more");
                     self.context.events.link_down(peer, lane, down);
                     return None;
                 }
-                Err(failure) => debug!(%peer, ?lane, error = failure.text, "probe failed"),
+                Err(failure) => {
+                    debug!(peer = %self.name(), ?lane, error = failure.text, "probe failed")
+                }
             }
         }
         None
+    }
+
+    /// What the peer is called.
+    fn name(&self) -> String {
+        self.address.borrow().name.clone()
     }
 
     /// Waits before the next dial: up to twice as long after each failure, at a random point of

@@ -122,6 +122,12 @@ impl Peers {
         self.outboxes.store(Arc::new(outboxes));
     }
 
+    /// What the peer is called; none if it is no member.
+    pub fn name(&self, peer: NodeId) -> Option<String> {
+        let members = self.members.lock().expect("no holder of this lock panics");
+        members.get(&peer).map(|member| member.address.borrow().name.clone())
+    }
+
     /// Says that this peer is alive (a message of it came, say): a link that waits before its next
     /// dial dials now. Costs nothing when the links are up.
     pub fn nudge(&self, peer: NodeId) {

@@ -135,6 +135,7 @@ const CONDITION_FAILED_ABSENT: u8 = 6;
 const SESSION_UNKNOWN: u8 = 7;
 const SEQUENCE_ACKNOWLEDGED: u8 = 8;
 const WINDOW_FULL: u8 = 9;
+const REQUEST_ID_REUSED: u8 = 10;
 
 impl From<&Outcome> for WireOutcome {
     fn from(outcome: &Outcome) -> WireOutcome {
@@ -151,6 +152,7 @@ impl From<&Outcome> for WireOutcome {
             Outcome::SessionUnknown => WireOutcome(SESSION_UNKNOWN, 0),
             Outcome::SequenceAcknowledged => WireOutcome(SEQUENCE_ACKNOWLEDGED, 0),
             Outcome::WindowFull => WireOutcome(WINDOW_FULL, 0),
+            Outcome::RequestIdReused => WireOutcome(REQUEST_ID_REUSED, 0),
         }
     }
 }
@@ -169,6 +171,7 @@ impl WireOutcome {
             SESSION_UNKNOWN => Outcome::SessionUnknown,
             SEQUENCE_ACKNOWLEDGED => Outcome::SequenceAcknowledged,
             WINDOW_FULL => Outcome::WindowFull,
+            REQUEST_ID_REUSED => Outcome::RequestIdReused,
             found => return Err(DecodeError::Kind { what: "outcome", found }),
         })
     }

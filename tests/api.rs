@@ -409,9 +409,9 @@ async fn status_in_both_forms() {
     assert_eq!(
         report["members"][1],
         json!({
-            "name": "node2", "id": 2, "roles": ["proposer", "acceptor", "learner"],
+            "name": "node2", "id": "2", "roles": ["proposer", "acceptor", "learner"],
             "address": "127.0.0.1:7102", "state": "up", "rtt_seconds": 0.00018,
-            "applied_slot": 9, "last_heard_seconds": 0.0,
+            "chosen_slot": 10, "applied_slot": null, "last_heard_seconds": 0.0,
         })
     );
     let names: Vec<&str> = report.as_object().unwrap().keys().map(String::as_str).collect();
@@ -438,7 +438,7 @@ async fn status_in_both_forms() {
     ];
     wanted.sort_unstable();
     assert_eq!(names, wanted);
-    assert_eq!(report["ballot"], json!({"number": 301, "counter": 3, "proposer": 1}));
+    assert_eq!(report["ballot"], json!({"number": "301", "counter": 3, "proposer": 1}));
     assert_eq!(report["cluster_id"], "00000000000000000000000000000abc");
     assert_eq!(report["uptime_seconds"], 61.5);
 
@@ -471,7 +471,7 @@ async fn leaders() {
     let fake = Fake::new();
     assert_eq!(ask(&fake, "paxos leader").await, said("node1\n"));
     let got = ask(&fake, "paxos leader --json").await;
-    assert_eq!(got.json(), json!({"ok": true, "leader": "node1", "id": 1}));
+    assert_eq!(got.json(), json!({"ok": true, "leader": "node1", "id": "1"}));
     assert_eq!(ask(&fake, "paxos leader transfer node3").await, said("node3\n"));
     assert_eq!(ask(&fake, "paxos leader transfer 3").await, said("node3\n"));
     assert_eq!(ask(&fake, "paxos leader resign").await, said("node2\n"));
@@ -542,7 +542,7 @@ async fn a_batch_answers_every_line_in_order() {
     assert_eq!(answers[3]["error"]["code"], "usage");
     assert_eq!(answers[5]["value"], "two words");
     assert_eq!(answers[6]["error"]["code"], "usage");
-    assert_eq!(answers[7], json!({"id": 10, "ok": true, "leader": "node1", "node_id": 1}));
+    assert_eq!(answers[7], json!({"id": 10, "ok": true, "leader": "node1", "node_id": "1"}));
     assert_eq!(answers[8]["items"][0]["key"], "k");
 }
 

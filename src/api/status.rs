@@ -63,6 +63,7 @@ fn member(member: &MemberStatus) -> MemberReport {
         address: member.address.clone(),
         state: peer_state(member.state).to_owned(),
         rtt_seconds: member.round_trip.map(seconds),
+        chosen_slot: member.chosen.map(|slot| slot.0),
         applied_slot: member.applied.map(|slot| slot.0),
         last_heard_seconds: member.last_heard.map(seconds),
     }

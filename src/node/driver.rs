@@ -226,7 +226,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                     replica.disk_full(full);
                 }
             }
-            Event::LinkUp(peer) => self.outlook.link_up(peer),
+            Event::LinkUp(peer) => self.outlook.link_up(peer, now),
             Event::LinkDown { peer, refused, error } => {
                 self.outlook.link_down(peer, error, now);
                 if let Some(replica) = self.replica.as_mut().filter(|_| refused) {

@@ -17,10 +17,23 @@ const HEARTBEATS_REMEMBERED: usize = 64;
 /// all it missed at once, and only the quickest of those answers says anything about the network.
 const BURST: Duration = Duration::from_millis(40);
 
+/// What it means that a peer says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Nothing: it talks to its leader, and that is neither of the two.
+    Natural,
+    /// This node leads, or asks around because nobody does: whoever is asked answers.
+    AfterQuestion,
+    /// It leads, and so should be heard all the time.
+    OfLeader,
+}
+
 /// One peer as this node sees it.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     pub(super) last_heard: Option<Duration>,
+    /// Since when it owes this node an answer to a heartbeat or an inquiry.
+    asked: Option<Duration>,
     pub(super) round_trip: Smoothed,
     /// When the latest burst of acknowledgements began, and the quickest of them.
     burst: Option<(Duration, Duration)>,
@@ -32,11 +45,14 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// In one word; `silence` is how long a leader may expect not to hear from it, if it may.
-    pub(super) fn state(&self, now: Duration, silence: Option<Duration>) -> PeerState {
-        let silent = silence.is_some_and(|limit| {
-            self.last_heard.is_none_or(|heard| now.saturating_sub(heard) > limit)
-        });
+    /// In one word; beyond `limit` the silence means something.
+    pub(super) fn state(&self, now: Duration, limit: Duration, silence: Silence) -> PeerState {
+        let since = match silence {
+            Silence::Natural => None,
+            Silence::AfterQuestion => self.asked,
+            Silence::OfLeader => Some(self.last_heard.unwrap_or_default()),
+        };
+        let silent = since.is_some_and(|since| now.saturating_sub(since) > limit);
         match self.linked {
             Some(false) => PeerState::Down,
             Some(true) if silent => PeerState::Suspect,
@@ -66,6 +82,7 @@ impl PeerTable {
     pub(super) fn heard(&mut self, from: NodeId, message: &Message<Bytes>, now: Duration) {
         let peer = self.peers.entry(from).or_default();
         peer.last_heard = Some(now);
+        peer.asked = None;
         if let Message::Statement(Statement::Heartbeat { ballot, .. }) = message {
             if let Some((_, before)) = self.last_heartbeat.filter(|(known, _)| known == ballot) {
                 self.gap.add(now.saturating_sub(before));
@@ -100,8 +117,15 @@ impl PeerTable {
         }
     }
 
-    /// This node said something; the time of a heartbeat is remembered.
+    /// This node said something; the time of a heartbeat is remembered, and who owes an answer.
     pub(super) fn said(&mut self, outgoing: &Outgoing<Bytes>, now: Duration) {
+        let asks =
+            |said: &_| matches!(said, Statement::Heartbeat { .. } | Statement::Inquire { .. });
+        if asks(&outgoing.statement) {
+            for peer in &outgoing.to {
+                self.peers.entry(*peer).or_default().asked.get_or_insert(now);
+            }
+        }
         if let Statement::Heartbeat { ballot, round, .. } = outgoing.statement {
             if self.heartbeats.len() >= HEARTBEATS_REMEMBERED {
                 self.heartbeats.pop_front();
@@ -110,9 +134,12 @@ impl PeerTable {
         }
     }
 
-    pub(super) fn link_up(&mut self, peer: NodeId) {
+    /// The peer greeted over this node's own link, so it was heard.
+    pub(super) fn link_up(&mut self, peer: NodeId, now: Duration) {
         let peer = self.peers.entry(peer).or_default();
         peer.linked = Some(true);
+        peer.last_heard = Some(now);
+        peer.asked = None;
         peer.broken = None;
     }
 
@@ -166,6 +193,50 @@ mod tests {
             chosen: Slot(0),
         };
         table.heard(PEER, &Message::Statement(ack), now);
+    }
+
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    fn inquire(table: &mut PeerTable, now: Duration) {
+        let statement = Statement::Inquire { round: 1 };
+        table.said(&Outgoing { to: vec![PEER], statement }, now);
+    }
+
+    #[test]
+    fn whoever_was_asked_and_says_nothing_is_suspect() {
+        let second = |n| Duration::from_secs(n);
+        let mut table = PeerTable::default();
+        let state = |table: &PeerTable, now, silence| {
+            table.peer(PEER).expect("it is known").state(now, LIMIT, silence)
+        };
+        table.link_up(PEER, second(0));
+        let after = Silence::AfterQuestion;
+        assert_eq!(state(&table, second(9), after), PeerState::Up, "nobody asked it anything");
+        // Asking again does not start the time anew.
+        inquire(&mut table, second(9));
+        inquire(&mut table, second(10));
+        assert_eq!(state(&table, second(10), after), PeerState::Up);
+        inquire(&mut table, second(11));
+        assert_eq!(state(&table, second(11), after), PeerState::Suspect);
+        assert_eq!(state(&table, second(11), Silence::Natural), PeerState::Up);
+        acknowledge(&mut table, 1, second(12));
+        assert_eq!(state(&table, second(20), after), PeerState::Up);
+        assert_eq!(state(&table, second(20), Silence::OfLeader), PeerState::Suspect);
+        heartbeat(&mut table, 2, second(20));
+        assert_eq!(state(&table, second(22), after), PeerState::Suspect);
+    }
+
+    #[test]
+    fn a_peer_that_was_never_heard_is_unknown() {
+        let mut table = PeerTable::default();
+        inquire(&mut table, Duration::ZERO);
+        let state = |table: &PeerTable| {
+            let peer = table.peer(PEER).expect("it is known");
+            (peer.state(Duration::ZERO, LIMIT, Silence::AfterQuestion), peer.last_heard)
+        };
+        assert_eq!(state(&table), (PeerState::Unknown, None));
+        table.link_up(PEER, Duration::ZERO);
+        assert_eq!(state(&table), (PeerState::Up, Some(Duration::ZERO)), "its greeting was heard");
     }
 
     /// A peer that was stopped for two seconds answers forty heartbeats at once. Taken one by one

@@ -1,13 +1,14 @@
 //! How a node describes itself, from what it knows alone.
 
 use super::driver::Driver;
-use super::outlook::Peer;
+use super::outlook::{Peer, Silence};
 use super::status::{Health, MemberStatus, NodeState, NodeStatus, PeerState, RoleName};
 use super::world::{Peers, TICK, World};
 use crate::disk::Log;
 use crate::paxos::ballot::{ClusterId, NodeId, Slot};
 use crate::paxos::configuration::{Configuration, Roles};
 use crate::paxos::message::DiskHealth;
+use crate::paxos::quorum::QuorumSystem;
 use crate::paxos::replica;
 use crate::store::Store;
 use std::time::Duration;
@@ -52,7 +53,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             .filter(|id| members.iter().any(|m| m.id == *id && m.state == PeerState::Up))
             .count();
         let leader = status.leader.and_then(|id| Some((id, newest.member(id)?.name.clone())));
-        let (health, why, next) = diagnose(newest, &status, &members, reachable, &leader);
+        let (health, why, next) =
+            diagnose(newest.quorums(), status.disk, &members, reachable, &leader);
         NodeStatus {
             cluster: identity.cluster.clone(),
             cluster_id: identity.cluster_id,
@@ -92,21 +94,24 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             .iter()
             .map(|(id, member)| {
                 let peer = self.outlook.peer(*id).unwrap_or(&unknown);
-                // Only a leader hears from everybody; a follower can expect to hear its leader.
-                let expected = leads || status.leader == Some(*id);
+                // Only a leader hears from everybody, and whoever misses one and asks around; a
+                // follower can expect to hear its leader.
+                let silence = match status.leader {
+                    Some(leader) if leader == *id => Silence::OfLeader,
+                    Some(_) if !leads => Silence::Natural,
+                    _ => Silence::AfterQuestion,
+                };
                 let me = *id == self.id;
                 MemberStatus {
                     name: member.name.clone(),
                     id: *id,
                     roles: role_names(member.roles),
                     address: member.address.clone(),
-                    state: if me {
-                        PeerState::Up
-                    } else {
-                        peer.state(now, expected.then_some(timeout))
-                    },
+                    state: if me { PeerState::Up } else { peer.state(now, timeout, silence) },
                     round_trip: peer.round_trip.mean(),
-                    applied: if me { Some(self.applied()) } else { peer.chosen },
+                    chosen: if me { Some(status.chosen) } else { peer.chosen },
+                    // No message carries it.
+                    applied: me.then(|| self.applied()),
                     last_heard: if me {
                         Some(Duration::ZERO)
                     } else {
@@ -166,63 +171,114 @@ fn state(status: &replica::Status, roles: &[RoleName]) -> NodeState {
     }
 }
 
-/// In one word, why, and what to do.
+/// In one word, why, and what to do. What ails this node's own disk comes on top of what ails the
+/// cluster, and never instead.
 fn diagnose(
-    configuration: &Configuration,
-    status: &replica::Status,
+    quorums: QuorumSystem,
+    disk: DiskHealth,
     members: &[MemberStatus],
     reachable: usize,
     leader: &Option<(NodeId, String)>,
 ) -> (Health, String, String) {
-    let quorums = configuration.quorums();
+    let (health, why, next) = diagnose_cluster(quorums, members, reachable, leader);
+    let Some((disk_why, disk_next)) = diagnose_disk(disk) else {
+        return (health, why, next);
+    };
+    let both = |first: String, second: &str| {
+        if first.is_empty() { second.to_owned() } else { format!("{first}; {second}") }
+    };
+    let health = if health == Health::NoQuorum { health } else { Health::Degraded };
+    (health, both(why, disk_why), both(next, disk_next))
+}
+
+fn diagnose_disk(disk: DiskHealth) -> Option<(&'static str, &'static str)> {
+    match disk {
+        DiskHealth::Healthy => None,
+        DiskHealth::Full => Some((
+            "the disk of this node is full; it accepts no writes",
+            "free space in its data directory",
+        )),
+        DiskHealth::Stalled => Some((
+            "the disk of this node has not finished a write for an election timeout",
+            "look at the disk; the node goes on by itself once it recovers",
+        )),
+    }
+}
+
+fn diagnose_cluster(
+    quorums: QuorumSystem,
+    members: &[MemberStatus],
+    reachable: usize,
+    leader: &Option<(NodeId, String)>,
+) -> (Health, String, String) {
     let missing: Vec<&str> = members
         .iter()
         .filter(|m| matches!(m.state, PeerState::Down | PeerState::Suspect))
         .map(|m| m.name.as_str())
         .collect();
-    let restart = format!(
-        "start {} again, or look at why it cannot be reached: `paxos-ctl status` and \
-         `paxos-ctl logs`",
-        if missing.is_empty() { "the missing nodes".to_owned() } else { missing.join(" and ") }
-    );
-    match status.disk {
-        DiskHealth::Full => {
-            let why = "the disk of this node is full; it accepts no writes".to_owned();
-            return (Health::Degraded, why, "free space in its data directory".to_owned());
-        }
-        DiskHealth::Stalled => {
-            let why = "the disk of this node has not finished a write for an election timeout";
-            let next = "look at the disk; the node goes on by itself once it recovers";
-            return (Health::Degraded, why.to_owned(), next.to_owned());
-        }
-        DiskHealth::Healthy => {}
-    }
-    if leader.is_none() {
-        let why = if reachable < quorums.campaign() {
-            format!(
-                "no leader: {reachable} of {} acceptors can be reached, and electing one and \
-                 writing \
-                 need {}{}",
-                quorums.acceptors(),
-                quorums.campaign(),
-                list(&missing)
-            )
-        } else {
-            "no leader yet: an election is under way".to_owned()
-        };
-        let next = if reachable < quorums.campaign() {
-            restart
-        } else {
-            "wait a moment and ask again".to_owned()
-        };
-        return (Health::NoQuorum, why, next);
-    }
-    if missing.is_empty() {
+    if leader.is_some() && missing.is_empty() {
         return (Health::Healthy, String::new(), String::new());
     }
-    (Health::Degraded, format!("not all members can be reached{}", list(&missing)), restart)
+    if leader.is_some() {
+        let why = format!("not all members can be reached{}", list(&missing));
+        return (Health::Degraded, why, restart(&missing));
+    }
+    if reachable >= quorums.campaign() {
+        let why = "no leader yet: an election is under way".to_owned();
+        return (Health::NoQuorum, why, "wait a moment and ask again".to_owned());
+    }
+    let why = format!(
+        "no leader: {reachable} of {} acceptors can be reached, and electing one and writing \
+         need {}{}",
+        quorums.acceptors(),
+        quorums.campaign(),
+        list(&missing)
+    );
+    (Health::NoQuorum, why, restart(&missing))
+}
+
+/// What to do about missing nodes.
+fn restart(missing: &[&str]) -> String {
+    let (who, cannot) = match missing {
+        [] => ("the missing nodes".to_owned(), "they cannot"),
+        [one] => ((*one).to_owned(), "it cannot"),
+        several => (several.join(" and "), "they cannot"),
+    };
+    format!(
+        "start {who} again, or look at why {cannot} be reached: `paxos-ctl status` and \
+         `paxos-ctl logs`"
+    )
 }
 
 fn list(missing: &[&str]) -> String {
     if missing.is_empty() { String::new() } else { format!(" (missing: {})", missing.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sick_disk_hides_no_missing_quorum() {
+        let quorums = QuorumSystem::majority(3).expect("a quorum system");
+        let full = DiskHealth::Full;
+        let (health, why, next) = diagnose(quorums, full, &[], 1, &None);
+        assert_eq!(health, Health::NoQuorum);
+        assert!(why.contains("1 of 3 acceptors") && why.contains("disk"), "{why}");
+        assert!(next.contains("start the missing nodes") && next.contains("free space"), "{next}");
+        let leader = Some((NodeId(1), "node1".to_owned()));
+        let (health, why, _) = diagnose(quorums, DiskHealth::Stalled, &[], 3, &leader);
+        assert_eq!(health, Health::Degraded);
+        assert!(why.starts_with("the disk of this node"), "{why}");
+    }
+
+    #[test]
+    fn what_to_do_is_said_of_one_and_of_several() {
+        let said = restart(&["node1"]);
+        assert!(said.starts_with("start node1 again, or look at why it cannot be"), "{said}");
+        for missing in [&[][..], &["node1", "node2"]] {
+            let said = restart(missing);
+            assert!(said.contains("look at why they cannot be"), "{said}");
+        }
+    }
 }

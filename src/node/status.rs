@@ -75,6 +75,8 @@ pub struct MemberStatus {
     /// Smoothed round trip, when measured.
     pub round_trip: Option<Duration>,
     /// The end of the chosen prefix it last told, when known.
+    pub chosen: Option<Slot>,
+    /// The last slot it applied, when known: others do not tell.
     pub applied: Option<Slot>,
     /// How long ago it was last heard; none if never, zero for itself.
     pub last_heard: Option<Duration>,

@@ -6,34 +6,21 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The largest integer that every JSON reader keeps exactly.
-const JSON_INTEGER_MAX: u64 = (1 << 53) - 1;
-
-/// An id as JSON can hold it: a number while every reader keeps it exactly, else text.
+/// An id as JSON can hold it: text, because many readers keep integers exactly only up to 2⁵³, and
+/// because a field that is a number for some values only breaks whoever compares it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JsonId(pub u64);
 
 impl Serialize for JsonId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 <= JSON_INTEGER_MAX {
-            true => serializer.serialize_u64(self.0),
-            false => serializer.collect_str(&self.0),
-        }
+        serializer.collect_str(&self.0)
     }
 }
 
 impl<'de> Deserialize<'de> for JsonId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<JsonId, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Number(u64),
-            Text(String),
-        }
-        match Either::deserialize(deserializer)? {
-            Either::Number(id) => Ok(JsonId(id)),
-            Either::Text(text) => text.parse().map(JsonId).map_err(serde::de::Error::custom),
-        }
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(JsonId).map_err(serde::de::Error::custom)
     }
 }
 
@@ -89,7 +76,9 @@ pub struct MemberReport {
     pub state: String,
     /// Smoothed round trip.
     pub rtt_seconds: Option<f64>,
-    /// How far it has applied the log, as far as known.
+    /// How far it knows the log to be chosen, as it last told.
+    pub chosen_slot: Option<u64>,
+    /// How far it has applied the log; members tell this of themselves only.
     pub applied_slot: Option<u64>,
     /// How long ago it was last heard.
     pub last_heard_seconds: Option<f64>,
@@ -223,11 +212,11 @@ pub fn members_table(members: &[MemberReport]) -> String {
             member.address.clone(),
             member.state.clone(),
             optional(member.rtt_seconds.map(span)),
-            optional(member.applied_slot.map(|slot| slot.to_string())),
+            optional(member.chosen_slot.map(|slot| slot.to_string())),
             optional(member.last_heard_seconds.map(|seconds| format!("{} ago", span(seconds)))),
         ]
     });
-    table(["NAME", "ID", "ROLES", "ADDRESS", "STATE", "RTT", "APPLIED", "HEARD"], rows)
+    table(["NAME", "ID", "ROLES", "ADDRESS", "STATE", "RTT", "CHOSEN", "HEARD"], rows)
 }
 
 /// Columns wide enough for what is in them, parted by two blanks, no blanks at the ends of lines.
@@ -281,7 +270,8 @@ pub(crate) mod tests {
             address: format!("127.0.0.1:710{id}"),
             state: state.to_owned(),
             rtt_seconds: (id == 2).then_some(0.000_180),
-            applied_slot: Some(120),
+            chosen_slot: Some(121),
+            applied_slot: (id == 1).then_some(120),
             last_heard_seconds: Some(if state == "up" { 0.02 } else { 73.0 }),
         };
         StatusReport {
@@ -336,21 +326,22 @@ why      node3 cannot be reached
 next     start node3
 missing  node3 silent for 1m13s: connection refused
 
-NAME   ID  ROLES                      ADDRESS         STATE  RTT    APPLIED  HEARD
-node1  1   proposer,acceptor,learner  127.0.0.1:7101  up     -      120      20.0ms ago
-node2  2   proposer,acceptor,learner  127.0.0.1:7102  up     180us  120      20.0ms ago
-node3  3   proposer,acceptor,learner  127.0.0.1:7103  down   -      120      1m13s ago
+NAME   ID  ROLES                      ADDRESS         STATE  RTT    CHOSEN  HEARD
+node1  1   proposer,acceptor,learner  127.0.0.1:7101  up     -      121     20.0ms ago
+node2  2   proposer,acceptor,learner  127.0.0.1:7102  up     180us  121     20.0ms ago
+node3  3   proposer,acceptor,learner  127.0.0.1:7103  down   -      121     1m13s ago
 ";
         assert_eq!(sample().to_table(), expected);
     }
 
     #[test]
-    fn json_comes_back_and_large_ids_are_text() {
+    fn json_comes_back_and_ids_are_text() {
         let mut report = sample();
         report.id = JsonId(u64::MAX);
         let json = serde_json::to_string(&report).unwrap();
         assert!(json.contains("\"id\":\"18446744073709551615\""), "{json}");
-        assert!(json.contains("\"id\":2,"), "{json}");
+        assert!(json.contains("\"id\":\"2\","), "{json}");
+        assert!(json.contains("\"number\":\"301\""), "{json}");
         assert_eq!(serde_json::from_str::<StatusReport>(&json).unwrap(), report);
     }
 

@@ -240,7 +240,8 @@ impl Backend for Fake {
             address: format!("127.0.0.1:710{id}"),
             state: if id == 3 { PeerState::Down } else { PeerState::Up },
             round_trip: (id == 2).then_some(Duration::from_micros(180)),
-            applied: Some(Slot(9)),
+            chosen: Some(Slot(10)),
+            applied: (id == 1).then_some(Slot(9)),
             last_heard: Some(Duration::from_secs(if id == 3 { 12 } else { 0 })),
             error: (id == 3).then(|| "connection refused".to_owned()),
         };

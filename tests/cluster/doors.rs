@@ -3,6 +3,7 @@
 use super::harness::{Cluster, Guarded, NODES, free_port, run, until};
 use super::terminal::AtTerminal;
 use paxos_ssh::store::command::REQUEST_ID_BYTES_MAX;
+use rustix::process::Signal;
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -39,6 +40,8 @@ pub const CHECKS: &[Check] = &[
     ("agent forwarding", an_agent_is_not_forwarded),
     ("subsystem", an_unknown_subsystem_is_refused),
     ("metrics", super::numbers::every_series_is_counted),
+    ("log", the_log_calls_members_by_their_names),
+    ("frozen peers", peers_that_say_nothing_are_not_called_reachable),
 ];
 
 fn status_is_healthy_everywhere(cluster: &Cluster) {
@@ -370,4 +373,50 @@ fn an_unknown_subsystem_is_refused(cluster: &Cluster) {
     let ran = run(ssh.args(["-s", "node1", "sftp"]), b"");
     assert_ne!(ran.exit(), 0, "{}", ran.said());
     assert!(ran.said().contains("subsystem request failed"), "{}", ran.said());
+}
+
+fn the_log_calls_members_by_their_names(cluster: &Cluster) {
+    for node in NODES {
+        let log = fs::read_to_string(cluster.directory(node).join("paxos.log")).expect("a log");
+        let links: Vec<&str> = log.lines().filter(|line| line.contains(": link ")).collect();
+        let peers = NODES.map(|peer| format!("peer={peer}"));
+        let names =
+            |line: &&&str| line.split(' ').any(|word| peers.iter().any(|peer| peer == word));
+        let (links, named) = (links.len(), links.iter().filter(names).count());
+        assert!(links > 0 && links == named, "{named} of {links} links are named in:\n{log}");
+    }
+}
+
+/// The connections of a stopped process stand; only its silence tells.
+fn peers_that_say_nothing_are_not_called_reachable(cluster: &Cluster) {
+    cluster.wait_healthy();
+    let leader = cluster.leader();
+    let others: Vec<&str> = NODES.into_iter().filter(|node| *node != leader).collect();
+    others.iter().for_each(|node| cluster.signal(node, Signal::STOP));
+    let status = until("the leader counts itself alone", || {
+        cluster.status(leader).filter(|status| status["quorum"]["reachable"] == 1)
+    });
+    let later = until("the leader says that there is no quorum", || {
+        cluster.status(leader).filter(|status| status["health"] == "no_quorum")
+    });
+    others.iter().for_each(|node| cluster.signal(node, Signal::CONT));
+    for missing in status["quorum"]["unreachable_members"].as_array().expect("a list") {
+        assert_eq!(
+            missing["error"],
+            serde_json::Value::Null,
+            "only a broken link showed: {status}"
+        );
+    }
+    let text = |field: &str| later[field].as_str().unwrap_or_default().to_owned();
+    for node in others {
+        assert!(text("why").contains(node) && text("next").contains(node), "{later}");
+    }
+    assert!(text("next").contains("they cannot be reached"), "{later}");
+    let members = later["members"].as_array().expect("a list");
+    for member in members {
+        let told = member["applied_slot"].is_number();
+        assert_eq!(told, member["name"] == leader, "{later}");
+        assert!(member["id"].is_string() && member["chosen_slot"].is_number(), "{later}");
+    }
+    cluster.wait_healthy();
 }

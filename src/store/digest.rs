@@ -1,9 +1,9 @@
 //! A rolling digest: of everything that was applied, and of single operations.
 //!
-//! The former is compared between nodes at equal slots, to find memory that flipped and programs that
-//! differ; it is no defence against a forger. It covers what the engine was told to change, not
-//! what was asked, so that two programs that understand one command differently show it at once.
-//! One multiplication takes in eight bytes.
+//! The former is compared between nodes at equal slots, to find memory that flipped and programs
+//! that differ; it is no defence against a forger. It covers what the engine was told to change,
+//! not what was asked, so that two programs that understand one command differently show it at
+//! once. One multiplication takes in eight bytes.
 
 use super::command::{Condition, Operation};
 use super::engine::Change;

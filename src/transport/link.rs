@@ -210,11 +210,13 @@ impl LinkTask {
                 }
                 Err(failure) => {
                     self.context.counters.dials_failed.increment();
-                    let (peer, lane) = (self.peer, self.lane);
+                    let (peer, lane, name) = (self.peer, self.lane, self.name());
                     if failure.text == last_text {
-                        debug!(peer = %self.name(), ?lane, error = failure.text, "still no link to the peer");
+                        let error = &failure.text;
+                        debug!(peer = %name, ?lane, error, "still no link to the peer");
                     } else {
-                        warn!(peer = %self.name(), ?lane, error = failure.text, "no link to the peer");
+                        let error = &failure.text;
+                        warn!(peer = %name, ?lane, error, "no link to the peer");
                         last_text = failure.text.clone();
                         // No evidence of a death: nothing was up before.
                         let down = LinkDown { refused: false, error: failure.text };
@@ -278,7 +280,8 @@ impl LinkTask {
                 Ok(link) => return Some(link),
                 Err(failure) if failure.refused => {
                     let down = LinkDown { refused: true, error: failure.text };
-                    info!(peer = %self.name(), ?lane, error = down.error, "nobody listens at the peer any more");
+                    let (peer_name, error) = (self.name(), &down.error);
+                    info!(peer = %peer_name, ?lane, error, "nobody listens at the peer any more");
                     self.context.events.link_down(peer, lane, down);
                     return None;
                 }

@@ -112,8 +112,8 @@ impl<V: Value> Acceptor<V> {
 
     /// Phase 2b for a run of slots. `chosen` is the end of the prefix that this node knows chosen:
     /// votes in there are not recorded anew, for a quorum holds them already and no candidate will
-    /// be told of them. `learners` are told of the acceptance: the proposer, and whoever else counts
-    /// votes.
+    /// be told of them. `learners` are told of the acceptance: the proposer, and whoever else
+    /// counts votes.
     ///
     /// Answers whether the run was accepted, or why the sender was wrong to send it.
     pub(super) fn on_accept(

@@ -71,18 +71,14 @@ impl Hosting {
     /// A command was applied: whoever waits for it shall hear of it.
     pub(super) fn applied(&mut self, command: &Command, outcome: &Outcome) {
         for caller in self.callers.values_mut().filter(|c| c.principal == command.principal) {
-            match (&command.operation, outcome) {
-                (Operation::OpenSession { nonce }, Outcome::SessionOpened(id)) => {
-                    if *nonce == caller.nonce {
-                        caller.session = *id;
-                        caller.is_due = true;
-                    }
-                }
-                _ if command.session == caller.session => {
-                    caller.news.push((command.sequence, outcome.clone()));
+            if let Operation::OpenSession { nonce } = &command.operation {
+                if let (Outcome::SessionOpened(id), true) = (outcome, *nonce == caller.nonce) {
+                    caller.session = *id;
                     caller.is_due = true;
                 }
-                _ => {}
+            } else if command.session == caller.session {
+                caller.news.push((command.sequence, outcome.clone()));
+                caller.is_due = true;
             }
         }
     }

@@ -1,0 +1,156 @@
+//! What nodes without a store and nodes with one say to each other, as bytes: it comes back as it
+//! was, its layout is fixed, and no input panics.
+
+use bytes::Bytes;
+use paxos_ssh::paxos::message::{Message, Statement};
+use paxos_ssh::store::command::{Outcome, SessionId};
+use paxos_ssh::wire::DecodeError;
+use paxos_ssh::wire::answer::Record;
+use paxos_ssh::wire::peer::{PeerMessage, decode_peer, encode_peer};
+use paxos_ssh::wire::store_call::{Found, Query, StoreAnswer, StoreCall};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use std::time::Duration;
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        any::<u64>().prop_map(|id| Outcome::SessionOpened(SessionId(id))),
+        Just(Outcome::SessionClosed),
+        any::<u64>().prop_map(|revision| Outcome::Put { revision }),
+        any::<u64>().prop_map(|revision| Outcome::Deleted { revision }),
+        Just(Outcome::NotFound),
+        option::of(any::<u64>()).prop_map(|revision| Outcome::ConditionFailed { revision }),
+        Just(Outcome::SessionUnknown),
+        Just(Outcome::SequenceAcknowledged),
+        Just(Outcome::WindowFull),
+        Just(Outcome::RequestIdReused),
+    ]
+}
+
+fn query() -> impl Strategy<Value = Query> {
+    prop_oneof![
+        bytes().prop_map(|key| Query::Get { key }),
+        (bytes(), option::of(bytes()), any::<u64>())
+            .prop_map(|(prefix, after, limit)| Query::List { prefix, after, limit }),
+    ]
+}
+
+fn call() -> impl Strategy<Value = StoreCall> {
+    let outcomes = (any::<u128>(), any::<u64>(), vec(any::<u64>(), 0..9));
+    let read = (any::<u64>(), any::<bool>(), any::<bool>(), any::<u32>(), query());
+    prop_oneof![
+        outcomes.prop_map(|(nonce, session, sequences)| StoreCall::AskOutcomes {
+            nonce,
+            session: SessionId(session),
+            sequences
+        }),
+        read.prop_map(|(token, linearizable, continued, micros, query)| StoreCall::Read {
+            token,
+            linearizable,
+            continued,
+            patience: Duration::from_micros(micros.into()),
+            query
+        }),
+        any::<u64>().prop_map(|token| StoreCall::Leave { token }),
+    ]
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    (bytes(), bytes(), any::<[u64; 3]>()).prop_map(|(key, value, numbers)| {
+        let [revision, create_revision, version] = numbers;
+        Record { key, value: Some(value), revision, create_revision, version }
+    })
+}
+
+fn answer() -> impl Strategy<Value = StoreAnswer> {
+    let outcomes = (any::<u128>(), any::<u64>(), vec((any::<u64>(), outcome()), 0..9));
+    let found = (any::<u64>(), any::<u64>(), vec(record(), 0..5), any::<bool>());
+    prop_oneof![
+        outcomes.prop_map(|(nonce, session, outcomes)| StoreAnswer::Outcomes {
+            nonce,
+            session: SessionId(session),
+            outcomes
+        }),
+        found.prop_map(|(token, revision, records, ended)| StoreAnswer::Found {
+            token,
+            found: Found { revision, records, ended }
+        }),
+        (any::<u64>(), any::<bool>(), "\\PC{0,30}")
+            .prop_map(|(token, busy, why)| StoreAnswer::Unreadable { token, busy, why }),
+    ]
+}
+
+fn message() -> impl Strategy<Value = PeerMessage> {
+    prop_oneof![call().prop_map(PeerMessage::Call), answer().prop_map(PeerMessage::Answer)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn what_is_said_comes_back(message in message()) {
+        prop_assert_eq!(decode_peer(&encode_peer(&message)).unwrap(), message);
+    }
+
+    #[test]
+    fn changed_bytes_never_panic(
+        message in message(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let mut bytes = encode_peer(&message).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        decode_peer(&Bytes::from(bytes.clone())).ok();
+        bytes.truncate(at);
+        prop_assert!(decode_peer(&Bytes::from(bytes)).is_err(), "a part was taken for the whole");
+    }
+
+    #[test]
+    fn no_input_panics(kind in 30u8..44, noise in vec(any::<u8>(), 0..200)) {
+        let mut input = vec![1, kind];
+        input.extend(noise);
+        decode_peer(&Bytes::from(input)).ok();
+    }
+}
+
+fn hex(message: &PeerMessage) -> String {
+    encode_peer(message).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn layouts_are_fixed() {
+    let nonce = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10;
+    let session = SessionId(7);
+    let ask = StoreCall::AskOutcomes { nonce, session, sequences: vec![3, 4] };
+    assert_eq!(hex(&PeerMessage::Call(ask)), "012094cf0102030405060708cf090a0b0c0d0e0f1007920304");
+    let read = StoreCall::Read {
+        token: 5,
+        linearizable: true,
+        continued: false,
+        patience: Duration::from_micros(9),
+        query: Query::Get { key: Bytes::from_static(b"k") },
+    };
+    assert_eq!(hex(&PeerMessage::Call(read)), "01219805c3c209c4016bc400c000");
+    let outcomes = vec![(3, Outcome::Put { revision: 8 })];
+    let told = StoreAnswer::Outcomes { nonce, session, outcomes };
+    assert_eq!(
+        hex(&PeerMessage::Answer(told)),
+        "012394cf0102030405060708cf090a0b0c0d0e0f1007919203920208"
+    );
+    let unreadable = StoreAnswer::Unreadable { token: 5, busy: true, why: "no".to_owned() };
+    assert_eq!(hex(&PeerMessage::Answer(unreadable)), "01259305c3a26e6f");
+}
+
+#[test]
+fn another_version_or_kind_is_refused_and_the_protocol_passes() {
+    let refused = |input: &'static [u8]| decode_peer(&Bytes::from_static(input)).unwrap_err();
+    assert!(matches!(refused(&[2, 32, 0x90]), DecodeError::Version { found: 2, .. }));
+    assert!(matches!(refused(&[1, 31, 0x90]), DecodeError::Kind { found: 31, .. }));
+    assert!(matches!(refused(&[1]), DecodeError::Short { .. }));
+    let inquire = PeerMessage::Paxos(Message::Statement(Statement::Inquire { round: 4 }));
+    assert_eq!(decode_peer(&encode_peer(&inquire)), Ok(inquire));
+}

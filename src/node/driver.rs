@@ -258,8 +258,14 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             }
             Event::Lookup(lookup) => self.on_lookup(lookup),
             Event::Leave(token) => self.on_leave(token),
-            Event::StoreCall(from, call) => self.on_store_call(from, call),
-            Event::StoreAnswer(from, answer) => self.on_store_answer(from, answer),
+            Event::StoreCall(from, call) => {
+                self.outlook.alive(from, now);
+                self.on_store_call(from, call);
+            }
+            Event::StoreAnswer(from, answer) => {
+                self.outlook.alive(from, now);
+                self.on_store_answer(from, answer);
+            }
             Event::Transfer(transfer) => self.on_transfer(transfer),
             Event::Tick => self.tick(now),
         }

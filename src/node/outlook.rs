@@ -78,6 +78,11 @@ impl PeerTable {
         self.peers.get(&id)
     }
 
+    /// A peer said something beside the protocol: it is there.
+    pub(super) fn alive(&mut self, from: NodeId, now: Duration) {
+        self.peers.entry(from).or_default().last_heard = Some(now);
+    }
+
     /// A peer said something; if it answers a heartbeat, the round trip is measured.
     pub(super) fn heard(&mut self, from: NodeId, message: &Message<Bytes>, now: Duration) {
         let peer = self.peers.entry(from).or_default();

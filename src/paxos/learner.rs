@@ -164,11 +164,14 @@ impl<V: Value> Learner<V> {
         self.rumour = None;
     }
 
-    /// A peer sent chosen entries.
+    /// A peer sent chosen entries. Those that go on from the chosen prefix are handed on before the
+    /// current step ends, so all of them are taken; what lies behind a gap only as far as anything
+    /// else.
     pub(super) fn on_fetched(&mut self, first: Slot, entries: &[Arc<Entry<V>>], window: u64) {
+        let goes_on = first <= self.chosen.next();
         let mut slot = first;
         for entry in entries {
-            if self.within_reach(slot, window) {
+            if (goes_on && slot > self.chosen) || self.within_reach(slot, window) {
                 self.ahead.entry(slot).or_insert_with(|| Arc::clone(entry));
             }
             slot = slot.next();

@@ -57,8 +57,8 @@
 //! forwards it. The leader's proposer puts it into a run of slots; one frame goes to every
 //! acceptor, the leader's own included. Each acceptor's vote is a record in its log, and leaves
 //! once that record is durable. A quorum of votes makes the slot chosen, at the leader first. Every
-//! node applies chosen slots in order, and the one that holds the request answers from its own
-//! copy.
+//! learner applies chosen slots in order. The node that holds the request answers from its own copy
+//! or, if it keeps none, from what a learner tells it.
 //!
 //! # What is absent
 //!

@@ -63,6 +63,7 @@ fn append(log: &mut DiskLog, events: &Receiver<LogEvent>, window: u64, count: u6
             *slot += 1;
             log.append(vec![accepted(*slot)]);
         }
+        log.sync();
         let LogEvent::Durable { position, took } = events.recv().expect("the log lives") else {
             panic!("no room for the benchmark");
         };

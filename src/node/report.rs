@@ -11,6 +11,7 @@ use crate::paxos::message::DiskHealth;
 use crate::paxos::quorum::QuorumSystem;
 use crate::paxos::replica;
 use crate::store::Store;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// What a node knows of itself beside its protocol state.
@@ -211,16 +212,26 @@ fn diagnose_cluster(
     reachable: usize,
     leader: &Option<(NodeId, String)>,
 ) -> (Health, String, String) {
-    let missing: Vec<&str> = members
-        .iter()
-        .filter(|m| matches!(m.state, PeerState::Down | PeerState::Suspect))
-        .map(|m| m.name.as_str())
-        .collect();
+    let missing: Vec<&str> =
+        members.iter().filter(|m| !may_answer(m)).map(|m| m.name.as_str()).collect();
     if leader.is_some() && missing.is_empty() {
         return (Health::Healthy, String::new(), String::new());
     }
     if leader.is_some() {
-        let why = format!("not all members can be reached{}", list(&missing));
+        let mut why = format!("not all members can be reached{}", list(&missing));
+        if !members.iter().any(|m| m.roles.contains(&RoleName::Learner) && may_answer(m)) {
+            why.push_str("; no node that keeps a store is among the others, so requests wait");
+            return (Health::NoQuorum, why, restart(&missing));
+        }
+        if reachable < quorums.campaign() {
+            let _infallible = write!(
+                why,
+                "; if the leader is lost no election can succeed: that needs {} of {} acceptors, \
+                 and {reachable} can be reached",
+                quorums.campaign(),
+                quorums.acceptors()
+            );
+        }
         return (Health::Degraded, why, restart(&missing));
     }
     if reachable >= quorums.campaign() {
@@ -235,6 +246,11 @@ fn diagnose_cluster(
         list(&missing)
     );
     (Health::NoQuorum, why, restart(&missing))
+}
+
+/// Whether nothing speaks against it.
+fn may_answer(member: &MemberStatus) -> bool {
+    matches!(member.state, PeerState::Up | PeerState::Unknown)
 }
 
 /// What to do about missing nodes.
@@ -270,6 +286,63 @@ mod tests {
         let (health, why, _) = diagnose(quorums, DiskHealth::Stalled, &[], 3, &leader);
         assert_eq!(health, Health::Degraded);
         assert!(why.starts_with("the disk of this node"), "{why}");
+    }
+
+    fn member(id: u64, roles: &[RoleName], state: PeerState) -> MemberStatus {
+        MemberStatus {
+            name: format!("node{id}"),
+            id: NodeId(id),
+            roles: roles.to_vec(),
+            address: String::new(),
+            state,
+            round_trip: None,
+            chosen: None,
+            applied: None,
+            last_heard: None,
+            error: None,
+        }
+    }
+
+    /// With a small quorum for writes a cluster serves on when an election would already fail.
+    #[test]
+    fn a_leader_that_could_not_be_replaced_is_no_secret() {
+        let quorums = QuorumSystem::flexible(5, 4, 2).expect("a quorum system");
+        let all = [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner];
+        let leader = Some((NodeId(1), "node1".to_owned()));
+        let told = |up: u64| {
+            let state = |id| if id <= up { PeerState::Up } else { PeerState::Down };
+            let members: Vec<_> = (1..=5).map(|id| member(id, &all, state(id))).collect();
+            diagnose_cluster(quorums, &members, up as usize, &leader)
+        };
+        assert_eq!(told(5).0, Health::Healthy);
+        let (health, why, _) = told(4);
+        assert_eq!(health, Health::Degraded);
+        assert!(!why.contains("election"), "{why}");
+        let (health, why, next) = told(2);
+        assert_eq!(health, Health::Degraded, "it serves");
+        for part in ["if the leader is lost", "4 of 5 acceptors", "2 can be reached"] {
+            assert!(why.contains(part), "{why}");
+        }
+        assert!(next.starts_with("start node3 and node4 and node5"), "{next}");
+    }
+
+    #[test]
+    fn without_any_store_in_reach_nothing_is_served() {
+        let quorums = QuorumSystem::majority(1).expect("a quorum system");
+        let leader = Some((NodeId(1), "node1".to_owned()));
+        let told = |states: [PeerState; 2]| {
+            let members = [
+                member(1, &[RoleName::Proposer, RoleName::Acceptor], PeerState::Up),
+                member(2, &[RoleName::Learner], states[0]),
+                member(3, &[RoleName::Learner], states[1]),
+            ];
+            diagnose_cluster(quorums, &members, 1, &leader)
+        };
+        assert_eq!(told([PeerState::Down, PeerState::Up]).0, Health::Degraded);
+        assert_eq!(told([PeerState::Down, PeerState::Unknown]).0, Health::Degraded);
+        let (health, why, _) = told([PeerState::Down, PeerState::Suspect]);
+        assert_eq!(health, Health::NoQuorum);
+        assert!(why.contains("store"), "{why}");
     }
 
     #[test]

@@ -10,15 +10,18 @@
 //! where anything sleeps.
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// The nodes of every cluster here.
+/// The nodes of the cluster that [`Cluster::found`] makes, each with all roles.
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
 
 /// The name of every cluster here.
@@ -137,26 +140,39 @@ impl Drop for Guarded {
     }
 }
 
-/// Three nodes on this machine.
+/// All roles on one node.
+pub const ALL_ROLES: &str = "proposer acceptor learner";
+
+/// How many acceptors must agree.
+#[derive(Debug, Clone, Copy)]
+pub enum Quorums {
+    Majority,
+    Sizes { phase1: usize, phase2: usize },
+}
+
+/// Nodes on this machine.
 pub struct Cluster {
     root: tempfile::TempDir,
-    /// Of each node, in order.
-    pub ports: [u16; 3],
+    /// In the order of their ids, which count from 1.
+    pub nodes: Vec<&'static str>,
+    /// Nodes that were started by [`Cluster::start`].
+    started: Mutex<BTreeMap<&'static str, Guarded>>,
 }
 
 impl Cluster {
-    /// Founds a cluster and waits until all of it is healthy.
+    /// Founds a cluster of three nodes with all roles and waits until all of it is healthy.
     pub fn found() -> Cluster {
+        Cluster::found_with(&NODES.map(|node| (node, ALL_ROLES)), Quorums::Majority)
+    }
+
+    /// Founds a cluster of these nodes, each with its roles in words (none for a client), and waits
+    /// until all of it is healthy.
+    pub fn found_with(nodes: &[(&'static str, &str)], quorums: Quorums) -> Cluster {
         let root = tempfile::Builder::new().prefix("paxos-").tempdir().expect("a directory");
-        let cluster = Cluster { root, ports: [(); 3].map(|()| free_port()) };
-        let inventory = format!(
-            "all:\n  vars:\n    paxos_cluster: {CLUSTER}\n    ansible_connection: local\n    \
-             paxos_address: 127.0.0.1\n  hosts:\n    \
-             node1: {{paxos_id: 1, paxos_port: {}}}\n    \
-             node2: {{paxos_id: 2, paxos_port: {}}}\n    \
-             node3: {{paxos_id: 3, paxos_port: {}}}\n",
-            cluster.ports[0], cluster.ports[1], cluster.ports[2]
-        );
+        let names = nodes.iter().map(|(name, _)| *name).collect();
+        let cluster = Cluster { root, nodes: names, started: Mutex::default() };
+        let ports: Vec<u16> = nodes.iter().map(|_| free_port()).collect();
+        let inventory = inventory(nodes, &ports, quorums);
         fs::write(cluster.path("inventory.yaml"), inventory).expect("the directory is writable");
         cluster.deploy().expect(0);
         let config = cluster.ctl(&["ssh-config"]).expect(0);
@@ -224,8 +240,9 @@ impl Cluster {
     #[track_caller]
     pub fn leader(&self) -> &'static str {
         until("somebody leads", || {
-            NODES
-                .into_iter()
+            self.nodes
+                .iter()
+                .copied()
                 .filter(|node| self.pid(node).is_some())
                 .find(|node| self.status(node).is_some_and(|status| status["state"] == "leader"))
         })
@@ -234,7 +251,7 @@ impl Cluster {
     /// Waits until every node says that it is healthy.
     #[track_caller]
     pub fn wait_healthy(&self) {
-        for node in NODES {
+        for node in &self.nodes {
             until(&format!("{node} is healthy"), || {
                 self.status(node).filter(|status| status["health"] == "healthy")
             });
@@ -266,7 +283,30 @@ impl Cluster {
     #[track_caller]
     pub fn kill(&self, node: &str) {
         self.signal(node, Signal::KILL);
+        self.wait_gone(node);
+    }
+
+    /// Waits until the node's process is gone.
+    #[track_caller]
+    pub fn wait_gone(&self, node: &str) {
         until(&format!("{node} is gone"), || self.pid(node).is_none().then_some(()));
+    }
+
+    /// Starts a node that was deployed before, as the controller does but without asking anybody,
+    /// and does not wait for it.
+    #[track_caller]
+    pub fn start(&self, node: &'static str) {
+        assert_eq!(self.pid(node), None, "{node} runs already");
+        let directory = self.directory(node);
+        let log = fs::OpenOptions::new().append(true).open(directory.join("paxos.log"));
+        let mut command = clean(Command::new(directory.join("paxos")));
+        command.arg("node").arg("--config").arg(directory.join("config.yaml"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("it has a log"));
+        let child = Guarded(command.spawn().expect("it was started from here before"));
+        let pid = child.0.id().to_string();
+        fs::write(directory.join("paxos.pid"), pid).expect("the directory is writable");
+        // The child before it, if there was one, is gone and is waited for here.
+        self.started.lock().expect("nothing panics under it").insert(node, child);
     }
 }
 
@@ -276,7 +316,7 @@ impl Drop for Cluster {
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let ours: Vec<u32> = pids.filter(|pid| self.is_ours(*pid)).collect();
         if std::thread::panicking() {
-            for node in NODES {
+            for node in &self.nodes {
                 let log = fs::read_to_string(self.directory(node).join("paxos.log"));
                 let log = log.unwrap_or_default();
                 let skipped = log.lines().count().saturating_sub(40);
@@ -292,6 +332,40 @@ impl Drop for Cluster {
             pause();
         }
     }
+}
+
+/// As people write it; one line for each host, in groups by role.
+fn inventory(nodes: &[(&str, &str)], ports: &[u16], quorums: Quorums) -> String {
+    let mut text = format!(
+        "all:\n  vars:\n    paxos_cluster: {CLUSTER}\n    ansible_connection: local\n    \
+         paxos_address: 127.0.0.1\n"
+    );
+    if let Quorums::Sizes { phase1, phase2 } = quorums {
+        let _infallible =
+            write!(text, "    paxos_quorum_phase1: {phase1}\n    paxos_quorum_phase2: {phase2}\n");
+    }
+    text.push_str("  hosts:\n");
+    for (at, ((name, _), port)) in nodes.iter().zip(ports).enumerate() {
+        let id = at + 1;
+        let _infallible = writeln!(text, "    {name}: {{paxos_id: {id}, paxos_port: {port}}}");
+    }
+    if nodes.iter().all(|(_, roles)| *roles == ALL_ROLES) {
+        return text;
+    }
+    text.push_str("  children:\n");
+    for group in ["proposer", "acceptor", "learner", "client"] {
+        let is_in = |roles: &str| {
+            let roles = if roles.is_empty() { "client" } else { roles };
+            roles.split(' ').any(|role| role == group)
+        };
+        let hosts: Vec<&str> =
+            nodes.iter().filter(|(_, roles)| is_in(roles)).map(|(name, _)| *name).collect();
+        if !hosts.is_empty() {
+            let hosts = hosts.join(":\n        ");
+            let _infallible = write!(text, "    paxos_{group}s:\n      hosts:\n        {hosts}:\n");
+        }
+    }
+    text
 }
 
 fn send(pid: u32, signal: Signal) {

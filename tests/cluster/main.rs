@@ -7,6 +7,7 @@
 mod doors;
 mod faults;
 mod flood;
+#[allow(dead_code, reason = "tests/roles uses more of it")]
 mod harness;
 mod numbers;
 mod terminal;

@@ -1,4 +1,4 @@
-//! Clients that write without pause through all three nodes, what they were told, and whether it
+//! Clients that write without pause through several nodes, what they were told, and whether it
 //! was true.
 //!
 //! Every write goes to a key of its own, so the store itself counts how often it was applied: a
@@ -7,7 +7,7 @@
 //! are put to the test as well. Writers begin at fixed times and do not wait for answers; a pause
 //! is therefore seen to within [`EVERY`], and writes that fall into it are counted.
 
-use super::harness::{Cluster, NODES, PATIENCE};
+use super::harness::{Cluster, PATIENCE};
 use bytes::Bytes;
 use paxos_ssh::client::cluster::Cluster as Client;
 use paxos_ssh::client::ssh_config::{Node, SshConfig};
@@ -69,10 +69,10 @@ pub struct Workload {
     writers: Vec<JoinHandle<()>>,
 }
 
-/// A client of the cluster that asks `first` before the others.
-pub fn client(config: &Path, first: usize) -> Client<Node> {
+/// A client of these nodes that asks the one at `first` before the others.
+pub fn client(config: &Path, nodes: &[&str], first: usize) -> Client<Node> {
     let config = SshConfig::load(config).expect("the controller wrote it");
-    let order = (0..NODES.len()).map(|offset| NODES[(first + offset) % NODES.len()]);
+    let order = (0..nodes.len()).map(|offset| nodes[(first + offset) % nodes.len()]);
     let node = |name| config.node(name, None).expect("the controller wrote it");
     Client::new(order.map(node).collect())
 }
@@ -80,13 +80,18 @@ pub fn client(config: &Path, first: usize) -> Client<Node> {
 impl Workload {
     /// Starts a writer at each node.
     pub fn start(cluster: &Cluster) -> Workload {
+        Workload::start_at(cluster, &cluster.nodes)
+    }
+
+    /// Starts a writer at each of these nodes, which goes on at the others while its own is away.
+    pub fn start_at(cluster: &Cluster, nodes: &[&'static str]) -> Workload {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = Arc::new(runtime.expect("threads can be started"));
         let history = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
-        let writers = (0..NODES.len()).map(|at| {
-            let client = Arc::new(client(&cluster.ssh_config(), at));
-            let writer = Writer { name: NODES[at], client, history: Arc::clone(&history) };
+        let writers = nodes.iter().enumerate().map(|(at, name)| {
+            let client = Arc::new(client(&cluster.ssh_config(), nodes, at));
+            let writer = Writer { name, client, history: Arc::clone(&history) };
             runtime.spawn(writer.run(Arc::clone(&stop)))
         });
         let writers = writers.collect();
@@ -263,7 +268,7 @@ pub fn lies(history: &[Write], stored: &BTreeMap<String, Stored>) -> Vec<String>
 /// Panics unless all that the writers were told is true at every node, and they were told enough.
 #[track_caller]
 pub fn check(cluster: &Cluster, history: &[Write]) {
-    for node in NODES {
+    for node in &cluster.nodes {
         let lies = lies(history, &stored(cluster, node));
         let first: Vec<&String> = lies.iter().take(10).collect();
         assert!(lies.is_empty(), "{} of {} at {node}: {first:#?}", lies.len(), history.len());

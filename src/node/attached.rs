@@ -17,7 +17,7 @@ use crate::disk::Log;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::SessionId;
 use crate::wire::peer::PeerMessage;
-use crate::wire::store_call::{StoreAnswer, StoreCall};
+use crate::wire::store_call::{Found, StoreAnswer, StoreCall};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -48,8 +48,10 @@ struct Waiting {
 }
 
 /// See the module's documentation.
-#[derive(Default)]
 pub(super) struct Attachment {
+    /// Added to the tokens of this process, which count from 0, on their way to a host and taken
+    /// off again: what was meant for an earlier life of this node finds nobody here.
+    base: u64,
     host: Option<NodeId>,
     asked: Option<Duration>,
     /// Since when a question has had no answer.
@@ -59,9 +61,26 @@ pub(super) struct Attachment {
 }
 
 impl Attachment {
+    /// `base` is random.
+    pub(super) fn new(base: u64) -> Attachment {
+        Attachment {
+            base,
+            host: None,
+            asked: None,
+            unanswered: None,
+            patience: Duration::ZERO,
+            lookups: BTreeMap::new(),
+        }
+    }
+
     /// Look-ups that wait.
     pub(super) fn pending(&self) -> usize {
         self.lookups.len()
+    }
+
+    /// Whether that page is what a client waits for.
+    fn awaits(&self, token: u64, page: u64) -> bool {
+        self.lookups.get(&token).is_some_and(|waiting| waiting.lookup.page == page)
     }
 
     /// The node that serves this one, if any does.
@@ -86,6 +105,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     pub(super) fn on_leave(&mut self, token: u64) {
         self.attachment.lookups.remove(&token);
         if let Some(host) = self.attachment.host {
+            let token = self.attachment.base.wrapping_add(token);
             self.peers.send(&[host], PeerMessage::Call(StoreCall::Leave { token }));
         }
     }
@@ -108,9 +128,9 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             if stale {
                 waiting.tried = Some(now);
                 let call = StoreCall::Read {
-                    token: *token,
+                    token: self.attachment.base.wrapping_add(*token),
+                    page: waiting.lookup.page,
                     linearizable: waiting.lookup.linearizable,
-                    continued: waiting.lookup.continued,
                     patience: waiting.lookup.deadline.saturating_sub(now),
                     query: waiting.lookup.query.clone(),
                 };
@@ -171,18 +191,23 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 
     /// Lists of which pages were read go on at no other node: their view was there.
     fn fail_continued(&mut self) {
-        let continued = |(_, waiting): &(&u64, &Waiting)| waiting.lookup.continued;
+        let continued = |(_, waiting): &(&u64, &Waiting)| waiting.lookup.page > 0;
         let tokens = self.attachment.lookups.iter().filter(continued).map(|(token, _)| *token);
         for token in tokens.collect::<Vec<_>>() {
             self.end_lookup(token, Err(list_lost()));
         }
     }
 
-    fn end_lookup(
-        &mut self,
-        token: u64,
-        result: Result<crate::wire::store_call::Found, RequestError>,
-    ) {
+    /// The host found what was looked up under this token of ours. Answers may come twice and
+    /// late, and from a host that was left: only the page that is waited for counts.
+    fn on_found(&mut self, is_host: bool, token: u64, page: u64, found: Found) {
+        // The pages behind this one could not be had from a host that was left.
+        if self.attachment.awaits(token, page) && (found.ended || is_host) {
+            self.end_lookup(token, Ok(found));
+        }
+    }
+
+    fn end_lookup(&mut self, token: u64, result: Result<Found, RequestError>) {
         if let Some(waiting) = self.attachment.lookups.remove(&token) {
             (waiting.lookup.reply)(result);
         }
@@ -212,12 +237,16 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 }
                 self.answer();
             }
-            StoreAnswer::Found { token, found } => self.end_lookup(token, Ok(found)),
-            StoreAnswer::Unreadable { .. } if !is_host => {}
-            StoreAnswer::Unreadable { token, busy, why } => {
-                let continued =
-                    self.attachment.lookups.get(&token).is_some_and(|w| w.lookup.continued);
-                let error = match (continued, busy) {
+            StoreAnswer::Found { token, page, found } => {
+                let token = token.wrapping_sub(self.attachment.base);
+                self.on_found(is_host, token, page, found);
+            }
+            StoreAnswer::Unreadable { token, page, busy, why } => {
+                let token = token.wrapping_sub(self.attachment.base);
+                if !is_host || !self.attachment.awaits(token, page) {
+                    return;
+                }
+                let error = match (page > 0, busy) {
                     (true, _) => list_lost(),
                     (false, true) => RequestError::Busy(why),
                     (false, false) => RequestError::NoQuorum(why),
@@ -243,7 +272,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     }
 }
 
-fn list_lost() -> RequestError {
+pub(super) fn list_lost() -> RequestError {
     RequestError::NoQuorum(
         "the node from whose store the list was read went away in the middle of it; list again"
             .to_owned(),

@@ -132,6 +132,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             replica.configurations().newest().learners().any(|learner| learner == parts.id)
         });
         let mut applied = Applied::new(with_store);
+        let attachment = Attachment::new(parts.world.random());
         if let Some(replica) = &mut replica {
             applied.rebuild(&mut parts.log, chosen, replica)?;
         }
@@ -154,7 +155,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             cluster: parts.cluster,
             session_tried: None,
             hosting: Hosting::default(),
-            attachment: Attachment::default(),
+            attachment,
             transfers: Vec::new(),
             answers: Vec::new(),
             leadership: None,

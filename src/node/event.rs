@@ -76,12 +76,13 @@ pub struct Read {
 
 /// Something to be looked up in the store, on a node that has none itself.
 pub struct Lookup {
-    /// Names it; look-ups with one token after the other read one unchanging view.
+    /// Names it, in this life of the node; look-ups with one token, one after the other, read one
+    /// unchanging view.
     pub token: u64,
     /// Whether the store must be as new as anything that was acknowledged before.
     pub linearizable: bool,
-    /// Whether an earlier look-up with this token was answered.
-    pub continued: bool,
+    /// How many look-ups with this token were answered before.
+    pub page: u64,
     /// What.
     pub query: Query,
     /// On the node's clock.

@@ -4,6 +4,7 @@
 //! Cloned freely. The store's view and the node's status are published whole by the node's thread
 //! and read here without a lock, so they answer even when that thread is busy or waits for nobody.
 
+use super::attached::list_lost;
 use super::driver::StoreView;
 use super::event::{Event, Lookup, Read, RequestError, Transfer, Write};
 use super::inbox::Inbox;
@@ -14,7 +15,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::wire::store_call::{Found, Query};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -99,7 +100,8 @@ impl NodeHandle {
                 token,
                 linearizable,
                 deadline,
-                is_continued: AtomicBool::new(false),
+                page: AtomicU64::new(0),
+                revision: AtomicU64::new(0),
             }));
         }
         if linearizable {
@@ -177,7 +179,10 @@ pub struct Borrowed {
     token: u64,
     linearizable: bool,
     deadline: Instant,
-    is_continued: AtomicBool,
+    /// Answers so far; 0 again once nothing is kept for this view.
+    page: AtomicU64,
+    /// That of the first page.
+    revision: AtomicU64,
 }
 
 /// How long a further page of a list may take: its client reads as it likes, so the deadline of the
@@ -189,12 +194,12 @@ impl Borrowed {
     /// When no node with a store answered in time.
     pub async fn look_up(&self, query: Query) -> Result<Found, RequestError> {
         let (sender, answer) = oneshot::channel();
-        let continued = self.is_continued.load(Ordering::Relaxed);
-        let deadline = if continued { Instant::now() + PAGE_WAIT_MAX } else { self.deadline };
+        let page = self.page.load(Ordering::Relaxed);
+        let deadline = if page > 0 { Instant::now() + PAGE_WAIT_MAX } else { self.deadline };
         let lookup = Lookup {
             token: self.token,
             linearizable: self.linearizable,
-            continued,
+            page,
             query,
             deadline: self.node.on_node_clock(deadline),
             reply: Box::new(move |found| {
@@ -203,14 +208,19 @@ impl Borrowed {
         };
         self.node.push(Event::Lookup(lookup))?;
         let found = answer.await.map_err(|_| stopped())??;
-        self.is_continued.store(!found.ended, Ordering::Relaxed);
+        let before = self.revision.swap(found.revision, Ordering::Relaxed);
+        if page > 0 && before != found.revision {
+            // A host that was left and taken again may have kept another view under our token.
+            return Err(list_lost());
+        }
+        self.page.store(if found.ended { 0 } else { page + 1 }, Ordering::Relaxed);
         Ok(found)
     }
 }
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        if self.is_continued.load(Ordering::Relaxed) {
+        if self.page.load(Ordering::Relaxed) > 0 {
             // If there is no room, the view is let go of a little later.
             let _full = self.node.push(Event::Leave(self.token));
         }

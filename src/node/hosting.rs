@@ -50,10 +50,17 @@ struct Kept {
     until: Duration,
 }
 
+/// Which page of which of the caller's views.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    token: u64,
+    page: u64,
+}
+
 /// A look-up that waits for its round.
 struct Awaited {
     from: NodeId,
-    token: u64,
+    place: Place,
     query: Query,
     allowed: Result<(), RequestError>,
 }
@@ -100,21 +107,20 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             StoreCall::AskOutcomes { nonce, session, sequences } => {
                 self.on_ask_outcomes(from, nonce, session, &sequences);
             }
-            StoreCall::Read { token, linearizable, continued, patience, query } => {
+            StoreCall::Read { token, page, linearizable, patience, query } => {
+                let place = Place { token, page };
                 if self.applied.store().is_none() {
-                    self.cannot_read(from, token, false, "the node asked keeps no store");
-                } else if continued {
-                    match self.hosting.views.get(&(from, token)) {
-                        Some(kept) => {
-                            let view = Arc::clone(&kept.view);
-                            self.answer_lookup(from, token, &query, &view);
-                        }
-                        None => self.cannot_read(from, token, false, "the view is gone"),
-                    }
+                    self.cannot_read(from, place, false, "the node asked keeps no store");
+                } else if let Some(kept) = self.hosting.views.get(&(from, token)) {
+                    // Also for a first page that is asked for again: one token is one view.
+                    let view = Arc::clone(&kept.view);
+                    self.answer_lookup(from, place, &query, &view);
+                } else if page > 0 {
+                    self.cannot_read(from, place, false, "the view is gone");
                 } else if linearizable {
-                    self.await_round(from, token, patience, query);
+                    self.await_round(from, place, patience, query);
                 } else if let Some(view) = self.applied.view() {
-                    self.answer_lookup(from, token, &query, &Arc::new(view));
+                    self.answer_lookup(from, place, &query, &Arc::new(view));
                 }
             }
             StoreCall::Leave { token } => {
@@ -145,10 +151,10 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     }
 
     /// The look-up joins the reads of this node's own clients.
-    fn await_round(&mut self, from: NodeId, token: u64, patience: Duration, query: Query) {
+    fn await_round(&mut self, from: NodeId, place: Place, patience: Duration, query: Query) {
         let ready = Arc::clone(&self.hosting.ready);
         let reply = move |allowed| {
-            let awaited = Awaited { from, token, query, allowed };
+            let awaited = Awaited { from, place, query, allowed };
             ready.lock().unwrap_or_else(PoisonError::into_inner).push(awaited);
         };
         let deadline = self.world.now() + patience;
@@ -162,12 +168,19 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         if !ready.is_empty()
             && let Some(view) = self.applied.view().map(Arc::new)
         {
-            for Awaited { from, token, query, allowed } in ready {
+            for Awaited { from, place, query, allowed } in ready {
                 match allowed {
-                    Ok(()) => self.answer_lookup(from, token, &query, &view),
+                    // Asked for twice before the round was over: one token is one view.
+                    Ok(()) => match self.hosting.views.get(&(from, place.token)) {
+                        Some(kept) => {
+                            let view = Arc::clone(&kept.view);
+                            self.answer_lookup(from, place, &query, &view);
+                        }
+                        None => self.answer_lookup(from, place, &query, &view),
+                    },
                     Err(error) => {
                         let busy = matches!(error, RequestError::Busy(_));
-                        self.cannot_read(from, token, busy, &error.to_string());
+                        self.cannot_read(from, place, busy, &error.to_string());
                     }
                 }
             }
@@ -188,14 +201,15 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         self.hosting.forget_the_gone(now);
     }
 
-    fn answer_lookup(&mut self, to: NodeId, token: u64, query: &Query, view: &Arc<StoreView>) {
+    fn answer_lookup(&mut self, to: NodeId, place: Place, query: &Query, view: &Arc<StoreView>) {
+        let Place { token, page } = place;
         let found = look_up(view, query);
         let is_list = matches!(query, Query::List { .. });
         if is_list && !found.ended {
             let kept = self.hosting.views.contains_key(&(to, token));
             if !kept && self.hosting.views.len() >= VIEWS_MAX {
                 let why = "too many lists are being read through this node; try again shortly";
-                self.cannot_read(to, token, true, why);
+                self.cannot_read(to, place, true, why);
                 return;
             }
             let until = self.world.now() + VIEW_KEPT;
@@ -203,11 +217,12 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         } else {
             self.hosting.views.remove(&(to, token));
         }
-        self.tell(to, StoreAnswer::Found { token, found });
+        self.tell(to, StoreAnswer::Found { token, page, found });
     }
 
-    fn cannot_read(&mut self, to: NodeId, token: u64, busy: bool, why: &str) {
-        self.tell(to, StoreAnswer::Unreadable { token, busy, why: why.to_owned() });
+    fn cannot_read(&mut self, to: NodeId, place: Place, busy: bool, why: &str) {
+        let Place { token, page } = place;
+        self.tell(to, StoreAnswer::Unreadable { token, page, busy, why: why.to_owned() });
     }
 
     fn tell(&mut self, to: NodeId, answer: StoreAnswer) {

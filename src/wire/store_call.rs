@@ -43,12 +43,14 @@ pub enum StoreCall {
     },
     /// Look something up.
     Read {
-        /// Matches the answer to the question.
+        /// Names the view that is read, and with the page matches the answer to the question. No
+        /// two of a caller's views have one token, in all the lives of its process.
         token: u64,
+        /// How many answers under this token came before. Those after the first come from the
+        /// view of the first, and no other.
+        page: u64,
         /// Whether the store must first be as new as anything acknowledged before the call.
         linearizable: bool,
-        /// From the view that an earlier call with this token was answered from, and no other.
-        continued: bool,
         /// How long the caller waits.
         patience: Duration,
         /// What to look up.
@@ -96,6 +98,8 @@ pub enum StoreAnswer {
     Found {
         /// The call's token.
         token: u64,
+        /// The call's page.
+        page: u64,
         /// What was found.
         found: Found,
     },
@@ -103,6 +107,8 @@ pub enum StoreAnswer {
     Unreadable {
         /// The call's token.
         token: u64,
+        /// The call's page.
+        page: u64,
         /// There is too much to do there; else nobody confirmed the read in time.
         busy: bool,
         /// What went wrong, and what to do.
@@ -183,12 +189,12 @@ type Text<'a> = &'a serde_bytes::Bytes;
 #[derive(Serialize, Deserialize)]
 struct WireAskOutcomes(u64, u64, u64, Vec<u64>);
 
-/// token, linearizable, continued, patience in microseconds, the key of a `get` or else none, and
+/// token, page, linearizable, patience in microseconds, the key of a `get` or else none, and
 /// of a list prefix, after and limit.
 #[derive(Serialize, Deserialize)]
 struct WireRead<'a>(
     u64,
-    bool,
+    u64,
     bool,
     u64,
     #[serde(borrow)] Option<Text<'a>>,
@@ -205,9 +211,9 @@ struct WireOutcomes(u64, u64, u64, Vec<(u64, WireOutcome)>);
 #[derive(Serialize, Deserialize)]
 struct WireRecord<'a>(#[serde(borrow)] Text<'a>, #[serde(borrow)] Text<'a>, u64, u64, u64);
 
-/// token, revision, records, ended.
+/// token, page, revision, records, ended.
 #[derive(Serialize, Deserialize)]
-struct WireFound<'a>(u64, u64, #[serde(borrow)] Vec<WireRecord<'a>>, bool);
+struct WireFound<'a>(u64, u64, u64, #[serde(borrow)] Vec<WireRecord<'a>>, bool);
 
 fn halves(nonce: u128) -> (u64, u64) {
     ((nonce >> 64) as u64, nonce as u64)
@@ -228,7 +234,7 @@ pub(super) fn encode_call(call: &StoreCall, out: &mut Vec<u8>) {
             let fields = WireAskOutcomes(high, low, session.0, sequences.clone());
             encode(VERSION, ASK_OUTCOMES, &fields, out);
         }
-        StoreCall::Read { token, linearizable, continued, patience, query } => {
+        StoreCall::Read { token, page, linearizable, patience, query } => {
             let micros = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
             let empty = serde_bytes::Bytes::new(&[]);
             let (key, prefix, after, limit) = match query {
@@ -237,9 +243,8 @@ pub(super) fn encode_call(call: &StoreCall, out: &mut Vec<u8>) {
                     (None, text(prefix), after.as_ref().map(text), *limit)
                 }
             };
-            let (token, linearizable, continued) = (*token, *linearizable, *continued);
-            let fields =
-                WireRead(token, linearizable, continued, micros, key, prefix, after, limit);
+            let (token, page, linearizable) = (*token, *page, *linearizable);
+            let fields = WireRead(token, page, linearizable, micros, key, prefix, after, limit);
             encode(VERSION, READ, &fields, out);
         }
         StoreCall::Leave { token } => encode(VERSION, LEAVE, token, out),
@@ -254,18 +259,18 @@ pub(super) fn encode_answer(answer: &StoreAnswer, out: &mut Vec<u8>) {
             let fields = WireOutcomes(high, low, session.0, outcomes.collect());
             encode(VERSION, OUTCOMES, &fields, out);
         }
-        StoreAnswer::Found { token, found } => {
+        StoreAnswer::Found { token, page, found } => {
             let none = Bytes::new();
             let records = found.records.iter().map(|record| {
                 let value = record.value.as_ref().unwrap_or(&none);
                 let (revision, created) = (record.revision, record.create_revision);
                 WireRecord(text(&record.key), text(value), revision, created, record.version)
             });
-            let fields = WireFound(*token, found.revision, records.collect(), found.ended);
+            let fields = WireFound(*token, *page, found.revision, records.collect(), found.ended);
             encode(VERSION, FOUND, &fields, out);
         }
-        StoreAnswer::Unreadable { token, busy, why } => {
-            encode(VERSION, UNREADABLE, &(token, busy, why), out);
+        StoreAnswer::Unreadable { token, page, busy, why } => {
+            encode(VERSION, UNREADABLE, &(token, page, busy, why), out);
         }
     }
 }
@@ -299,14 +304,14 @@ pub(super) fn decode_either(input: &Bytes) -> Result<Either, DecodeError> {
             })
         }
         FOUND => {
-            let WireFound(token, revision, records, ended) = decode(STORE_CALL, fields)?;
+            let WireFound(token, page, revision, records, ended) = decode(STORE_CALL, fields)?;
             let records = records.into_iter().map(|record| record.check(input)).collect();
             let found = Found { revision, records, ended };
-            Either::Answer(StoreAnswer::Found { token, found })
+            Either::Answer(StoreAnswer::Found { token, page, found })
         }
         UNREADABLE => {
-            let (token, busy, why) = decode(STORE_CALL, fields)?;
-            Either::Answer(StoreAnswer::Unreadable { token, busy, why })
+            let (token, page, busy, why) = decode(STORE_CALL, fields)?;
+            Either::Answer(StoreAnswer::Unreadable { token, page, busy, why })
         }
         found => return Err(DecodeError::Kind { what: STORE_CALL, found }),
     })
@@ -314,14 +319,14 @@ pub(super) fn decode_either(input: &Bytes) -> Result<Either, DecodeError> {
 
 impl WireRead<'_> {
     fn check(self, input: &Bytes) -> StoreCall {
-        let WireRead(token, linearizable, continued, micros, key, prefix, after, limit) = self;
+        let WireRead(token, page, linearizable, micros, key, prefix, after, limit) = self;
         let share = |part: Text<'_>| super::share(input, part);
         let query = match key {
             Some(key) => Query::Get { key: share(key) },
             None => Query::List { prefix: share(prefix), after: after.map(share), limit },
         };
         let patience = Duration::from_micros(micros);
-        StoreCall::Read { token, linearizable, continued, patience, query }
+        StoreCall::Read { token, page, linearizable, patience, query }
     }
 }
 

@@ -85,6 +85,8 @@ pub struct SimNode {
     /// Counts starts; what was scheduled for an earlier life does not reach a later one.
     pub life: u64,
     pub paused: bool,
+    /// Look-ups of this life; they are named by their number.
+    pub lookups: u64,
 }
 
 impl SimNode {
@@ -98,6 +100,7 @@ impl SimNode {
             syncing: false,
             life: 0,
             paused: false,
+            lookups: 0,
         }
     }
 
@@ -107,6 +110,7 @@ impl SimNode {
         let (log, recovered) = self.disk.open().expect("the log was written by ourselves");
         self.life += 1;
         self.paused = false;
+        self.lookups = 0;
         self.syncing = false;
         self.wants_sync = Arc::default();
         self.outbox = Outbox::default();

@@ -153,6 +153,12 @@ enum Action {
     Evidence { at: NodeId, about: NodeId },
 }
 
+/// Keys on a page of a list: few, so that there are many pages.
+const LISTED: u64 = 3;
+
+/// Pages of a list that are read before the client has seen enough.
+const PAGES_MAX: u64 = 8;
+
 /// What a client waits for; filled in by the driver's reply.
 #[derive(Clone)]
 enum Waiting {
@@ -162,7 +168,58 @@ enum Waiting {
         answer: Arc<Mutex<Option<Result<Outcome, RequestError>>>>,
     },
     /// The answer is the revision that the node showed when it allowed the read.
-    Read { floor: u64, answer: Arc<Mutex<Option<Result<u64, RequestError>>>> },
+    Read {
+        floor: u64,
+        answer: Arc<Mutex<Option<Result<u64, RequestError>>>>,
+    },
+    List(Listing),
+}
+
+/// A list that is read page by page, through a node without a store.
+#[derive(Clone)]
+struct Listing {
+    floor: u64,
+    node: NodeId,
+    life: u64,
+    token: u64,
+    page: u64,
+    /// The last key of the page before, and the revision of all pages.
+    before: Option<(Bytes, u64)>,
+    answer: Arc<Mutex<Option<Result<Found, RequestError>>>>,
+}
+
+impl Listing {
+    /// What asks for the next page.
+    fn event(&self, deadline: Duration) -> Event {
+        let slot = Arc::clone(&self.answer);
+        Event::Lookup(Lookup {
+            token: self.token,
+            page: self.page,
+            linearizable: true,
+            deadline,
+            query: Query::List {
+                prefix: Bytes::from_static(b"c"),
+                after: self.before.as_ref().map(|(key, _)| key.clone()),
+                limit: LISTED,
+            },
+            reply: Box::new(move |found| *slot.lock().unwrap() = Some(found)),
+        })
+    }
+
+    /// Whether there are more pages to be read behind this one, which must follow the one before.
+    fn turn(&mut self, found: &Found, checker: &Checker) -> bool {
+        checker.read(self.floor, found.revision);
+        let mut last = self.before.as_ref().map(|(key, _)| key.clone());
+        for record in &found.records {
+            assert!(last.as_ref().is_none_or(|last| *last < record.key), "a page came twice");
+            last = Some(record.key.clone());
+        }
+        // As a node does for its clients, who hear then that the list is lost.
+        let is_same = self.before.as_ref().is_none_or(|(_, revision)| *revision == found.revision);
+        self.before = last.map(|key| (key, found.revision));
+        self.page += 1;
+        is_same && !found.ended && self.page < PAGES_MAX
+    }
 }
 
 #[derive(Default)]
@@ -563,6 +620,7 @@ impl World {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let answered = match client.waiting.clone() {
             None => true,
+            Some(Waiting::List(listing)) => self.listed(id, listing),
             Some(waiting) => Self::answered(client, waiting, &mut self.checker),
         };
         let pause = self.random.between(500, 4_000);
@@ -570,6 +628,26 @@ impl World {
         if answered {
             self.ask(id);
         }
+    }
+
+    /// Whether the list was read far enough, or came to nothing; else has the next page read.
+    fn listed(&mut self, id: u64, mut listing: Listing) -> bool {
+        let answer = listing.answer.lock().unwrap().take();
+        let goes_on = match answer {
+            None if Arc::strong_count(&listing.answer) > 2 => return false,
+            Some(Ok(found)) => listing.turn(&found, &self.checker),
+            None | Some(Err(_)) => false,
+        };
+        let node = &self.nodes[&listing.node];
+        if goes_on && node.life == listing.life && node.driver.is_some() && !node.paused {
+            let event = listing.event(self.deadline(listing.node));
+            let at = listing.node;
+            self.clients.get_mut(&id).unwrap().waiting = Some(Waiting::List(listing));
+            self.event(at, event);
+            return false;
+        }
+        self.clients.get_mut(&id).unwrap().waiting = None;
+        true
     }
 
     /// Whether the answer is there, or never will be because the node died.
@@ -585,6 +663,7 @@ impl World {
                 Some(Err(_)) => true,
                 None => Arc::strong_count(&answer) == 2,
             },
+            Waiting::List(_) => unreachable!("lists are looked at on their own"),
             Waiting::Read { floor, answer } => match answer.lock().unwrap().take() {
                 Some(Ok(seen)) => {
                     checker.read(floor, seen);
@@ -630,6 +709,20 @@ impl World {
             let answer = Arc::new(Mutex::new(None));
             let slot = Arc::clone(&answer);
             let views = self.nodes[&node].driver.as_ref().unwrap().views();
+            let token = self.nodes[&node].lookups;
+            if views.load().is_none() {
+                self.nodes.get_mut(&node).unwrap().lookups += 1;
+                if self.random.per_mille(500) {
+                    let (floor, life) = (self.checker.revision(), self.nodes[&node].life);
+                    let answer = Arc::default();
+                    let listing =
+                        Listing { floor, node, life, token, page: 0, before: None, answer };
+                    let event = listing.event(deadline);
+                    self.clients.get_mut(&id).unwrap().waiting = Some(Waiting::List(listing));
+                    self.event(node, event);
+                    return;
+                }
+            }
             let event = if views.load().is_some() {
                 let reply = Box::new(move |allowed: Result<(), RequestError>| {
                     let view = views.load_full().expect("a learner stays one");
@@ -641,8 +734,8 @@ impl World {
                     *slot.lock().unwrap() = Some(found.map(|found| found.revision));
                 });
                 let query = Query::Get { key: Bytes::from_static(b"k") };
-                let (token, linearizable, continued) = (number, true, false);
-                Event::Lookup(Lookup { token, linearizable, continued, query, deadline, reply })
+                let (page, linearizable) = (0, true);
+                Event::Lookup(Lookup { token, page, linearizable, query, deadline, reply })
             };
             let waiting = Waiting::Read { floor: self.checker.revision(), answer };
             self.clients.get_mut(&id).unwrap().waiting = Some(waiting);

@@ -6,13 +6,14 @@
 
 use bytes::Bytes;
 use paxos_ssh::disk::log::{DiskLog, open};
-use paxos_ssh::disk::{Log, LogEvent, LogOwner};
+use paxos_ssh::disk::{Log, LogEvent, LogOwner, watched};
 use paxos_ssh::paxos::ballot::*;
 use paxos_ssh::paxos::configuration::*;
 use paxos_ssh::paxos::message::{Entry, Payload, Vote};
 use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::{LogPosition, Record, Recovered};
 use paxos_ssh::telemetry::metrics::LogMetrics;
+use paxos_ssh::telemetry::watchdog::Watchdog;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,8 +50,9 @@ fn start(directory: &Path) -> (DiskLog, Recovered<Bytes>, Receiver<LogEvent>) {
         // Late events of a log that is being dropped have no reader.
         let _ = sender.send(event);
     };
+    let beat = Watchdog::default().watch(watched());
     let (log, recovered) =
-        open(directory, owner, LogMetrics::default(), on_event).expect("the log opens");
+        open(directory, owner, LogMetrics::default(), beat, on_event).expect("the log opens");
     (log, recovered, events)
 }
 

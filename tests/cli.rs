@@ -6,7 +6,8 @@ mod backend;
 mod program;
 
 use backend::{Fake, Mood};
-use paxos_ssh::api::local::LocalSocket;
+use paxos_ssh::api::local::{self, LocalSocket};
+use paxos_ssh::telemetry::watchdog::Watchdog;
 use program::{code, feed, paxos, text};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -40,7 +41,8 @@ impl Node {
             let _inside = runtime.enter();
             LocalSocket::bind(directory.path()).unwrap()
         };
-        runtime.spawn(socket.serve(api));
+        let beat = Watchdog::default().watch(local::watched());
+        runtime.spawn(socket.serve(api, beat));
         Node { fake, directory, _runtime: runtime }
     }
 

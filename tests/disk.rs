@@ -4,7 +4,7 @@
 mod disk_fixture;
 
 use bytes::Bytes;
-use disk_fixture::{PATIENCE, SMALL, genesis, owner};
+use disk_fixture::{PATIENCE, SMALL, beat, genesis, owner};
 use paxos_ssh::disk::files::{Files, Kernel};
 use paxos_ssh::disk::log::{DiskLog, LogSettings, open_with};
 use paxos_ssh::disk::{Log, LogError, LogEvent, LogOwner};
@@ -69,7 +69,8 @@ fn try_open(directory: &Path, owner: LogOwner, files: Arc<dyn Files>) -> Result<
         // The test may have ended before the log.
         let _ = sender.send(event);
     };
-    let (log, recovered) = open_with(directory, owner, SMALL, files, metrics.clone(), on_event)?;
+    let opened = open_with(directory, owner, SMALL, files, metrics.clone(), beat(), on_event);
+    let (log, recovered) = opened?;
     Ok(Opened { log, recovered, events, metrics })
 }
 
@@ -604,6 +605,7 @@ fn a_queue_that_is_too_long_is_reported() {
         LogSettings { segment_bytes: 16 << 20 },
         disk.clone(),
         LogMetrics::default(),
+        beat(),
         |_| {},
     )
     .unwrap();

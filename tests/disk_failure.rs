@@ -3,7 +3,7 @@
 
 mod disk_fixture;
 
-use disk_fixture::{PATIENCE, SMALL, genesis, owner};
+use disk_fixture::{PATIENCE, SMALL, beat, genesis, owner};
 use paxos_ssh::disk::files::{Files, Kernel};
 use paxos_ssh::disk::log::open_with;
 use paxos_ssh::disk::{Log, LogEvent};
@@ -56,8 +56,9 @@ fn broken_disk_child() {
     let (sender, events) = channel();
     let on_event = move |event| sender.send(event).unwrap();
     let metrics = LogMetrics::default();
+    let directory = Path::new(directory);
     let (mut log, _) =
-        open_with(Path::new(directory), owner(), SMALL, disk.clone(), metrics, on_event).unwrap();
+        open_with(directory, owner(), SMALL, disk.clone(), metrics, beat(), on_event).unwrap();
     log.append(vec![genesis()]);
     assert!(matches!(events.recv_timeout(PATIENCE), Ok(LogEvent::Durable { .. })));
     disk.broken.store(true, Ordering::SeqCst);
@@ -85,7 +86,7 @@ fn a_failed_sync_or_write_ends_the_process() {
         // Whether the record is there after a failed sync is anybody's guess; the genesis is.
         let (files, metrics) = (Arc::new(Kernel), LogMetrics::default());
         let (_, recovered) =
-            open_with(directory.path(), owner(), SMALL, files, metrics, |_| {}).unwrap();
+            open_with(directory.path(), owner(), SMALL, files, metrics, beat(), |_| {}).unwrap();
         assert!(recovered.genesis.is_some());
     }
 }

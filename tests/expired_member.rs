@@ -5,6 +5,7 @@
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use paxos_ssh::paxos::ballot::{ClusterId, NodeId};
+use paxos_ssh::telemetry::watchdog::Watchdog;
 use paxos_ssh::transport::authority::{self, PrivateKey, PublicKey, Validity};
 use paxos_ssh::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle};
 use paxos_ssh::transport::client::{
@@ -145,6 +146,7 @@ impl Scene {
             peers: events().0,
             sessions: Arc::new(NoSessions),
             counters: counters.clone(),
+            watchdog: Watchdog::default(),
         };
         let server = Server::bind(&["127.0.0.1:0".to_owned()], options).await.unwrap();
         let address = server.addresses()[0];
@@ -168,6 +170,7 @@ impl Scene {
             trust: self.trust_of_two(),
             keys: shared(self.two.clone()),
             counters: Arc::new(Counters::default()),
+            watchdog: Watchdog::default(),
         };
         let peers = Peers::start(options, seen);
         let address = self.address.to_string();

@@ -12,6 +12,7 @@ use paxos_ssh::client::cluster::Cluster;
 use paxos_ssh::client::ssh_config::SshConfig;
 use paxos_ssh::paxos::ballot::{ClusterId, NodeId};
 use paxos_ssh::store::command::Condition;
+use paxos_ssh::telemetry::watchdog::Watchdog;
 use paxos_ssh::transport::authority::{
     PersonGrant, Validity, certificate_line, host_certificate, new_key, peer_certificate,
     person_certificate, public_line, write_private_key,
@@ -94,6 +95,7 @@ impl World {
                 peers: Arc::new(NoPeers),
                 sessions: Arc::new(fake.api()),
                 counters: Arc::new(Counters::default()),
+                watchdog: Watchdog::default(),
             };
             let server = runtime.block_on(Server::bind(&["127.0.0.1:0".to_owned()], options));
             let server = server.unwrap();

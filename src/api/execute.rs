@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The node keeps deadlines itself and says what became of the request; only if it does not say
-/// anything for this much longer is the request given up here.
+/// anything for this much longer (its thread is stuck, say) is the request given up here.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Runs requests.

@@ -5,6 +5,7 @@
 //! read the node's files just as well. It works when every certificate has expired and every peer
 //! is gone.
 
+use crate::telemetry::watchdog::{Beat, Watched, Work};
 use crate::transport::identity::Principal;
 use crate::transport::server::Sessions;
 use crate::transport::session::{ExecRequest, ExecSession, OutputEvent};
@@ -32,6 +33,23 @@ const COMMAND_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Accepting fails when file descriptors run out; trying again at once would only burn the
 /// processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A program that takes nothing of its answer for this long is taken for gone, as a client over ssh
+/// is.
+const WRITE_WAIT_MAX: Duration = super::OUTPUT_STALL_MAX;
+
+/// The longest time that the accept loop may be about one program, or find no place for the next.
+const TURN_MAX: Duration = Duration::from_secs(5);
+
+/// How the accept loop is watched.
+pub fn watched() -> Watched {
+    Watched {
+        name: "local-socket".to_owned(),
+        limit: TURN_MAX,
+        next: "end some of the programs that use the node's socket (`lsof paxos.sock` names them), \
+               or come in over ssh",
+    }
+}
 
 /// Why there is no local socket.
 #[derive(Debug, Error)]
@@ -81,13 +99,17 @@ impl LocalSocket {
     }
 
     /// Serves until it is dropped.
-    pub async fn serve(self, sessions: Arc<dyn Sessions>) {
+    pub async fn serve(self, sessions: Arc<dyn Sessions>, beat: Beat) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
+            beat.busy(Work::Crowded);
             let permit = Arc::clone(&room).acquire_owned().await;
             let permit = permit.expect("nobody closes the semaphore");
+            // Nobody may ever come.
+            beat.idle();
             match self.listener.accept().await {
                 Ok((stream, _)) => {
+                    beat.busy(Work::Admitting);
                     let sessions = Arc::clone(&sessions);
                     tokio::spawn(async move {
                         if let Err(error) = converse(stream, sessions.as_ref()).await {
@@ -97,6 +119,7 @@ impl LocalSocket {
                     });
                 }
                 Err(error) => {
+                    beat.busy(Work::Pausing);
                     tracing::warn!(%error, "cannot accept on the local socket; trying again");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -147,7 +170,8 @@ async fn converse(stream: UnixStream, sessions: &dyn Sessions) -> io::Result<()>
     };
     let take = async {
         while let Some(event) = output.next().await {
-            if write_event(&mut to, event).await? {
+            let written = tokio::time::timeout(WRITE_WAIT_MAX, write_event(&mut to, event));
+            if written.await.map_err(io::Error::from)?? {
                 return to.shutdown().await;
             }
         }

@@ -1,8 +1,9 @@
 //! What the node knows, put into the fields that `paxos status` shows.
 
 use crate::node::status::{Health, MemberStatus, NodeState, NodeStatus, PeerState, RoleName};
+use crate::telemetry::watchdog::Stall;
 use crate::wire::report::{
-    BallotReport, JsonId, MemberReport, QuorumReport, StatusReport, UnreachableMember,
+    BallotReport, JsonId, MemberReport, QuorumReport, StallReport, StatusReport, UnreachableMember,
 };
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(super) fn report(status: &NodeStatus) -> StatusReport {
         health: health(status.health).to_owned(),
         why: status.why.clone(),
         next: status.next.clone(),
+        stalled: status.stalled.iter().map(stall).collect(),
+        age_seconds: seconds(status.age),
         uptime_seconds: seconds(status.uptime),
         version: status.version.to_owned(),
     }
@@ -52,6 +55,14 @@ pub(super) fn health(health: Health) -> &'static str {
         Health::Healthy => "healthy",
         Health::Degraded => "degraded",
         Health::NoQuorum => "no_quorum",
+    }
+}
+
+fn stall(stall: &Stall) -> StallReport {
+    StallReport {
+        name: stall.name.clone(),
+        for_seconds: seconds(stall.lasts),
+        what: stall.work.describe().to_owned(),
     }
 }
 

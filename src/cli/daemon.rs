@@ -6,10 +6,10 @@
 //! takes the node for ready.
 
 use crate::api::Api;
-use crate::api::local::LocalSocket;
+use crate::api::local::{self, LocalSocket};
 use crate::cli::output;
 use crate::disk::log::{self, DiskLog};
-use crate::disk::{LogError, LogEvent, LogOwner};
+use crate::disk::{self, LogError, LogEvent, LogOwner};
 use crate::node::clock::SystemWorld;
 use crate::node::driver::{Driver, Parts};
 use crate::node::event::Event;
@@ -18,12 +18,13 @@ use crate::node::handle::NodeHandle;
 use crate::node::inbox::Inbox;
 use crate::node::links::{Arrivals, Departures};
 use crate::node::report::Identity;
-use crate::node::runner::Runner;
+use crate::node::runner::{self, Runner};
 use crate::node::settings::Settings;
 use crate::paxos::ballot::NodeId;
 use crate::paxos::record::Recovered;
 use crate::telemetry::logging::{self, LogFormat};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::watchdog::{Beat, Watchdog, Watched, Work};
 use crate::transport::LocalNode;
 use crate::transport::counters::Counters;
 use crate::transport::identity::{NodeKeys, Trust};
@@ -45,6 +46,18 @@ use tracing::{error, info, warn};
 /// How long a stopping leader waits for somebody to take over. Longer than a transfer takes by far,
 /// and shorter than any supervisor's patience.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+
+/// How long the node's thread may take to end, and the log to write what it holds. A disk that hangs
+/// longer would have a supervisor kill the process; what is left unwritten then was never
+/// acknowledged.
+const NODE_STOP_MAX: Duration = Duration::from_secs(10);
+
+/// How often the runtime shows that it turns.
+const RUNTIME_TURN: Duration = Duration::from_millis(100);
+
+/// The longest time that the runtime may not come to a task that is due. Handshakes and large
+/// answers take milliseconds.
+const RUNTIME_TURN_MAX: Duration = Duration::from_secs(2);
 
 /// How long the asynchronous side may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -115,6 +128,7 @@ struct Ground {
     recovered: Recovered<Bytes>,
     inbox: Arc<Inbox>,
     metrics: Metrics,
+    watchdog: Watchdog,
 }
 
 fn prepare(settings: &Settings) -> Result<Ground, Failure> {
@@ -147,7 +161,9 @@ fn prepare(settings: &Settings) -> Result<Ground, Failure> {
     };
     let metrics = Metrics::new(&settings.cluster, &settings.node);
     let directory = settings.data_dir.join("log");
-    let opened = log::open(&directory, owner, metrics.log.clone(), on_event);
+    let watchdog = Watchdog::new(metrics.loops.clone());
+    let beat = watchdog.watch(disk::watched());
+    let opened = log::open(&directory, owner, metrics.log.clone(), beat, on_event);
     let (mut log, mut recovered) = opened.map_err(|error| {
         let code = match error {
             LogError::Corrupt { .. } | LogError::Record { .. } => Code::Corrupt,
@@ -171,6 +187,7 @@ fn prepare(settings: &Settings) -> Result<Ground, Failure> {
         recovered,
         inbox,
         metrics,
+        watchdog,
     })
 }
 
@@ -212,7 +229,7 @@ struct Assembled {
 }
 
 async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Failure> {
-    let Ground { trust, keys, log, recovered, inbox, mut metrics } = ground;
+    let Ground { trust, keys, log, recovered, inbox, mut metrics, watchdog } = ground;
     let counters = Arc::new(Counters::default());
     let counted = Arc::clone(&counters);
     metrics.add_totals("ssh", move || counted.all());
@@ -230,6 +247,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         trust: Arc::clone(&trust),
         keys: Arc::clone(&keys),
         counters: Arc::clone(&counters),
+        watchdog: watchdog.clone(),
     };
     let links = Arc::new(Peers::start(options, Arc::clone(&arrivals) as _));
     arrivals.attach(Arc::clone(&links));
@@ -256,6 +274,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         driver.views(),
         Arc::clone(&status),
         Arc::clone(&metrics),
+        watchdog.clone(),
         world.started(),
     );
     let log_path = settings.data_dir.join("paxos.log");
@@ -268,18 +287,20 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         peers: arrivals,
         sessions: Arc::clone(&api),
         counters,
+        watchdog: watchdog.clone(),
     };
     let server = Server::bind(&settings.listen, options).await.map_err(|error| {
         let hint = "give the node an address of this machine that is free";
         Failure::told(Code::BadSettings, &error.to_string(), hint)
     })?;
-    let runner = Runner { driver, inbox, identity, status, metrics };
+    let beat = watchdog.watch(runner::watched());
+    let runner = Runner { driver, inbox, identity, status, metrics, beat };
     Ok(Assembled { handle, api, server, links, runner })
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
     let ground = prepare(&settings)?;
-    let inbox = Arc::clone(&ground.inbox);
+    let (inbox, watchdog) = (Arc::clone(&ground.inbox), ground.watchdog.clone());
     let members = addresses(&settings, &ground.recovered);
     let Assembled { handle, api, server, links, runner } = assemble(&settings, ground).await?;
     let socket = LocalSocket::bind(&settings.data_dir).map_err(|error| {
@@ -287,6 +308,9 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         Failure::told(Code::BadSettings, &error.to_string(), hint)
     })?;
     let stop = CancellationToken::new();
+    let watcher =
+        watchdog.start().map_err(|error| internal("cannot start the watchdog", &error))?;
+    tokio::spawn(turn_with_the_runtime(watchdog.watch(watched_runtime())));
     let node = std::thread::Builder::new()
         .name(NODE_THREAD.to_owned())
         .spawn(move || runner.run())
@@ -294,7 +318,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     links.set_members(members);
     let listening = server.addresses();
     let server = tokio::spawn(server.run(stop.clone()));
-    let socket = tokio::spawn(socket.serve(api));
+    let socket = tokio::spawn(socket.serve(api, watchdog.watch(local::watched())));
     let version = env!("CARGO_PKG_VERSION");
     info!(node = %settings.node, addresses = ?listening, version, "ready");
 
@@ -308,12 +332,38 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     inbox.close();
     // The node's thread ends after its current batch; dropping the driver writes what the log
     // holds.
-    let joined = tokio::task::spawn_blocking(move || node.join()).await;
-    if !matches!(joined, Ok(Ok(()))) {
-        return Err(internal("the node's thread did not end well", &"see the log"));
+    let joined = tokio::task::spawn_blocking(move || node.join());
+    let ended = match tokio::time::timeout(NODE_STOP_MAX, joined).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(_) => Err(internal("the node's thread did not end well", &"see the log")),
+        Err(_elapsed) => Err(internal(
+            "the process ends without its node's thread",
+            &format!("it did not end within {NODE_STOP_MAX:?}; nothing acknowledged is lost"),
+        )),
+    };
+    drop(watcher);
+    if ended.is_ok() {
+        info!("stopped");
     }
-    info!("stopped");
-    Ok(())
+    ended
+}
+
+fn watched_runtime() -> Watched {
+    Watched {
+        name: "runtime".to_owned(),
+        limit: RUNTIME_TURN_MAX,
+        next: "connections, clients and links wait; look at the machine's load, and restart this \
+               node if it does not turn again",
+    }
+}
+
+/// Turns as long as the runtime does.
+async fn turn_with_the_runtime(beat: Beat) {
+    let mut turn = tokio::time::interval(RUNTIME_TURN);
+    loop {
+        beat.busy(Work::Waiting);
+        turn.tick().await;
+    }
 }
 
 async fn until_told_to_stop() -> Result<(), Failure> {

@@ -23,6 +23,7 @@ use crate::paxos::ballot::Slot;
 use crate::paxos::message::Entry;
 use crate::paxos::record::{LogPosition, Record, Recovered};
 use crate::telemetry::metrics::LogMetrics;
+use crate::telemetry::watchdog::Beat;
 use crate::wire::record::decode_record;
 use bytes::Bytes;
 use rustix::fs::FlockOperation;
@@ -110,7 +111,8 @@ pub struct DiskLog {
 }
 
 /// Opens the log in `directory`, which is made if it is not there, and reads it back. What is
-/// written is counted in `metrics`; `on_event` is called from the log's thread and must not wait.
+/// written is counted in `metrics`; `beat` is the writer's (see [`super::watched`]); `on_event` is
+/// called from the log's thread and must not wait.
 ///
 /// # Errors
 /// When the directory is in use, somebody else's, open to others, damaged, or cannot be read or
@@ -119,9 +121,10 @@ pub fn open(
     directory: &Path,
     owner: LogOwner,
     metrics: LogMetrics,
+    beat: Beat,
     on_event: impl Fn(LogEvent) + Send + 'static,
 ) -> Result<(DiskLog, Recovered<Bytes>), LogError> {
-    open_with(directory, owner, LogSettings::default(), Arc::new(Kernel), metrics, on_event)
+    open_with(directory, owner, LogSettings::default(), Arc::new(Kernel), metrics, beat, on_event)
 }
 
 /// As [`open`], with settings and system calls of the caller's.
@@ -137,6 +140,7 @@ pub fn open_with(
     settings: LogSettings,
     files: Arc<dyn Files>,
     metrics: LogMetrics,
+    beat: Beat,
     on_event: impl Fn(LogEvent) + Send + 'static,
 ) -> Result<(DiskLog, Recovered<Bytes>), LogError> {
     let bytes = settings.segment_bytes;
@@ -154,7 +158,7 @@ pub fn open_with(
         None => first_segment(directory, &owner, settings, &*files)?,
     };
     let end = recovered.end;
-    let shared = Arc::new(Shared::new(index, metrics));
+    let shared = Arc::new(Shared::new(index, metrics, beat));
     let writer = Writer::new(shared.clone(), directory, segment, end, settings, files, on_event);
     let thread = std::thread::Builder::new().name("log-writer".into());
     let writer = thread.spawn(move || writer.run()).map_err(|source| LogError::Io {

@@ -22,6 +22,7 @@ mod writer;
 use crate::paxos::ballot::{NodeId, Slot};
 use crate::paxos::message::{Entry, Payload};
 use crate::paxos::record::{LogPosition, Record, ReplayError};
+use crate::telemetry::watchdog::Watched;
 use crate::wire::DecodeError;
 use bytes::Bytes;
 use std::io;
@@ -32,6 +33,20 @@ use std::time::Duration;
 /// How long records that nobody waits for may stay unwritten. They only spare a restarted node some
 /// questions to its peers.
 pub const LAZY_SYNC: Duration = Duration::from_secs(1);
+
+/// The longest time that the log's writer may take for one step. No disk in order takes this long
+/// for a sync, and the writer looks around at least each [`LAZY_SYNC`] when there is nothing to do.
+const WRITER_TURN_MAX: Duration = Duration::from_secs(2);
+
+/// How the log's writer is watched.
+pub fn watched() -> Watched {
+    Watched {
+        name: "log-writer".to_owned(),
+        limit: WRITER_TURN_MAX,
+        next: "look at the disk of the data directory (dmesg, iostat); the node goes on by itself \
+               once it recovers",
+    }
+}
 
 /// The log as the node's driver sees it.
 pub trait Log: Send {

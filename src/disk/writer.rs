@@ -21,6 +21,7 @@ use super::{LAZY_SYNC, LogError, LogEvent, LogOwner, command_bytes};
 use crate::paxos::ballot::Slot;
 use crate::paxos::record::{LogPosition, Record};
 use crate::telemetry::metrics::LogMetrics;
+use crate::telemetry::watchdog::{Beat, Work};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     /// Records wait, or the log is to stop.
     wake: Condvar,
     metrics: LogMetrics,
+    /// The writer's.
+    beat: Beat,
 }
 
 struct State {
@@ -62,11 +65,11 @@ struct State {
 }
 
 impl Shared {
-    pub(super) fn new(index: SlotIndex<Place>, metrics: LogMetrics) -> Shared {
+    pub(super) fn new(index: SlotIndex<Place>, metrics: LogMetrics, beat: Beat) -> Shared {
         let books = Books { index, waiting: BTreeMap::new() };
         let queue = VecDeque::new();
         let state = State { queue, waiting_bytes: 0, wanted: false, stopping: false, books };
-        Shared { state: Mutex::new(state), wake: Condvar::new(), metrics }
+        Shared { state: Mutex::new(state), wake: Condvar::new(), metrics, beat }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,6 +117,7 @@ impl Shared {
     /// none when the log is to end.
     fn take_queue(&self) -> Option<VecDeque<Record<Bytes>>> {
         loop {
+            self.beat.busy(Work::Waiting);
             let idle = |state: &mut State| !state.wanted && !state.stopping;
             let waited = self.wake.wait_timeout_while(self.state(), LAZY_SYNC, idle);
             let (mut state, _) = waited.expect("see state()");
@@ -129,6 +133,7 @@ impl Shared {
 
     /// Waits before another try; says whether the log is to end instead.
     fn wait_for_room(&self) -> bool {
+        self.beat.busy(Work::NoRoom);
         let going_on = |state: &mut State| !state.stopping;
         let waited = self.wake.wait_timeout_while(self.state(), NO_ROOM_RETRY, going_on);
         waited.expect("see state()").0.stopping
@@ -250,6 +255,7 @@ impl<E: Fn(LogEvent)> Writer<E> {
         let bytes = self.block.finish(header.seed, offset, self.position);
         let block_bytes = bytes.len() as u64;
         loop {
+            self.shared.beat.busy(Work::Writing);
             match self.files.write(file, bytes, offset) {
                 Ok(()) => break,
                 Err(error) if is_no_room(&error) => {
@@ -261,6 +267,7 @@ impl<E: Fn(LogEvent)> Writer<E> {
                 Err(error) => die("write to", path, &error),
             }
         }
+        self.shared.beat.busy(Work::Syncing);
         let start = Instant::now();
         if let Err(error) = self.files.sync(file) {
             die("sync", path, &error);
@@ -294,6 +301,7 @@ impl<E: Fn(LogEvent)> Writer<E> {
         let number = self.segment.header.number + 1;
         let owner = self.segment.header.owner.clone();
         loop {
+            self.shared.beat.busy(Work::NewSegment);
             let spare = match self.spare.take().map(JoinHandle::join) {
                 Some(Ok(Ok(spare))) => Ok(spare),
                 // It failed for want of room, most likely; that shows again, or is over.

@@ -3,6 +3,11 @@
 //!
 //! Cloned freely. The store's view and the node's status are published whole by the node's thread
 //! and read here without a lock, so they answer even when that thread is busy or waits for nobody.
+//!
+//! The node's thread ends every request by its deadline. Should that thread be stuck, writes and
+//! reads still wait for it here: whoever asks gives up by a timer of their own (as `api` does), and
+//! a second one would cost each request as much as the first. Requests that are rare, or that have
+//! no such timer above them, have one here.
 
 use super::attached::list_lost;
 use super::driver::StoreView;
@@ -12,12 +17,17 @@ use super::status::NodeStatus;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::{Operation, Outcome};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::watchdog::Watchdog;
 use crate::wire::store_call::{Found, Query};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// The node's thread keeps the deadlines, and knows best what became of a request. Only if it says
+/// nothing for this much longer is it taken for stuck, so that whoever asks never waits for ever.
+const STUCK_AFTER: Duration = Duration::from_millis(500);
 
 /// See the module's documentation.
 #[derive(Clone)]
@@ -27,6 +37,7 @@ pub struct NodeHandle {
     tokens: Arc<AtomicU64>,
     status: Arc<ArcSwap<NodeStatus>>,
     metrics: Arc<Metrics>,
+    watchdog: Watchdog,
     /// When the node's clock read zero.
     started: Instant,
 }
@@ -39,9 +50,10 @@ impl NodeHandle {
         views: Arc<ArcSwapOption<StoreView>>,
         status: Arc<ArcSwap<NodeStatus>>,
         metrics: Arc<Metrics>,
+        watchdog: Watchdog,
         started: Instant,
     ) -> NodeHandle {
-        NodeHandle { inbox, views, tokens: Arc::default(), status, metrics, started }
+        NodeHandle { inbox, views, tokens: Arc::default(), status, metrics, watchdog, started }
     }
 
     /// The deadline on the node's clock.
@@ -72,11 +84,11 @@ impl NodeHandle {
             }),
         };
         self.push(Event::Write(write))?;
+        // No timer here; see the module's documentation.
         answer.await.map_err(|_| {
             RequestError::UnknownOutcome(
                 "the node stopped while the write was under way; it may have been applied: read \
-                 the \
-                 key on another node"
+                 the key on another node"
                     .to_owned(),
             )
         })?
@@ -107,7 +119,7 @@ impl NodeHandle {
         if linearizable {
             self.read_barrier(deadline).await?;
         }
-        self.views.load_full().map(Sight::Here).ok_or_else(stopped)
+        self.views.load_full().map(Sight::Here).ok_or_else(|| Unanswered::Stopped.into())
     }
 
     /// Resolves once the view shows everything that was acknowledged before the call.
@@ -120,12 +132,16 @@ impl NodeHandle {
             }),
         };
         self.push(Event::Read(read))?;
-        answer.await.map_err(|_| stopped())?
+        // No timer here; see the module's documentation.
+        answer.await.map_err(|_| RequestError::from(Unanswered::Stopped))?
     }
 
-    /// What the node knows of itself and the others.
+    /// What the node knows of itself and the others, and which loops of its process stand still.
+    /// Answers when the node's thread does not: with what it published last, and how old that is.
     pub fn status(&self) -> Arc<NodeStatus> {
-        self.status.load_full()
+        let published = self.status.load();
+        let now = self.started.elapsed();
+        Arc::new(NodeStatus::clone(&published).seen(now, self.watchdog.stalls()))
     }
 
     /// Has leadership passed to `to`, or to whoever is best placed; answers who leads then.
@@ -146,7 +162,10 @@ impl NodeHandle {
             }),
         };
         self.push(Event::Transfer(transfer))?;
-        answer.await.map_err(|_| stopped())?
+        answered(answer, deadline).await.unwrap_or_else(|why| {
+            let text = format!("{}; leadership may yet move: see who leads", why.says());
+            Err(RequestError::UnknownOutcome(text))
+        })
     }
 
     /// The page of metrics.
@@ -207,7 +226,7 @@ impl Borrowed {
             }),
         };
         self.node.push(Event::Lookup(lookup))?;
-        let found = answer.await.map_err(|_| stopped())??;
+        let found = answered(answer, deadline).await.unwrap_or_else(|why| Err(why.into()))?;
         let before = self.revision.swap(found.revision, Ordering::Relaxed);
         if page > 0 && before != found.revision {
             // A host that was left and taken again may have kept another view under our token.
@@ -227,6 +246,36 @@ impl Drop for Borrowed {
     }
 }
 
-fn stopped() -> RequestError {
-    RequestError::NoQuorum("the node stopped; ask another node".to_owned())
+/// Why the node's thread said nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unanswered {
+    /// It ended.
+    Stopped,
+    /// It does not come back.
+    Stuck,
+}
+
+impl Unanswered {
+    fn says(self) -> &'static str {
+        match self {
+            Unanswered::Stopped => "the node stopped",
+            Unanswered::Stuck => "the node's thread did not answer in time (see `paxos status`)",
+        }
+    }
+}
+
+/// What to say of a request that changes nothing.
+impl From<Unanswered> for RequestError {
+    fn from(why: Unanswered) -> RequestError {
+        RequestError::NoQuorum(format!("{}; ask another node", why.says()))
+    }
+}
+
+/// The node's answer, or why there is none.
+async fn answered<T>(answer: oneshot::Receiver<T>, deadline: Instant) -> Result<T, Unanswered> {
+    let limit = tokio::time::Instant::from_std(deadline + STUCK_AFTER);
+    match tokio::time::timeout_at(limit, answer).await {
+        Ok(answer) => answer.map_err(|_| Unanswered::Stopped),
+        Err(_elapsed) => Err(Unanswered::Stuck),
+    }
 }

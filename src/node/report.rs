@@ -77,6 +77,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             why,
             next,
             uptime: self.now(),
+            age: Duration::ZERO,
+            stalled: Vec::new(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -152,6 +154,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                    must join again as a new voter and never under its old one"
                 .to_owned(),
             uptime: self.now(),
+            age: Duration::ZERO,
+            stalled: Vec::new(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }

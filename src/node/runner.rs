@@ -4,12 +4,13 @@ use super::driver::Driver;
 use super::event::Event;
 use super::inbox::Inbox;
 use super::report::Identity;
-use super::status::{NodeStatus, PeerState};
+use super::status::{NODE_LOOP, NodeStatus, PeerState};
 use super::world::{Peers, TICK, World};
 use crate::disk::Log;
 use crate::paxos::ballot::NodeId;
 use crate::paxos::effects::Note;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::watchdog::{Beat, Watched, Work};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,37 @@ use tracing::{info, warn};
 /// Ticks made up for when the thread was held up. Enough for a busy machine; after a long pause (a
 /// suspended process) time starts anew rather than all timeouts at once.
 const LATE_TICKS_MAX: u32 = 4;
+
+/// The longest time that one batch may take. Peers miss a leader long before, and no batch that the
+/// lanes can hold takes nearly as long on any machine.
+const TURN_MAX: Duration = Duration::from_secs(2);
+
+/// How the node's thread is watched. It turns at each tick, so it is never idle.
+pub fn watched() -> Watched {
+    Watched {
+        name: NODE_LOOP.to_owned(),
+        limit: TURN_MAX,
+        next: "look at the disk of the data directory and at the machine's load; if it does not \
+               turn again by itself, restart this node, the others go on without it",
+    }
+}
+
+/// What the thread does with an event.
+fn work(event: &Event) -> Work {
+    match event {
+        Event::Persisted(..)
+        | Event::DiskFull(_)
+        | Event::LinkUp(_)
+        | Event::LinkDown { .. }
+        | Event::Tick => Work::News,
+        Event::Peer(..) | Event::StoreCall(..) | Event::StoreAnswer(..) => Work::Message,
+        Event::Write(_)
+        | Event::Read(_)
+        | Event::Lookup(_)
+        | Event::Leave(_)
+        | Event::Transfer(_) => Work::Request,
+    }
+}
 
 /// See the module's documentation.
 pub struct Runner<L, P, W> {
@@ -31,6 +63,8 @@ pub struct Runner<L, P, W> {
     pub status: Arc<ArcSwap<NodeStatus>>,
     /// Where the numbers go.
     pub metrics: Arc<Metrics>,
+    /// Says that it turns.
+    pub beat: Beat,
 }
 
 impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
@@ -40,12 +74,18 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
         let mut next_tick = self.driver.now() + TICK;
         loop {
             let patience = next_tick.saturating_sub(self.driver.now());
+            self.beat.busy(Work::Waiting);
             let open = self.inbox.take(&mut batch, patience);
+            self.beat.busy(Work::News);
             for event in batch.drain(..) {
+                self.beat.goes_on(work(&event));
                 self.driver.handle(event);
             }
+            self.beat.goes_on(Work::Ticking);
             let ticked = self.tick(&mut next_tick);
+            self.beat.goes_on(Work::Answering);
             self.driver.finish();
+            self.beat.goes_on(Work::Publishing);
             let notes = self.driver.take_notes();
             let noted = self.note(&notes);
             if ticked || noted {

@@ -56,6 +56,8 @@ pub struct Metrics {
     pub log: LogMetrics,
     /// Counted by what clients reach.
     pub api: ApiMetrics,
+    /// Counted by the watchdog.
+    pub loops: LoopMetrics,
     registry: Registry,
 }
 
@@ -130,6 +132,14 @@ pub struct LogMetrics {
     pub disk_full: Gauge,
 }
 
+/// Loops that stand still. Cloning gives other handles to the same numbers.
+#[derive(Debug, Clone, Default)]
+pub struct LoopMetrics {
+    /// Loops that stand still now.
+    pub stalled: Gauge,
+    stalls: Family<LoopLabels, Counter>,
+}
+
 /// Requests of clients.
 #[derive(Debug, Default)]
 pub struct ApiMetrics {
@@ -160,6 +170,11 @@ struct VerbLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LoopLabels {
+    r#loop: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     cluster: String,
     node: String,
@@ -182,11 +197,13 @@ impl Metrics {
             consensus: ConsensusMetrics::default(),
             log: LogMetrics::default(),
             api: ApiMetrics::default(),
+            loops: LoopMetrics::default(),
             registry: Registry::default(),
         };
         metrics.consensus.register(&mut registry);
         metrics.log.register(&mut registry);
         metrics.api.register(&mut registry);
+        metrics.loops.register(&mut registry);
         Metrics { registry, ..metrics }
     }
 
@@ -258,6 +275,23 @@ impl LogMetrics {
     }
 }
 
+impl LoopMetrics {
+    fn register(&self, r: &mut Registry) {
+        register(r, "loop_stalled", "loops that stand still now", &self.stalled);
+        register(r, "loop_stalls", "times a loop stood still, by loop", &self.stalls);
+    }
+
+    /// Shows the loop from now on, if only with a zero.
+    pub(super) fn know(&self, name: &str) {
+        self.stalls(name);
+    }
+
+    /// Times that this loop stood still.
+    pub fn stalls(&self, name: &str) -> Counter {
+        self.stalls.get_or_create_owned(&LoopLabels { r#loop: name.to_owned() })
+    }
+}
+
 impl ApiMetrics {
     fn register(&self, r: &mut Registry) {
         register(r, "api_sessions", "sessions being served", &self.sessions);
@@ -302,6 +336,9 @@ mod tests {
         metrics.consensus.chosen_slot.set(7);
         metrics.log.sync_seconds.observe(Duration::from_micros(120));
         metrics.log.sync_seconds.observe(Duration::from_secs(60));
+        metrics.loops.know("runtime");
+        metrics.loops.stalls("node").inc();
+        metrics.loops.stalled.set(1);
         let put = metrics.api.verb("put");
         put.answered(Ok(()), Duration::from_millis(1));
         put.answered(Err("busy"), Duration::from_millis(1));
@@ -324,6 +361,9 @@ mod tests {
             "paxos_api_requests_total{verb=\"put\",code=\"ok\"} 1",
             "paxos_api_requests_total{verb=\"put\",code=\"busy\"} 1",
             "paxos_api_request_seconds_count{verb=\"put\"} 2",
+            "paxos_loop_stalls_total{loop=\"node\"} 1",
+            "paxos_loop_stalls_total{loop=\"runtime\"} 0",
+            "paxos_loop_stalled 1",
         ] {
             assert!(page.lines().any(|shown| shown == line), "{line} is missing in\n{page}");
         }

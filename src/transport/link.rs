@@ -24,6 +24,7 @@ use super::server::{LinkDown, PeerEvents};
 use super::settings::Settings;
 use super::{Lane, LocalNode};
 use crate::paxos::ballot::NodeId;
+use crate::telemetry::watchdog::{Beat, Watched, Work};
 use crate::wire::frame::{self, FrameDecoder, FrameKind};
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -56,6 +57,25 @@ const STEADY: Duration = Duration::from_secs(5);
 
 /// Links in a row that may break before they were steady and still be replaced without a pause.
 const UNSTEADY_MAX: u32 = 3;
+
+/// The longest time that a link's task may be about one thing. More than a dial and a greeting may
+/// take together, and less than a write may, so that a peer that takes nothing is named before it
+/// is given up.
+const LINK_TURN_MAX: Duration = Duration::from_secs(15);
+
+/// How a link's task is watched.
+pub(super) fn watched(peer: &str, lane: Lane) -> Watched {
+    let lane = match lane {
+        Lane::Consensus => "consensus",
+        Lane::Bulk => "bulk",
+    };
+    Watched {
+        name: format!("link {peer} {lane}"),
+        limit: LINK_TURN_MAX,
+        next: "look at that peer (`paxos status` there) and at the network to it; the link is \
+               dialled anew by itself",
+    }
+}
 
 /// What all links of a node share.
 pub(super) struct LinkContext {
@@ -161,6 +181,7 @@ pub(super) struct LinkTask {
     pub(super) nudge: Arc<Notify>,
     pub(super) context: Arc<LinkContext>,
     pub(super) stop: CancellationToken,
+    pub(super) beat: Beat,
 }
 
 struct OpenLink {
@@ -256,8 +277,9 @@ impl LinkTask {
         info!(peer = %self.name(), ?lane, "link up");
         self.context.events.link_up(peer, lane);
         let OpenLink { connection, channel } = link;
+        let (beat, limit) = (&self.beat, self.context.settings.send_timeout);
         let why = tokio::select! {
-            why = write_frames(&channel, &self.outbox) => why,
+            why = write_frames(&channel, &self.outbox, limit, beat) => why,
             why = broken(&channel) => why,
             _changed = self.address.changed() => "the peer's address changed".to_string(),
         };
@@ -301,6 +323,7 @@ impl LinkTask {
     /// Waits before the next dial: up to twice as long after each failure, at a random point of
     /// that time, so that nodes that lost one another do not meet in step.
     async fn pause(&mut self, failures: u32) -> Woken {
+        self.beat.idle();
         let settings = &self.context.settings;
         let ceiling = settings.redial_min.saturating_mul(1 << failures.min(16));
         let pause = ceiling.min(settings.redial_max).mul_f64(rand::random::<f64>());
@@ -316,6 +339,7 @@ impl LinkTask {
     }
 
     async fn open(&self) -> Result<OpenLink, Failure> {
+        self.beat.busy(Work::Dialling);
         let address = self.address.borrow().clone();
         let context = &self.context;
         let (host, port) =
@@ -386,14 +410,29 @@ impl LinkTask {
     }
 }
 
-async fn write_frames(channel: &RawChannel, outbox: &Outbox) -> String {
+async fn write_frames(
+    channel: &RawChannel,
+    outbox: &Outbox,
+    limit: Duration,
+    beat: &Beat,
+) -> String {
     loop {
         let ready = outbox.ready.notified();
         match outbox.take() {
-            None => ready.await,
+            None => {
+                // There may be nothing to say for ever; `broken` tells when nobody listens.
+                beat.idle();
+                ready.await;
+            }
             Some(bytes) => {
-                if let Err(error) = channel.write.data_bytes(bytes).await {
-                    return error.to_string();
+                beat.busy(Work::Sending);
+                // A peer can answer keepalives and yet take nothing.
+                match tokio::time::timeout(limit, channel.write.data_bytes(bytes)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return error.to_string(),
+                    Err(_elapsed) => {
+                        return format!("the peer took nothing of what was sent for {limit:?}");
+                    }
                 }
             }
         }

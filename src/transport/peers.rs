@@ -6,11 +6,12 @@
 
 use super::counters::Counters;
 use super::identity::{NodeKeys, Trust};
-use super::link::{LinkContext, LinkTask, Outbox};
+use super::link::{LinkContext, LinkTask, Outbox, watched};
 use super::server::PeerEvents;
 use super::settings::Settings;
 use super::{Lane, LocalNode};
 use crate::paxos::ballot::NodeId;
+use crate::telemetry::watchdog::Watchdog;
 use crate::wire::frame::BODY_BYTES_MAX;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -43,11 +44,14 @@ pub struct PeersOptions {
     pub keys: Arc<ArcSwap<NodeKeys>>,
     /// Counts.
     pub counters: Arc<Counters>,
+    /// Watches the links' tasks.
+    pub watchdog: Watchdog,
 }
 
 /// The links of one node. Dropping it takes them down.
 pub struct Peers {
     context: Arc<LinkContext>,
+    watchdog: Watchdog,
     runtime: tokio::runtime::Handle,
     /// What [`Peers::send`] reads, without a lock.
     outboxes: ArcSwap<BTreeMap<NodeId, [Arc<Outbox>; Lane::ALL.len()]>>,
@@ -65,10 +69,11 @@ impl Peers {
     /// No links yet; [`set_members`](Peers::set_members) makes them. Must be called within a
     /// runtime, on which the links then live.
     pub fn start(options: PeersOptions, events: Arc<dyn PeerEvents>) -> Peers {
-        let PeersOptions { local, settings, trust, keys, counters } = options;
+        let PeersOptions { local, settings, trust, keys, counters, watchdog } = options;
         let context = LinkContext { local, settings, trust, keys, events, counters };
         Peers {
             context: Arc::new(context),
+            watchdog,
             runtime: tokio::runtime::Handle::current(),
             outboxes: ArcSwap::default(),
             members: Mutex::default(),
@@ -141,7 +146,7 @@ impl Peers {
 
     fn add(&self, peer: PeerAddress) -> Member {
         let context = &self.context;
-        let id = peer.id;
+        let (id, name) = (peer.id, peer.name.clone());
         let (address, address_of_links) = watch::channel(peer);
         let stop = CancellationToken::new();
         let nudges = Lane::ALL.map(|_| Arc::new(Notify::new()));
@@ -156,6 +161,7 @@ impl Peers {
                 nudge: nudges[lane as usize].clone(),
                 context: context.clone(),
                 stop: stop.clone(),
+                beat: self.watchdog.watch(watched(&name, lane)),
             };
             self.runtime.spawn(task.run());
             outbox

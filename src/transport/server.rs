@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::socket::{Socket, SocketControl};
 use super::{Lane, LocalNode};
 use crate::paxos::ballot::NodeId;
+use crate::telemetry::watchdog::{Beat, Watchdog, Watched, Work};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use std::io;
@@ -82,6 +83,8 @@ pub struct ServerOptions {
     pub sessions: Arc<dyn Sessions>,
     /// Counts.
     pub counters: Arc<Counters>,
+    /// Watches the loops that accept.
+    pub watchdog: Watchdog,
 }
 
 /// Why a node cannot listen.
@@ -123,6 +126,10 @@ const WRITE_BEHIND_BYTES: usize = 4 << 20;
 /// out, which passes when a connection ends.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
+/// The longest time that admitting one connection may take, which waits for nothing. More than the
+/// longest pause after an error.
+const ACCEPT_TURN_MAX: Duration = Duration::from_secs(5);
+
 /// How long connections may take to say goodbye when the server stops.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
@@ -130,6 +137,7 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 pub struct Server {
     listeners: Vec<TcpListener>,
     shared: Arc<Shared>,
+    watchdog: Watchdog,
 }
 
 struct Shared {
@@ -154,7 +162,8 @@ impl Server {
         if listeners.is_empty() {
             return Err(BindError::None);
         }
-        let ServerOptions { local, settings, trust, keys, peers, sessions, counters } = options;
+        let ServerOptions { local, settings, trust, keys, peers, sessions, counters, watchdog } =
+            options;
         let admission = Admission::new(
             settings.unauthenticated_max,
             settings.unauthenticated_per_source_max,
@@ -162,7 +171,7 @@ impl Server {
         );
         let context = GuestContext { local, settings, trust, peers, sessions, counters };
         let shared = Shared { context: Arc::new(context), keys, admission };
-        Ok(Server { listeners, shared: Arc::new(shared) })
+        Ok(Server { listeners, shared: Arc::new(shared), watchdog })
     }
 
     /// Where it listens; tells the port that port 0 became.
@@ -174,28 +183,45 @@ impl Server {
     pub async fn run(self, stop: CancellationToken) {
         let mut loops = JoinSet::new();
         for listener in self.listeners {
-            loops.spawn(accept(listener, self.shared.clone(), stop.clone()));
+            let beat = self.watchdog.watch(watched(&listener));
+            loops.spawn(accept(listener, self.shared.clone(), stop.clone(), beat));
         }
+        // Ends with `stop`, which each loop listens to, and with the connections, which end within
+        // STOP_GRACE then.
         while loops.join_next().await.is_some() {}
         let (connections, strangers) = self.shared.admission.counts();
         debug!(connections, strangers, "the ssh server stopped");
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+fn watched(listener: &TcpListener) -> Watched {
+    let address = listener.local_addr().map_or_else(|_| "?".to_owned(), |a| a.to_string());
+    Watched {
+        name: format!("ssh-accept {address}"),
+        limit: ACCEPT_TURN_MAX,
+        next: "nobody new gets in over ssh; use the socket on the node itself (`sudo paxos status` \
+               there), and restart this node if the loop does not turn again",
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken, beat: Beat) {
     let mut connections = JoinSet::new();
     let (first_pause, longest_pause) = ACCEPT_PAUSE;
     let mut pause = first_pause;
     loop {
+        // Nobody may ever come.
+        beat.idle();
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_ended) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, source)) => {
+                    beat.busy(Work::Admitting);
                     pause = first_pause;
                     admit(stream, source, &shared, &stop, &mut connections);
                 }
                 Err(error) => {
+                    beat.busy(Work::Pausing);
                     shared.context.counters.accept_errors.increment();
                     warn!(%error, ?pause, "cannot accept a connection; trying again after a pause");
                     tokio::time::sleep(pause).await;

@@ -59,6 +59,9 @@ pub struct Settings {
     /// Frames that may wait for one peer on one lane, in bytes. What comes when it is full is
     /// dropped.
     pub outbox_bytes_max: usize,
+    /// How long a peer may take nothing of a piece of frames before its link is cut and dialled
+    /// anew.
+    pub send_timeout: Duration,
     /// How often a silent client is asked for a sign of life.
     pub client_keepalive: Duration,
     /// How often a silent peer is asked for a sign of life.
@@ -87,6 +90,8 @@ impl Default for Settings {
             auth_attempts_max: 6,
             refusal_delay: Duration::from_millis(250),
             outbox_bytes_max: 32 << 20,
+            // The largest frame passes in this time even at 5 Mbit/s.
+            send_timeout: Duration::from_secs(30),
             client_keepalive: Duration::from_secs(15),
             peer_keepalive: Duration::from_secs(2),
             keepalive_max: 3,

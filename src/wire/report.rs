@@ -84,6 +84,18 @@ pub struct MemberReport {
     pub last_heard_seconds: Option<f64>,
 }
 
+/// A loop of the node's process that stands still.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StallReport {
+    /// Its name, as in the metrics.
+    #[serde(rename = "loop")]
+    pub name: String,
+    /// For how long.
+    pub for_seconds: f64,
+    /// What it does meanwhile.
+    pub what: String,
+}
+
 /// Everything that `paxos status` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
@@ -119,11 +131,22 @@ pub struct StatusReport {
     pub why: String,
     /// What to do about it.
     pub next: String,
+    /// Loops that stand still; empty when all turn.
+    #[serde(default)]
+    pub stalled: Vec<StallReport>,
+    /// How old what the node says of the cluster is; more than a moment only if its thread is
+    /// stuck.
+    #[serde(default)]
+    pub age_seconds: f64,
     /// Since the process started.
     pub uptime_seconds: f64,
     /// The program's version.
     pub version: String,
 }
+
+/// A status older than this is shown with its age; the node's thread renews it a hundred times a
+/// second.
+const OLD_SECONDS: f64 = 1.0;
 
 /// The exit status that goes with a health: 0 healthy, 2 degraded, 69 no quorum.
 pub fn status_exit(health: &str) -> u8 {
@@ -183,6 +206,14 @@ impl StatusReport {
         }
         if !self.next.is_empty() {
             rows.push(("next", self.next.clone()));
+        }
+        for stall in &self.stalled {
+            let StallReport { name, for_seconds, what } = stall;
+            rows.push(("stalled", format!("{name} for {}: {what}", span(*for_seconds))));
+        }
+        if self.age_seconds >= OLD_SECONDS {
+            let age = span(self.age_seconds);
+            rows.push(("as of", format!("{age} ago: the node's thread says nothing newer")));
         }
         let mut text = String::new();
         for (name, value) in rows {
@@ -305,6 +336,8 @@ pub(crate) mod tests {
             health: "degraded".into(),
             why: "node3 cannot be reached".into(),
             next: "start node3".into(),
+            stalled: Vec::new(),
+            age_seconds: 0.01,
             uptime_seconds: 3725.0,
             version: "0.1.0".into(),
         }
@@ -332,6 +365,30 @@ node2  2   proposer,acceptor,learner  127.0.0.1:7102  up     180us  121     20.0
 node3  3   proposer,acceptor,learner  127.0.0.1:7103  down   -      121     1m13s ago
 ";
         assert_eq!(sample().to_table(), expected);
+    }
+
+    #[test]
+    fn what_stands_still_is_listed_and_an_old_status_says_so() {
+        let mut report = sample();
+        assert!(serde_json::to_string(&report).unwrap().contains("\"stalled\":[],"));
+        let what = "taking in a peer's message".to_owned();
+        report.stalled.push(StallReport { name: "node".into(), for_seconds: 12.5, what });
+        report.age_seconds = 12.5;
+        let json = serde_json::to_value(&report).unwrap();
+        let told = serde_json::json!([
+            {"loop": "node", "for_seconds": 12.5, "what": "taking in a peer's message"}
+        ]);
+        assert_eq!(json["stalled"], told);
+        let shown = "\
+next     start node3
+stalled  node for 12.5s: taking in a peer's message
+as of    12.5s ago: the node's thread says nothing newer
+missing  node3 silent for 1m13s: connection refused
+";
+        assert!(report.to_table().contains(shown), "{}", report.to_table());
+        let mut older = json;
+        older.as_object_mut().unwrap().retain(|field, _| field != "stalled");
+        assert!(serde_json::from_value::<StatusReport>(older).unwrap().stalled.is_empty());
     }
 
     #[test]

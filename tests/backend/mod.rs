@@ -266,6 +266,8 @@ impl Backend for Fake {
             why: "node3 cannot be reached".into(),
             next: "start node3".into(),
             uptime: Duration::from_millis(61_500),
+            age: Duration::ZERO,
+            stalled: Vec::new(),
             version: "0.1.0",
         })
     }

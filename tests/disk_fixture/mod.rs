@@ -1,12 +1,13 @@
 //! The node whose log is tested, and what its log begins with.
 
 use bytes::Bytes;
-use paxos_ssh::disk::LogOwner;
 use paxos_ssh::disk::log::LogSettings;
+use paxos_ssh::disk::{LogOwner, watched};
 use paxos_ssh::paxos::ballot::*;
 use paxos_ssh::paxos::configuration::*;
 use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::Record;
+use paxos_ssh::telemetry::watchdog::{Beat, Watchdog};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -18,6 +19,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn owner() -> LogOwner {
     LogOwner { cluster_name: "test".into(), node: NodeId(1) }
+}
+
+/// Of a writer that nobody watches.
+pub(crate) fn beat() -> Beat {
+    Watchdog::default().watch(watched())
 }
 
 pub(crate) fn genesis() -> Record<Bytes> {

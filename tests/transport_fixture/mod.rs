@@ -4,6 +4,7 @@
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use paxos_ssh::paxos::ballot::{ClusterId, NodeId};
+use paxos_ssh::telemetry::watchdog::Watchdog;
 use paxos_ssh::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle};
 use paxos_ssh::transport::client::{
     self, ChannelEvent, ClientIdentity, Connection, DialError, Endpoint, ExecChannel, HostCheck,
@@ -199,6 +200,7 @@ impl Cluster {
             peers: Arc::new(Recorder::default()),
             sessions: Arc::new(Answers(Arc::default())),
             counters: Arc::default(),
+            watchdog: Watchdog::default(),
         };
         Server::bind(&[listen.to_string()], options).await.err().unwrap().to_string()
     }
@@ -498,6 +500,7 @@ impl TestNode {
             trust: cluster.trust.clone(),
             keys: keys.clone(),
             counters: counters.clone(),
+            watchdog: Watchdog::default(),
         };
         let of_peers: Arc<dyn PeerEvents> = events.clone();
         let entered = runtime.enter();
@@ -512,6 +515,7 @@ impl TestNode {
             peers: of_peers,
             sessions: Arc::new(Answers(controls.clone())),
             counters: counters.clone(),
+            watchdog: Watchdog::default(),
         };
         let listen = vec![listen.to_string()];
         let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());

@@ -433,6 +433,8 @@ async fn status_in_both_forms() {
         "health",
         "why",
         "next",
+        "stalled",
+        "age_seconds",
         "uptime_seconds",
         "version",
     ];
@@ -440,7 +442,7 @@ async fn status_in_both_forms() {
     assert_eq!(names, wanted);
     assert_eq!(report["ballot"], json!({"number": "301", "counter": 3, "proposer": 1}));
     assert_eq!(report["cluster_id"], "00000000000000000000000000000abc");
-    assert_eq!(report["uptime_seconds"], 61.5);
+    assert_eq!((&report["uptime_seconds"], &report["stalled"]), (&json!(61.5), &json!([])));
 
     let got = ask(&fake, "paxos status").await;
     assert!(got.text().contains("\nwhy      node3 cannot be reached\nnext     start node3\n"));

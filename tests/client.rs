@@ -256,3 +256,28 @@ async fn with_every_node_gone_nothing_was_applied() {
     assert_eq!((failure.code, fake.proposed()), (Code::NoQuorum, 0));
     assert!(failure.message.contains("connection refused"), "{}", failure.message);
 }
+
+/// A node that takes all the time that it gets, and more callers than can try it in turn.
+struct Tarpit;
+
+impl Opens for Tarpit {
+    async fn open(&self, limit: Duration) -> Result<Open, String> {
+        tokio::time::sleep(limit).await;
+        Err("nothing came back".to_owned())
+    }
+
+    fn name(&self) -> &str {
+        "tarpit"
+    }
+}
+
+#[tokio::test]
+async fn callers_that_queue_for_a_connection_keep_their_deadlines() {
+    let cluster = Cluster::new(vec![Tarpit]);
+    let timeout = Duration::from_millis(500);
+    let calls = (0..20).map(|_| cluster.call(get("key"), timeout));
+    let limit = timeout * 4;
+    let all = tokio::time::timeout(limit, futures::future::join_all(calls)).await;
+    let all = all.expect("they wait for one another");
+    assert!(all.iter().all(|ended| ended.as_ref().is_err_and(|f| f.code == Code::NoQuorum)));
+}

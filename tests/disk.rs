@@ -4,7 +4,7 @@
 mod disk_fixture;
 
 use bytes::Bytes;
-use disk_fixture::{PATIENCE, SMALL, beat, genesis, owner};
+use disk_fixture::{PATIENCE, SMALL, beat_of, genesis, owner};
 use paxos_ssh::disk::files::{Files, Kernel};
 use paxos_ssh::disk::log::{DiskLog, LogSettings, open_with};
 use paxos_ssh::disk::{Log, LogError, LogEvent, LogOwner};
@@ -12,6 +12,7 @@ use paxos_ssh::paxos::ballot::*;
 use paxos_ssh::paxos::message::{Entry, Payload, Vote};
 use paxos_ssh::paxos::record::{LogPosition, Record, Recovered};
 use paxos_ssh::telemetry::metrics::LogMetrics;
+use paxos_ssh::telemetry::watchdog::Watchdog;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -69,7 +70,15 @@ fn try_open(directory: &Path, owner: LogOwner, files: Arc<dyn Files>) -> Result<
         // The test may have ended before the log.
         let _ = sender.send(event);
     };
-    let opened = open_with(directory, owner, SMALL, files, metrics.clone(), beat(), on_event);
+    let opened = open_with(
+        directory,
+        owner,
+        SMALL,
+        files,
+        metrics.clone(),
+        beat_of(&Watchdog::default(), PATIENCE),
+        on_event,
+    );
     let (log, recovered) = opened?;
     Ok(Opened { log, recovered, events, metrics })
 }
@@ -605,7 +614,7 @@ fn a_queue_that_is_too_long_is_reported() {
         LogSettings { segment_bytes: 16 << 20 },
         disk.clone(),
         LogMetrics::default(),
-        beat(),
+        beat_of(&Watchdog::default(), PATIENCE),
         |_| {},
     )
     .unwrap();

@@ -3,13 +3,14 @@
 
 mod disk_fixture;
 
-use disk_fixture::{PATIENCE, SMALL, beat, genesis, owner};
+use disk_fixture::{PATIENCE, SMALL, beat_of, genesis, owner};
 use paxos_ssh::disk::files::{Files, Kernel};
 use paxos_ssh::disk::log::open_with;
 use paxos_ssh::disk::{Log, LogEvent};
 use paxos_ssh::paxos::ballot::*;
 use paxos_ssh::paxos::record::Record;
 use paxos_ssh::telemetry::metrics::LogMetrics;
+use paxos_ssh::telemetry::watchdog::Watchdog;
 use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -57,8 +58,16 @@ fn broken_disk_child() {
     let on_event = move |event| sender.send(event).unwrap();
     let metrics = LogMetrics::default();
     let directory = Path::new(directory);
-    let (mut log, _) =
-        open_with(directory, owner(), SMALL, disk.clone(), metrics, beat(), on_event).unwrap();
+    let (mut log, _) = open_with(
+        directory,
+        owner(),
+        SMALL,
+        disk.clone(),
+        metrics,
+        beat_of(&Watchdog::default(), PATIENCE),
+        on_event,
+    )
+    .unwrap();
     log.append(vec![genesis()]);
     assert!(matches!(events.recv_timeout(PATIENCE), Ok(LogEvent::Durable { .. })));
     disk.broken.store(true, Ordering::SeqCst);
@@ -85,8 +94,16 @@ fn a_failed_sync_or_write_ends_the_process() {
         assert!(!out.contains("reported") && !out.contains("lived on"), "{out}");
         // Whether the record is there after a failed sync is anybody's guess; the genesis is.
         let (files, metrics) = (Arc::new(Kernel), LogMetrics::default());
-        let (_, recovered) =
-            open_with(directory.path(), owner(), SMALL, files, metrics, beat(), |_| {}).unwrap();
+        let (_, recovered) = open_with(
+            directory.path(),
+            owner(),
+            SMALL,
+            files,
+            metrics,
+            beat_of(&Watchdog::default(), PATIENCE),
+            |_| {},
+        )
+        .unwrap();
         assert!(recovered.genesis.is_some());
     }
 }

@@ -10,6 +10,7 @@ use paxos_ssh::paxos::ballot::NodeId;
 use paxos_ssh::transport::Lane;
 use paxos_ssh::transport::client::{self, ChannelEvent, ClientIdentity, DialError};
 use paxos_ssh::transport::identity::PeerExpiry;
+use paxos_ssh::transport::server::LinkDown;
 use paxos_ssh::transport::session::{ExecRequest, ExecSession};
 use paxos_ssh::transport::settings::Settings;
 use paxos_ssh::wire::frame::{self, FrameKind, Hello};
@@ -396,6 +397,26 @@ async fn a_peer_that_stops_reading_blocks_nobody_else() {
         assert!(started.elapsed() < LONG, "the queue to the stuck peer has no bound");
     }
     within("the other peer's frames", two.events.wait_frames(sent)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_whose_peer_takes_nothing_is_cut() {
+    let cluster = Cluster::new();
+    let send_timeout = Duration::from_millis(300);
+    let settings = Settings { send_timeout, ..Settings::default() };
+    let (one, _two) = cluster.pair(settings).await;
+    let mut stuck = cluster.stuck_peer(&one, 3).await;
+    within("the links to it", one.events.wait_ups(NodeId(3), 2)).await;
+    stuck.freeze();
+    let started = Instant::now();
+    let is_cut = |(peer, down): &(NodeId, LinkDown)| {
+        *peer == NodeId(3) && down.error.contains("took nothing of what was sent for 300ms")
+    };
+    while !one.events.downs().iter().any(is_cut) {
+        one.peers.send(NodeId(3), Lane::Consensus, Bytes::from(vec![1; 10_000]));
+        tokio::task::yield_now().await;
+        assert!(started.elapsed() < LONG, "{:?}", one.events.downs());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -122,6 +122,7 @@ impl Job {
     async fn admitted(self, room: Arc<Semaphore>) -> (Job, OwnedSemaphorePermit) {
         let permits = self.bytes.div_ceil(PERMIT_BYTES).max(1);
         let permits = u32::try_from(permits).expect("lines are bounded");
+        // The lines before it end by their deadlines, and their answers are taken or given up.
         let permit = room.acquire_many_owned(permits).await;
         (self, permit.expect("nobody closes the semaphore"))
     }
@@ -225,6 +226,7 @@ impl Lines {
         self.buffer.drain(..self.given);
         self.searched -= self.given;
         self.given = 0;
+        // A client may pause between two lines for as long as it likes; when it is gone, input ends.
         match self.stdin.next().await {
             Some(piece) => self.buffer.extend_from_slice(&piece),
             None => self.ended = true,

@@ -156,6 +156,7 @@ async fn converse(stream: UnixStream, sessions: &dyn Sessions) -> io::Result<()>
     let (session, mut far) = ExecSession::detached(Principal::Local, nowhere, request);
     sessions.start(session);
     let (input, mut output) = far.streams();
+    // Without a limit: a program may pause for as long as it likes, and the kernel tells its end.
     let give = async {
         loop {
             match read_piece(&mut from).await? {

@@ -429,6 +429,7 @@ fn confirm() -> Result<(), Failure> {
     }
     output::stderr(b"do this? [y/N] ");
     let mut answer = String::new();
+    // A person thinks for as long as it takes.
     let read = std::io::stdin().lock().read_line(&mut answer);
     match answer.trim() {
         "y" | "Y" | "yes" if read.is_ok() => Ok(()),

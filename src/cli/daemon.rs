@@ -370,6 +370,7 @@ async fn until_told_to_stop() -> Result<(), Failure> {
     let failed = |error: std::io::Error| internal("cannot listen for signals", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    // For as long as the node lives.
     tokio::select! {
         _ = terminate.recv() => info!("told to stop (SIGTERM)"),
         _ = interrupt.recv() => info!("told to stop (SIGINT)"),

@@ -100,6 +100,8 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
             (Some(value), _) => Input::Value(value.clone()),
             (None, input) => input.take().unwrap_or(Input::Nothing),
         };
+        // A batch lasts as long as its input; the node answers each line by its deadline, ssh tells
+        // when the node is gone, and the user can stop it.
         let limit = (!is_batch).then_some(left + ANSWER_GRACE);
         match converse(talk, given, limit).await {
             End::Exit(exit) => return Ok(exit),

@@ -94,13 +94,17 @@ impl<N: Opens> Cluster<N> {
         let mut backoff = Backoff::default();
         let mut may_be_applied = false;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let limit = if call.is_repeatable() { self.share(left) } else { left };
-            let last = match self.channel(left).await {
-                Ok((client, generation)) => match client.call(call.clone(), limit).await {
-                    Ok(reply) => return Ok(reply),
-                    Err(error) => self.judge(&call, error, generation, &mut may_be_applied).await?,
-                },
+            let last = match self.channel(deadline).await {
+                Ok((client, generation)) => {
+                    let left = left_until(deadline);
+                    let limit = if call.is_repeatable() { self.share(left) } else { left };
+                    match client.call(call.clone(), limit).await {
+                        Ok(reply) => return Ok(reply),
+                        Err(error) => {
+                            self.judge(&call, error, generation, &mut may_be_applied).await?
+                        }
+                    }
+                }
                 Err(reason) => reason,
             };
             let wait = backoff.next_wait();
@@ -155,15 +159,18 @@ impl<N: Opens> Cluster<N> {
         }
     }
 
-    /// The channel in use, or a new one to the node whose turn it is.
-    async fn channel(&self, limit: Duration) -> Result<(RpcClient, u64), String> {
-        let mut current = self.current.lock().await;
+    /// The channel in use, or a new one to the node whose turn it is. The lock is held by whoever
+    /// connects, so the wait for it counts as well.
+    async fn channel(&self, deadline: Instant) -> Result<(RpcClient, u64), String> {
+        let waited = tokio::time::timeout_at(deadline.into(), self.current.lock()).await;
+        let mut current =
+            waited.map_err(|_elapsed| "other calls were connecting all that time".to_owned())?;
         if let Some(open) = current.open.as_ref().filter(|open| open.client.is_open()) {
             return Ok((open.client.clone(), current.generation));
         }
         let node = &self.nodes[current.index];
         current.generation += 1;
-        match node.open(self.share(limit)).await {
+        match node.open(self.share(left_until(deadline))).await {
             Ok(open) => {
                 let client = open.client.clone();
                 current.open = Some(open);
@@ -177,7 +184,8 @@ impl<N: Opens> Cluster<N> {
         }
     }
 
-    /// Turns to the next node, unless another caller did so already.
+    /// Turns to the next node, unless another caller did so already. Waits no longer than the
+    /// callers before it have left.
     async fn leave(&self, generation: u64) {
         let mut current = self.current.lock().await;
         if current.generation == generation {
@@ -186,6 +194,10 @@ impl<N: Opens> Cluster<N> {
             current.index = (current.index + 1) % self.nodes.len();
         }
     }
+}
+
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 fn is_write(call: &Call) -> bool {

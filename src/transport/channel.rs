@@ -223,6 +223,7 @@ async fn write_input(
     unread: CancellationToken,
 ) {
     let writing = async {
+        // Its owner may have nothing to say for as long as it likes.
         while let Some(next) = input.recv().await {
             match next {
                 Input::Data(bytes) => write.data_bytes(bytes).await?,

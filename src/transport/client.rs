@@ -441,7 +441,8 @@ async fn with_agent(
 }
 
 impl Connection {
-    /// Runs `command`, as `ssh node COMMAND` does.
+    /// Runs `command`, as `ssh node COMMAND` does. How long opening a channel may take is the
+    /// caller's to say; keepalives end a connection whose far end is dead.
     pub async fn exec(&self, command: &str) -> Result<ExecChannel, ChannelError> {
         let raw = self.open(Request::Exec(command)).await?;
         Ok(ExecChannel::new(raw))

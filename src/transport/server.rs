@@ -151,6 +151,7 @@ impl Server {
     pub async fn bind(listen: &[String], options: ServerOptions) -> Result<Server, BindError> {
         let mut listeners = Vec::new();
         for address in listen {
+            // At the start only; the resolver has limits of its own.
             let resolved = tokio::net::lookup_host(address.as_str())
                 .await
                 .map_err(|source| BindError::Resolve { address: address.clone(), source })?;
@@ -299,6 +300,7 @@ async fn serve(
         match tokio::time::timeout(STOP_GRACE, goodbye).await {
             Ok(ended) => ended,
             Err(_) => {
+                // Ends now: its stream fails.
                 control.cut();
                 session.await
             }

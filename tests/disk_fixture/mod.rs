@@ -7,7 +7,7 @@ use paxos_ssh::paxos::ballot::*;
 use paxos_ssh::paxos::configuration::*;
 use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::Record;
-use paxos_ssh::telemetry::watchdog::{Beat, Watchdog};
+use paxos_ssh::telemetry::watchdog::{Beat, Watchdog, Watched};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ pub(crate) fn owner() -> LogOwner {
     LogOwner { cluster_name: "test".into(), node: NodeId(1) }
 }
 
-/// Of a writer that nobody watches.
-pub(crate) fn beat() -> Beat {
-    Watchdog::default().watch(watched())
+/// Of a writer that this watchdog watches.
+pub(crate) fn beat_of(watchdog: &Watchdog, limit: Duration) -> Beat {
+    watchdog.watch(Watched { limit, ..watched() })
 }
 
 pub(crate) fn genesis() -> Record<Bytes> {

@@ -42,17 +42,17 @@ fn query() -> impl Strategy<Value = Query> {
 
 fn call() -> impl Strategy<Value = StoreCall> {
     let outcomes = (any::<u128>(), any::<u64>(), vec(any::<u64>(), 0..9));
-    let read = (any::<u64>(), any::<bool>(), any::<bool>(), any::<u32>(), query());
+    let read = (any::<u64>(), any::<u64>(), any::<bool>(), any::<u32>(), query());
     prop_oneof![
         outcomes.prop_map(|(nonce, session, sequences)| StoreCall::AskOutcomes {
             nonce,
             session: SessionId(session),
             sequences
         }),
-        read.prop_map(|(token, linearizable, continued, micros, query)| StoreCall::Read {
+        read.prop_map(|(token, page, linearizable, micros, query)| StoreCall::Read {
             token,
+            page,
             linearizable,
-            continued,
             patience: Duration::from_micros(micros.into()),
             query
         }),
@@ -69,19 +69,21 @@ fn record() -> impl Strategy<Value = Record> {
 
 fn answer() -> impl Strategy<Value = StoreAnswer> {
     let outcomes = (any::<u128>(), any::<u64>(), vec((any::<u64>(), outcome()), 0..9));
-    let found = (any::<u64>(), any::<u64>(), vec(record(), 0..5), any::<bool>());
+    let found = (any::<[u64; 3]>(), vec(record(), 0..5), any::<bool>());
     prop_oneof![
         outcomes.prop_map(|(nonce, session, outcomes)| StoreAnswer::Outcomes {
             nonce,
             session: SessionId(session),
             outcomes
         }),
-        found.prop_map(|(token, revision, records, ended)| StoreAnswer::Found {
+        found.prop_map(|([token, page, revision], records, ended)| StoreAnswer::Found {
             token,
+            page,
             found: Found { revision, records, ended }
         }),
-        (any::<u64>(), any::<bool>(), "\\PC{0,30}")
-            .prop_map(|(token, busy, why)| StoreAnswer::Unreadable { token, busy, why }),
+        (any::<[u64; 2]>(), any::<bool>(), "\\PC{0,30}").prop_map(|([token, page], busy, why)| {
+            StoreAnswer::Unreadable { token, page, busy, why }
+        }),
     ]
 }
 
@@ -129,20 +131,20 @@ fn layouts_are_fixed() {
     assert_eq!(hex(&PeerMessage::Call(ask)), "012094cf0102030405060708cf090a0b0c0d0e0f1007920304");
     let read = StoreCall::Read {
         token: 5,
+        page: 2,
         linearizable: true,
-        continued: false,
         patience: Duration::from_micros(9),
         query: Query::Get { key: Bytes::from_static(b"k") },
     };
-    assert_eq!(hex(&PeerMessage::Call(read)), "01219805c3c209c4016bc400c000");
+    assert_eq!(hex(&PeerMessage::Call(read)), "0121980502c309c4016bc400c000");
     let outcomes = vec![(3, Outcome::Put { revision: 8 })];
     let told = StoreAnswer::Outcomes { nonce, session, outcomes };
     assert_eq!(
         hex(&PeerMessage::Answer(told)),
         "012394cf0102030405060708cf090a0b0c0d0e0f1007919203920208"
     );
-    let unreadable = StoreAnswer::Unreadable { token: 5, busy: true, why: "no".to_owned() };
-    assert_eq!(hex(&PeerMessage::Answer(unreadable)), "01259305c3a26e6f");
+    let unreadable = StoreAnswer::Unreadable { token: 5, page: 2, busy: true, why: "no".into() };
+    assert_eq!(hex(&PeerMessage::Answer(unreadable)), "0125940502c3a26e6f");
 }
 
 #[test]

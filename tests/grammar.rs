@@ -6,7 +6,7 @@ use bytes::Bytes;
 use paxos_ssh::store::command::Condition;
 use paxos_ssh::wire::failure::{Code, Failure};
 use paxos_ssh::wire::request::{
-    self, Consistency, Format, Request, TIMEOUT_DEFAULT, ValueSource, Verb,
+    self, Consistency, Format, LogQuery, Request, TIMEOUT_DEFAULT, ValueSource, Verb,
 };
 use paxos_ssh::wire::{grammar, help, words};
 use proptest::prelude::*;
@@ -40,8 +40,8 @@ fn verbs_without_operands() {
     assert_eq!(verb("leader resign"), Verb::Transfer { to: None });
     assert_eq!(verb("leader transfer"), Verb::Transfer { to: None });
     assert_eq!(verb("leader transfer node2"), Verb::Transfer { to: Some("node2".into()) });
-    assert_eq!(verb("logs"), Verb::Logs { lines: 100 });
-    assert_eq!(verb("logs --lines 7"), Verb::Logs { lines: 7 });
+    assert_eq!(verb("logs"), Verb::Logs(LogQuery::default()));
+    assert_eq!(verb("logs --lines 7"), Verb::Logs(LogQuery { lines: 7, ..LogQuery::default() }));
     assert_eq!(verb("batch"), Verb::Batch { window: 1 });
     assert_eq!(verb("batch --window=64"), Verb::Batch { window: 64 });
     assert_eq!(verb("help"), Verb::Help(None));

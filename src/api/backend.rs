@@ -5,6 +5,7 @@
 
 use crate::node::event::RequestError;
 use crate::node::handle::{NodeHandle, Sight};
+use crate::node::recorder::Recalled;
 use crate::node::status::NodeStatus;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::{Operation, Outcome};
@@ -46,6 +47,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
         to: Option<NodeId>,
         deadline: Instant,
     ) -> impl Future<Output = Result<NodeId, RequestError>> + Send;
+
+    /// Events of the protocol from number `since` on, or from the oldest one kept: a bounded part.
+    fn recall(&self, since: u64) -> impl Future<Output = Result<Recalled, RequestError>> + Send;
 
     /// The page of metrics.
     fn metrics(&self) -> String;
@@ -98,6 +102,10 @@ impl Backend for NodeHandle {
         deadline: Instant,
     ) -> impl Future<Output = Result<NodeId, RequestError>> + Send {
         NodeHandle::transfer(self, to, deadline)
+    }
+
+    fn recall(&self, since: u64) -> impl Future<Output = Result<Recalled, RequestError>> + Send {
+        NodeHandle::recall(self, since)
     }
 
     fn metrics(&self) -> String {

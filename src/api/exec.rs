@@ -3,7 +3,7 @@
 use super::access::Access;
 use super::backend::Backend;
 use super::execute::Executor;
-use super::{batch, complain, finish, list, rpc, send};
+use super::{batch, complain, finish, list, logs, rpc, send};
 use crate::store::command::VALUE_BYTES_MAX;
 use crate::transport::RPC_SUBSYSTEM;
 use crate::transport::identity::Principal;
@@ -107,6 +107,14 @@ async fn serve_one<B: Backend>(
                 // What was shown is no whole list; with JSON it is not even a whole object.
                 Err(failure) => answer_failure(output, &failure, Format::Table).await,
             },
+            Err(failure) => answer_failure(output, &failure, format).await,
+        };
+    }
+    if let Verb::Logs(query) = verb {
+        let served = logs::serve(executor, access, &query, format, deadline, output).await?;
+        executor.count("logs", started, served.as_ref().err());
+        return match served {
+            Ok(()) => Ok(0),
             Err(failure) => answer_failure(output, &failure, format).await,
         };
     }

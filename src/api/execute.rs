@@ -2,8 +2,10 @@
 
 use super::access::Access;
 use super::backend::{Backend, Reads};
+use super::protocol::{Show, Tape};
 use super::{list, logs, status};
 use crate::node::event::RequestError;
+use crate::node::recorder::Recorded;
 use crate::node::status::NodeStatus;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::{Operation, Outcome};
@@ -12,7 +14,7 @@ use crate::wire::answer::{Answer, not_found};
 use crate::wire::failure::{Code, Failure};
 use crate::wire::grammar::{VERBS, printable};
 use crate::wire::help;
-use crate::wire::request::{Consistency, ValueSource, Verb};
+use crate::wire::request::{Consistency, Format, LogQuery, ValueSource, Verb};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -95,7 +97,7 @@ impl<B: Backend> Executor<B> {
             Verb::Leader => self.leader(),
             Verb::Transfer { to } => self.transfer(access, to, deadline).await,
             Verb::Metrics => Ok(Answer::Text { name: "metrics", text: self.backend.metrics() }),
-            Verb::Logs { lines } => self.logs(access, lines).await,
+            Verb::Logs(query) => self.logs(access, query, deadline).await,
             Verb::Version => Ok(version()),
             Verb::Help(about) => Ok(help_answer(about)),
             Verb::Batch { .. } | Verb::Put { value: ValueSource::Stdin, .. } => {
@@ -197,15 +199,43 @@ impl<B: Backend> Executor<B> {
         Ok(Answer::Leader { name, id: id.0 })
     }
 
-    async fn logs(&self, access: &Access, lines: usize) -> Result<Answer, Failure> {
+    /// The end of a log, whole in memory; what is longer or endless is streamed by [`logs`].
+    async fn logs(
+        &self,
+        access: &Access,
+        query: LogQuery,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        self.may_read_logs(access, &query)?;
+        if !query.protocol {
+            return Ok(Answer::Lines(self.log_file().last(&query).await?.0));
+        }
+        let show = Show::new(Format::Json, self.backend.status());
+        let mut tape = Tape::new(&self.backend);
+        let wanted = |recorded: &Recorded| show.wants(&query, recorded);
+        let last = tape.last(query.lines, wanted, deadline).await?;
+        Ok(Answer::Events(last.iter().map(|recorded| show.event(recorded)).collect()))
+    }
+
+    pub(super) fn may_read_logs(&self, access: &Access, query: &LogQuery) -> Result<(), Failure> {
         access.administer("read the node's log")?;
-        let path = self.log_path.clone();
-        let read = tokio::task::spawn_blocking(move || logs::tail(&path, lines));
-        let lines = read.await.map_err(|error| {
-            let message = format!("reading the node's log failed: {error}");
-            Failure::new(Code::Internal, message, "report this as a defect")
-        })?;
-        Ok(Answer::Lines(lines?))
+        let here = &self.backend.status().node;
+        match &query.node {
+            Some(node) if node != here => {
+                let node = printable(node.as_bytes());
+                let message = format!("this is {here}, and it has no log of \"{node}\"");
+                Err(Failure::usage(message, format!("ask {node} itself, as in: --to {node}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn log_file(&self) -> logs::LogFile {
+        logs::LogFile::new(self.log_path.clone())
+    }
+
+    pub(super) fn backend(&self) -> &B {
+        &self.backend
     }
 }
 
@@ -219,7 +249,7 @@ fn help_answer(about: Option<&'static crate::wire::grammar::VerbSpec>) -> Answer
     Answer::Text { name: "help", text: about.map_or_else(help::overview, help::about) }
 }
 
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     deadline: Instant,
     work: impl Future<Output = Result<T, RequestError>>,
     overdue: impl FnOnce() -> RequestError,

@@ -19,6 +19,7 @@ mod execute;
 mod list;
 pub mod local;
 mod logs;
+mod protocol;
 mod rpc;
 mod status;
 

@@ -76,7 +76,7 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
     };
     let started = Instant::now();
     let timeout = request.timeout;
-    let is_batch = matches!(request.verb, Verb::Batch { .. });
+    let is_endless = matches!(request.verb, Verb::Batch { .. }) || request.verb.is_endless();
     let mut trouble = Trouble::default();
     for (index, door) in doors.iter().enumerate() {
         let left = timeout.saturating_sub(started.elapsed());
@@ -86,7 +86,7 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
         let doors_left = u32::try_from(doors.len() - index).unwrap_or(u32::MAX);
         let door_time = (left / doors_left).max(DOOR_TIME_MIN);
         // A batch's timeout is each line's, and is not used up by finding a node.
-        request.timeout = if is_batch { timeout } else { left };
+        request.timeout = if is_endless { timeout } else { left };
         let words = request.to_words();
         let words = std::iter::once(&b"paxos"[..]).chain(words.iter().map(Vec::as_slice));
         let talk = match door.ask(&words::join(words), door_time).await {
@@ -100,9 +100,9 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
             (Some(value), _) => Input::Value(value.clone()),
             (None, input) => input.take().unwrap_or(Input::Nothing),
         };
-        // A batch lasts as long as its input; the node answers each line by its deadline, ssh tells
-        // when the node is gone, and the user can stop it.
-        let limit = (!is_batch).then_some(left + ANSWER_GRACE);
+        // What has no end by itself (a batch, a log that is followed) lasts as long as its input or its
+        // reader: ssh tells when the node is gone, and the user can stop it.
+        let limit = (!is_endless).then_some(left + ANSWER_GRACE);
         match converse(talk, given, limit).await {
             End::Exit(exit) => return Ok(exit),
             End::Lost { reason, was_shown } => {

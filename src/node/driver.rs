@@ -14,6 +14,7 @@ use super::event::{Event, Reply, RequestError, Transfer};
 use super::hosting::Hosting;
 use super::measures::Measures;
 use super::outlook::PeerTable;
+use super::recorder::Recorder;
 use super::requests::Requests;
 use super::session::NodeSession;
 use super::settings::TimeoutBounds;
@@ -109,6 +110,7 @@ pub struct Driver<L, P, W> {
     timing: Timing,
     notes: Vec<Note>,
     measures: Measures,
+    recorder: Recorder,
 }
 
 impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
@@ -164,6 +166,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             timing,
             notes: Vec::new(),
             measures: Measures::new(parts.id, parts.metrics),
+            recorder: Recorder::default(),
         })
     }
 
@@ -217,6 +220,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 if self.log.is_full() && fills_the_log(&message) {
                     return;
                 }
+                self.recorder.received(self.world.wall(), from, &message);
                 if let Some(replica) = &mut self.replica {
                     replica.step(from, message, &mut self.effects);
                 }
@@ -268,6 +272,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 self.on_store_answer(from, answer);
             }
             Event::Transfer(transfer) => self.on_transfer(transfer),
+            Event::Recall(recall) => (recall.reply)(Ok(self.recorder.recall(recall.since))),
             Event::Tick => self.tick(now),
         }
         self.execute();
@@ -314,10 +319,15 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     fn release(&mut self) {
         while self.held.front().is_some_and(|held| held.after <= self.durable) {
             if let Some(held) = self.held.pop_front() {
-                let message = PeerMessage::Paxos(Message::Pledge(held.pledge));
-                self.peers.send(&held.to, message);
+                self.send(&held.to, Message::Pledge(held.pledge));
             }
         }
+    }
+
+    /// The one way out of messages of the protocol.
+    fn send(&mut self, to: &[NodeId], message: Message<Bytes>) {
+        self.recorder.sent(self.world.wall(), to, &message);
+        self.peers.send(to, PeerMessage::Paxos(message));
     }
 
     fn tick(&mut self, now: Duration) {
@@ -351,22 +361,25 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 self.synced_to = self.effects.awaited();
                 self.log.sync();
             }
+            // What this node decided comes before what it says of it.
+            self.note();
             for outgoing in self.effects.take_statements() {
                 self.outlook.said(&outgoing, self.world.now());
-                let message = PeerMessage::Paxos(Message::Statement(outgoing.statement));
-                self.peers.send(&outgoing.to, message);
+                self.send(&outgoing.to, Message::Statement(outgoing.statement));
             }
             self.held.extend(self.effects.take_pledges());
             self.release();
             for read in self.effects.take_log_reads() {
                 self.serve_from_log(read);
             }
-            self.note();
             let chosen = self.effects.take_chosen();
             let rejected = self.effects.take_rejected();
             let reads = self.effects.take_reads();
             if chosen.is_empty() && rejected.is_empty() && reads.is_empty() {
                 return;
+            }
+            if let (Some((first, _)), Some((last, _))) = (chosen.first(), chosen.last()) {
+                self.recorder.learned(self.world.wall(), *first, *last);
             }
             self.measures.chosen(chosen.last().map(|(slot, _)| *slot), self.world.now());
             for (slot, entry) in chosen {
@@ -387,6 +400,9 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 
     fn note(&mut self) {
         let mut notes = self.effects.take_notes();
+        for note in &notes {
+            self.recorder.note(self.world.wall(), self.id, note);
+        }
         notes.retain(|note| self.measures.note(note, self.world.now()));
         let room = NOTES_MAX.saturating_sub(self.notes.len());
         self.notes.extend(notes.into_iter().take(room));
@@ -402,7 +418,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 chosen: read.chosen,
                 floor: Slot(1),
             };
-            self.peers.send(&[read.to], PeerMessage::Paxos(Message::Statement(fetched)));
+            self.send(&[read.to], Message::Statement(fetched));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Everything that can happen to a node: a closed list, in one queue, handled one at a time.
 
+use super::recorder::Recalled;
 use crate::paxos::ballot::NodeId;
 use crate::paxos::message::Message;
 use crate::paxos::record::LogPosition;
@@ -101,6 +102,14 @@ pub struct Transfer {
     pub reply: Reply<NodeId>,
 }
 
+/// Somebody reads what the recorder holds.
+pub struct Recall {
+    /// From this number on, or from the oldest event that is kept.
+    pub since: u64,
+    /// Told a bounded part of it.
+    pub reply: Reply<Recalled>,
+}
+
 /// See the module's documentation.
 pub enum Event {
     /// A peer, authenticated by its certificate, said something.
@@ -135,6 +144,8 @@ pub enum Event {
     StoreAnswer(NodeId, StoreAnswer),
     /// A client, or the stop of this node, wants another leader.
     Transfer(Transfer),
+    /// Somebody reads what the recorder holds.
+    Recall(Recall),
     /// One tick passed.
     Tick,
 }

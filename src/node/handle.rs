@@ -11,8 +11,9 @@
 
 use super::attached::list_lost;
 use super::driver::StoreView;
-use super::event::{Event, Lookup, Read, RequestError, Transfer, Write};
+use super::event::{Event, Lookup, Read, Recall, RequestError, Transfer, Write};
 use super::inbox::Inbox;
+use super::recorder::Recalled;
 use super::status::NodeStatus;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::{Operation, Outcome};
@@ -166,6 +167,20 @@ impl NodeHandle {
             let text = format!("{}; leadership may yet move: see who leads", why.says());
             Err(RequestError::UnknownOutcome(text))
         })
+    }
+
+    /// What the recorder holds from number `since` on: a bounded part of it.
+    ///
+    /// # Errors
+    /// When the node has too much to do, or stopped.
+    pub async fn recall(&self, since: u64) -> Result<Recalled, RequestError> {
+        let (sender, answer) = oneshot::channel();
+        let reply = Box::new(move |recalled| {
+            let _ = sender.send(recalled);
+        });
+        self.push(Event::Recall(Recall { since, reply }))?;
+        // The node's thread answers at its next turn.
+        answered(answer, Instant::now()).await.unwrap_or_else(|why| Err(why.into()))
     }
 
     /// The page of metrics.

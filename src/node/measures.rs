@@ -52,6 +52,7 @@ impl Measures {
                 self.numbers.read_rounds.inc();
                 return false;
             }
+            Note::PromisedItself { .. } | Note::AcceptedItself { .. } => return false,
             Note::Campaigning(_) => {
                 self.numbers.elections_started.inc();
                 // A leader campaigns only to get above a ballot that ended its own.

@@ -17,6 +17,7 @@ pub mod inbox;
 pub mod links;
 mod measures;
 mod outlook;
+pub mod recorder;
 pub mod report;
 mod requests;
 pub mod runner;

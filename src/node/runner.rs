@@ -47,6 +47,7 @@ fn work(event: &Event) -> Work {
         | Event::Read(_)
         | Event::Lookup(_)
         | Event::Leave(_)
+        | Event::Recall(_)
         | Event::Transfer(_) => Work::Request,
     }
 }
@@ -167,7 +168,10 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
                      proposer an id of its own, and see whether a copy of this node runs"
                 ),
                 // Everyday work; the driver counts it and keeps it to itself.
-                Note::Proposed { .. } | Note::ReadRound => {}
+                Note::Proposed { .. }
+                | Note::ReadRound
+                | Note::PromisedItself { .. }
+                | Note::AcceptedItself { .. } => {}
             }
         }
         !notes.is_empty()

@@ -12,6 +12,11 @@ pub const TICK: Duration = Duration::from_millis(10);
 pub trait World {
     /// Monotonic time since this node started.
     fn now(&self) -> Duration;
+    /// The time of day, since the Unix epoch: shown to people, and input to nothing. Where there is
+    /// none, the node's own time stands in.
+    fn wall(&self) -> Duration {
+        self.now()
+    }
     /// 64 random bits, from the operating system in production: identities are made of them.
     fn random(&mut self) -> u64;
 }

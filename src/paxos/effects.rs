@@ -103,6 +103,40 @@ pub enum Note {
     Refused(NodeId, Offence),
     /// Another process issues ballots under this node's proposer id.
     ProposerClash(Ballot),
+    /// This node's own promise to itself is durable, and counts.
+    PromisedItself {
+        /// What was promised.
+        ballot: Ballot,
+        /// Every slot below is known chosen.
+        floor: Slot,
+        /// Votes in this part of the promise.
+        votes: u32,
+    },
+    /// This node's own acceptance of its own proposals is durable, and counts.
+    AcceptedItself {
+        /// Under which ballot.
+        ballot: Ballot,
+        /// First slot of the run.
+        first: Slot,
+        /// Last slot of the run.
+        last: Slot,
+    },
+}
+
+impl Note {
+    /// A pledge of this node to itself, as it is delivered.
+    pub(super) fn of_own<V>(pledge: &Pledge<V>) -> Note {
+        match pledge {
+            Pledge::Promise { ballot, floor, votes, .. } => Note::PromisedItself {
+                ballot: *ballot,
+                floor: *floor,
+                votes: u32::try_from(votes.len()).unwrap_or(u32::MAX),
+            },
+            Pledge::Accepted { ballot, first, last, .. } => {
+                Note::AcceptedItself { ballot: *ballot, first: *first, last: *last }
+            }
+        }
+    }
 }
 
 /// Why a leader stopped leading.

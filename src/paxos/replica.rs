@@ -157,6 +157,7 @@ impl<V: Value> Replica<V> {
                 break;
             }
             let (_, pledge) = self.loopback.held.pop_front().expect("the front is there");
+            effects.note(Note::of_own(&pledge));
             self.loopback.now.push_back(pledge.into());
         }
         self.settle(effects);

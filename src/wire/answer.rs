@@ -4,6 +4,7 @@
 //! is its bytes, the JSON form is `value` if they are UTF-8 and `value_base64` if not.
 
 use super::base64;
+use super::event::{Columns, ProtocolEvent};
 use super::failure::{Code, Failure};
 use super::grammar::escaped;
 use super::report::{self, JsonId, MemberReport, StatusReport};
@@ -92,6 +93,8 @@ pub enum Answer {
     },
     /// To `logs`.
     Lines(Vec<String>),
+    /// To `logs --protocol` in a batch.
+    Events(Vec<ProtocolEvent>),
 }
 
 /// What an answer to a line of a batch is called.
@@ -143,6 +146,9 @@ impl Answer {
             Answer::Text { text, .. } if text.ends_with('\n') => text.clone(),
             Answer::Text { text, .. } => format!("{text}\n"),
             Answer::Lines(lines) => lines.iter().map(|line| format!("{line}\n")).collect(),
+            Answer::Events(events) => {
+                events.iter().map(|event| event.to_line(Columns::default())).collect()
+            }
         };
         text.into()
     }
@@ -246,6 +252,7 @@ fn write_answer<M: SerializeMap>(
         }
         Answer::Text { name, text } => map.serialize_entry(name, text),
         Answer::Lines(lines) => map.serialize_entry("lines", lines),
+        Answer::Events(events) => map.serialize_entry("events", events),
     }
 }
 

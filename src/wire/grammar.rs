@@ -184,10 +184,24 @@ pub const VERBS: &[VerbSpec] = &[
     VerbSpec {
         name: "logs",
         forms: &[""],
-        summary: "the last lines of this node's own log",
-        flags: &[option("--lines", "N", "how many (default: 100)")],
+        summary: "the last lines of this node's own log, or what it said and heard",
+        flags: &[
+            option("--lines", "N", "how many (default: 100)"),
+            switch("--protocol", "the protocol's events instead: each message and decision"),
+            option("--grep", "TEXT", "only lines that hold TEXT, in large or small letters"),
+            FlagSpec {
+                long: "--follow",
+                short: Some("-f"),
+                value: None,
+                summary: "go on with what comes, until Ctrl-C",
+            },
+            option("--node", "NAME", "of that node, if several can be asked"),
+        ],
         operands: (0, 0),
-        details: "Needs an admin's key.",
+        details: "Needs an admin's key. Events of the protocol come from a ring in the node's\n\
+                  memory, the newest 32768 of them, and not from a file; with -o json each is\n\
+                  an object on a line of its own. What a node sent as a promise or an\n\
+                  acceptance is durable there. Times are UTC by the node's own clock.",
     },
     VerbSpec {
         name: "version",

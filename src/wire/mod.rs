@@ -18,6 +18,7 @@ pub mod base64;
 pub mod command;
 pub mod configuration;
 pub mod entry;
+pub mod event;
 pub mod failure;
 pub mod frame;
 pub mod genesis;

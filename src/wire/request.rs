@@ -36,8 +36,11 @@ pub const LIST_LIMIT_MAX: u64 = 1_000_000;
 /// Lines of the node's log shown if no number is given: a few screens.
 pub const LOG_LINES_DEFAULT: usize = 100;
 
-/// The most lines of the node's log shown at once.
-pub const LOG_LINES_MAX: usize = 10_000;
+/// The most lines of the node's log shown at once: all events of the protocol that a node keeps.
+pub const LOG_LINES_MAX: usize = 32_768;
+
+/// The longest text to look for in a log.
+pub const GREP_BYTES_MAX: usize = 256;
 
 /// How to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +69,36 @@ pub enum ValueSource {
     Given(Bytes),
     /// All of standard input, byte for byte.
     Stdin,
+}
+
+/// Which lines of a node's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogQuery {
+    /// How many from its end.
+    pub lines: usize,
+    /// The protocol's events instead of the log file.
+    pub protocol: bool,
+    /// Only lines that hold this text.
+    pub grep: Option<String>,
+    /// And what comes, until the client goes away.
+    pub follow: bool,
+    /// Of this node and no other.
+    pub node: Option<String>,
+}
+
+impl Default for LogQuery {
+    fn default() -> LogQuery {
+        let (protocol, follow) = (false, false);
+        LogQuery { lines: LOG_LINES_DEFAULT, protocol, grep: None, follow, node: None }
+    }
+}
+
+impl LogQuery {
+    /// Whether a line is wanted. Large and small ASCII letters count as the same.
+    pub fn wants(&self, line: &str) -> bool {
+        let Some(text) = self.grep.as_ref().filter(|text| !text.is_empty()) else { return true };
+        line.as_bytes().windows(text.len()).any(|part| part.eq_ignore_ascii_case(text.as_bytes()))
+    }
 }
 
 /// What is asked for.
@@ -133,11 +166,8 @@ pub enum Verb {
     },
     /// Metrics as text.
     Metrics,
-    /// The node's own log.
-    Logs {
-        /// How many lines from its end.
-        lines: usize,
-    },
+    /// The node's own log, or its protocol's events.
+    Logs(LogQuery),
     /// The program's version.
     Version,
     /// The manual: all of it in short, or one verb.
@@ -170,6 +200,11 @@ impl Verb {
         matches!(self, Verb::Batch { .. } | Verb::Put { value: ValueSource::Stdin, .. })
     }
 
+    /// Whether it goes on until the client goes away.
+    pub fn is_endless(&self) -> bool {
+        matches!(self, Verb::Logs(LogQuery { follow: true, .. }))
+    }
+
     /// Its name, as in the grammar.
     pub fn name(&self) -> &'static str {
         match self {
@@ -183,7 +218,7 @@ impl Verb {
             Verb::Batch { .. } => "batch",
             Verb::Leader | Verb::Transfer { .. } => "leader",
             Verb::Metrics => "metrics",
-            Verb::Logs { .. } => "logs",
+            Verb::Logs(_) => "logs",
             Verb::Version => "version",
             Verb::Help(_) => "help",
         }
@@ -300,6 +335,10 @@ fn parse_batch_request(line: &[u8], timeout: Duration) -> Result<Request, Failur
     if request.format == Some(Format::Table) {
         return Err(Failure::usage("a batch answers in JSON only", "leave out -o table"));
     }
+    if request.verb.is_endless() {
+        let message = "a line of a batch has one answer, and what is followed has no end";
+        return Err(Failure::usage(message, "follow a log by itself, outside of the batch"));
+    }
     if request.verb.reads_stdin() {
         let message = "standard input holds the batch itself, so a line of it cannot read there";
         return Err(Failure::usage(message, "write the value into the line, or do this one alone"));
@@ -339,10 +378,7 @@ fn parse_verb(spec: &'static VerbSpec, sorted: &Sorted) -> Result<Verb, Failure>
         },
         "leader" => parse_leader(spec, &sorted.operands)?,
         "metrics" => Verb::Metrics,
-        "logs" => Verb::Logs {
-            lines: parse_number(sorted, "--lines", 1, LOG_LINES_MAX as u64)?
-                .map_or(LOG_LINES_DEFAULT, |lines| lines as usize),
-        },
+        "logs" => Verb::Logs(parse_logs(sorted)?),
         "version" => Verb::Version,
         "help" => match operand(0) {
             None => Verb::Help(None),
@@ -366,6 +402,25 @@ fn parse_list(sorted: &Sorted) -> Result<Verb, Failure> {
         limit: parse_number(sorted, "--limit", 1, LIST_LIMIT_MAX)?,
         keys_only: sorted.has("--keys-only"),
         consistency: parse_consistency(sorted)?,
+    })
+}
+
+fn parse_logs(sorted: &Sorted) -> Result<LogQuery, Failure> {
+    let text = |flag: &str| match sorted.value(flag).map(std::str::from_utf8) {
+        None => Ok(None),
+        Some(Ok(text)) if (1..=GREP_BYTES_MAX).contains(&text.len()) => Ok(Some(text.to_owned())),
+        Some(_) => Err(Failure::usage(
+            format!("what follows {flag} is no text of 1 to {GREP_BYTES_MAX} bytes"),
+            "give a shorter text, in UTF-8",
+        )),
+    };
+    Ok(LogQuery {
+        lines: parse_number(sorted, "--lines", 1, LOG_LINES_MAX as u64)?
+            .map_or(LOG_LINES_DEFAULT, |lines| lines as usize),
+        protocol: sorted.has("--protocol"),
+        grep: text("--grep")?,
+        follow: sorted.has("--follow"),
+        node: text("--node")?,
     })
 }
 

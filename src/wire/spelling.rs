@@ -78,7 +78,17 @@ impl Words {
                 self.word(prefix);
             }
             Verb::Batch { window } => self.option("--window", window.to_string().as_bytes()),
-            Verb::Logs { lines } => self.option("--lines", lines.to_string().as_bytes()),
+            Verb::Logs(query) => {
+                self.option("--lines", query.lines.to_string().as_bytes());
+                self.switch("--protocol", query.protocol);
+                if let Some(text) = &query.grep {
+                    self.option("--grep", text.as_bytes());
+                }
+                self.switch("--follow", query.follow);
+                if let Some(node) = &query.node {
+                    self.option("--node", node.as_bytes());
+                }
+            }
             Verb::Transfer { to } => {
                 self.word(b"transfer");
                 if let Some(to) = to {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use paxos_ssh::api::Api;
 use paxos_ssh::api::backend::{Backend, Reads};
 use paxos_ssh::node::event::RequestError;
+use paxos_ssh::node::recorder::{Recalled, Recorded};
 use paxos_ssh::node::status::{Health, MemberStatus, NodeState, NodeStatus, PeerState, RoleName};
 use paxos_ssh::paxos::ballot::{Ballot, ClusterId, Incarnation, NodeId, ProposalNumber, Slot};
 use paxos_ssh::store::command::{Condition, Operation, Outcome};
@@ -49,7 +50,13 @@ struct Inner {
     running_most: usize,
     proposed: usize,
     transfers: Vec<Option<NodeId>>,
+    /// What the recorder holds, and how many events it dropped before those.
+    events: Vec<Recorded>,
+    forgotten: u64,
 }
+
+/// Few, so that pages are turned.
+const EVENTS_PER_RECALL: usize = 2;
 
 pub(crate) struct View {
     keys: BTreeMap<Bytes, Record>,
@@ -280,6 +287,17 @@ impl Backend for Fake {
         self.refuse().await?;
         self.inner.lock().unwrap().transfers.push(to);
         Ok(to.unwrap_or(NodeId(2)))
+    }
+
+    async fn recall(&self, since: u64) -> Result<Recalled, RequestError> {
+        self.refuse().await?;
+        let inner = self.inner.lock().unwrap();
+        let oldest = inner.forgotten;
+        let end = oldest + inner.events.len() as u64;
+        let first = since.clamp(oldest, end);
+        let from = usize::try_from(first - oldest).unwrap();
+        let events = inner.events[from..].iter().take(EVENTS_PER_RECALL).cloned().collect();
+        Ok(Recalled { first, events, end })
     }
 
     fn metrics(&self) -> String {

@@ -1,9 +1,10 @@
 //! `paxos-ctl`: its words, and what it prints. What it does is the controller's.
 //!
 //! Every command takes the inventory as a word, as `-i FILE` or from `PAXOS_INVENTORY`. With `-o
-//! json` exactly one object comes out on standard output, whatever happens; for people, answers go
+//! json` exactly one value comes out on standard output, whatever happens; for people, answers go
 //! to standard output and failures to standard error.
 
+use super::plan::{plan_json, plan_text, show_plan};
 use super::{exit, output};
 use crate::controller::deploy::Cluster;
 use crate::controller::host::Halt;
@@ -11,8 +12,9 @@ use crate::controller::inventory::Inventory;
 use crate::controller::issuer::Issuer;
 use crate::controller::keys::{ClusterKeys, KeysError, OPERATOR, default_directory};
 use crate::controller::local::{DAEMONISE, LocalHost};
-use crate::controller::plan::{Plan, plan};
+use crate::controller::plan::plan;
 use crate::controller::process;
+use crate::controller::verdict::report;
 use crate::transport::authority::PersonGrant;
 use crate::transport::rights::Rights;
 use crate::wire::failure::{Code, Failure};
@@ -29,9 +31,6 @@ const VALID_DEFAULT: &str = "12h";
 
 /// Lines of each log that are shown when nobody says.
 const LOG_LINES: usize = 50;
-
-/// Exit status of a plan with changes in it.
-const CHANGES_PENDING: u8 = 2;
 
 #[derive(Parser)]
 #[command(name = "paxos-ctl", version, about = "Makes and runs Paxos clusters from an inventory")]
@@ -83,6 +82,14 @@ enum Verb {
     },
     /// Shows how the cluster and its nodes are; exit 0 healthy, 2 degraded, 69 no quorum
     Status(Words),
+    /// Shows that each role does its part, by eight checks; exit 0 if all pass, else 1
+    Verify {
+        #[command(flatten)]
+        words: Words,
+        /// Leaves the leader where it is, and skips what needs an election
+        #[arg(long)]
+        passive: bool,
+    },
     /// Stops nodes in good order: all, or those named
     Stop(Words),
     /// Restarts nodes, all or those named, one at a time, the leader last
@@ -151,10 +158,10 @@ enum KeysVerb {
 }
 
 /// What a command answers: an exit status, a text for people, an object for programs.
-struct Reply {
-    exit: u8,
-    text: String,
-    json: Value,
+pub(super) struct Reply {
+    pub(super) exit: u8,
+    pub(super) text: String,
+    pub(super) json: Value,
 }
 
 /// Runs the controller's program and gives its exit status.
@@ -236,6 +243,7 @@ fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
             words
         }
         Verb::Deploy { words, .. }
+        | Verb::Verify { words, .. }
         | Verb::Restart { words, .. }
         | Verb::Kill { words, .. }
         | Verb::Logs { words, .. }
@@ -257,6 +265,7 @@ fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
         Verb::Plan(_) => show_plan(&cluster),
         Verb::Deploy { yes, dry_run, .. } => deploy(&cluster, &file, *yes, *dry_run, format),
         Verb::Status(_) => status(&cluster),
+        Verb::Verify { passive, .. } => verify(&cluster, *passive),
         Verb::Stop(_) => halt(&cluster, &names, Halt::Gently),
         Verb::Kill { leader, .. } => kill(&cluster, names, *leader),
         Verb::Restart { force, .. } => restart(&cluster, &names, *force, format),
@@ -312,54 +321,6 @@ fn plain(path: &Path) -> std::io::Result<PathBuf> {
         }
     }
     Ok(plain)
-}
-
-fn plan_text(plan: &Plan, cluster: &str) -> String {
-    let mut text = String::new();
-    for note in &plan.notes {
-        text.push_str(&format!("note: {note}\n"));
-    }
-    match plan.is_empty() {
-        true if plan.obstacles.is_empty() => {
-            text.push_str(&format!("cluster {cluster} is as it should be; nothing to do\n"));
-        }
-        true => {}
-        false => text.push_str(&format!("to do for cluster {cluster}:\n")),
-    }
-    for step in &plan.steps {
-        text.push_str(&format!("  {step}\n"));
-    }
-    for obstacle in &plan.obstacles {
-        text.push_str(&format!("cannot: {obstacle}\n  next: {}\n", obstacle.hint()));
-    }
-    text
-}
-
-fn plan_json(plan: &Plan, cluster: &str) -> Value {
-    let obstacle =
-        |o: &crate::controller::plan::Obstacle| json!({"message": o.to_string(), "hint": o.hint()});
-    json!({
-        "ok": true,
-        "cluster": cluster,
-        "changes": plan.steps.len(),
-        "steps": plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "obstacles": plan.obstacles.iter().map(obstacle).collect::<Vec<_>>(),
-        "notes": plan.notes,
-    })
-}
-
-fn plan_exit(plan: &Plan) -> u8 {
-    match (plan.obstacles.is_empty(), plan.is_empty()) {
-        (false, _) => Code::BadSettings.exit(),
-        (true, false) => CHANGES_PENDING,
-        (true, true) => exit::DONE,
-    }
-}
-
-fn show_plan(cluster: &Cluster) -> Result<Reply, Failure> {
-    let plan = plan(&cluster.inventory, &cluster.facts()?);
-    let name = &cluster.inventory.cluster;
-    Ok(Reply { exit: plan_exit(&plan), text: plan_text(&plan, name), json: plan_json(&plan, name) })
 }
 
 fn deploy(
@@ -458,6 +419,15 @@ fn status(cluster: &Cluster) -> Result<Reply, Failure> {
     })?;
     json["ok"] = json!(true);
     Ok(Reply { exit: overview.exit(), text: overview.to_table(), json })
+}
+
+fn verify(cluster: &Cluster, passive: bool) -> Result<Reply, Failure> {
+    let verdicts = cluster.verify(passive)?;
+    let exit = match verdicts.iter().all(|verdict| verdict.pass) {
+        true => exit::DONE,
+        false => Code::Internal.exit(),
+    };
+    Ok(Reply { exit, text: report(&verdicts), json: json!(verdicts) })
 }
 
 fn halt(cluster: &Cluster, names: &[String], how: Halt) -> Result<Reply, Failure> {

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod exit;
 pub mod output;
 pub mod paxos;
+mod plan;
 mod relay;
 
 use std::ffi::OsString;

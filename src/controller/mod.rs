@@ -10,6 +10,8 @@
 //!   [`deploy`] gathers the ones and carries out the other.
 //! * [`operate`] is the rest of a cluster's life, [`overview`] what its status looks like,
 //!   [`destroy`] its end.
+//! * [`verify`] runs the eight checks of the roles, over [`streams`] of requests and commands;
+//!   [`verdict`] and [`traces`] judge what was seen, the latter what nodes [`recorded`].
 //!
 //! What must hold: facts are gathered without a change; a genesis is given once in a cluster's
 //! life; what an inventory leaves out is not taken away; no process and no file that is somebody
@@ -31,8 +33,13 @@ pub mod overview;
 pub mod plan;
 pub mod problem;
 pub mod process;
+pub mod recorded;
 pub mod settings;
 pub mod state;
+pub mod streams;
+pub mod traces;
+pub mod verdict;
+pub mod verify;
 pub mod wait;
 pub mod yaml;
 

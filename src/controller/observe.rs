@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Added to what a command was given, for the way there and back.
-const ROUND_TRIP: Duration = Duration::from_secs(1);
+pub(super) const ROUND_TRIP: Duration = Duration::from_secs(1);
 
 /// A status of a thousand members is below this; more than that is no answer to what was asked.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -97,7 +97,12 @@ impl Asker {
         })
     }
 
-    fn door(&self, node: &Contact) -> Door {
+    /// Waits for something that uses the asker's doors.
+    pub(super) fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    pub(super) fn door(&self, node: &Contact) -> Door {
         let endpoint = Endpoint {
             host: node.host.clone(),
             port: node.port,
@@ -152,7 +157,8 @@ impl Asker {
     }
 }
 
-async fn say(door: &Door, command: &str, limit: Duration) -> Result<Said, String> {
+/// One command, to its end.
+pub(super) async fn say(door: &Door, command: &str, limit: Duration) -> Result<Said, String> {
     let talk = async {
         let talk = door.ask(command.as_bytes(), limit).await.map_err(|error| error.to_string())?;
         let (mut input, mut output) = (talk.input, talk.output);

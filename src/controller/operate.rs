@@ -6,12 +6,16 @@ use super::deploy::{Cluster, Progress, state_failure, still_running};
 use super::host::{Found, Halt, Halted, Place, Wanted};
 use super::inventory::{Connection, NodeSpec};
 use super::keys::ClusterKeys;
-use super::observe::{ASK_LIMIT, Answer, Asker, leader};
+use super::observe::{ASK_LIMIT, Answer, Asker, Contact, leader};
 use super::overview::{Deployment, Overview, overview};
 use super::plan::{Facts, NodeFacts, plan};
 use super::state::ClusterState;
+use super::streams::Reached;
+use super::verdict::{Role, Roster, Verdict};
+use super::verify::verify;
 use super::{host_failure, keys_failure};
 use crate::wire::failure::{Code, Failure};
+use rand::RngExt;
 use std::collections::BTreeMap;
 
 /// What became of one node.
@@ -177,6 +181,29 @@ impl Cluster {
             self.restart_one(&asker, node, force)?;
         }
         Ok(nodes.into_iter().map(|node| node.name.clone()).collect())
+    }
+
+    /// The eight checks of the roles, in their order; with `passive` only those that leave the
+    /// leader where it is.
+    ///
+    /// # Errors
+    /// When nobody can be asked for want of keys.
+    pub fn verify(&self, passive: bool) -> Result<Vec<Verdict>, Failure> {
+        let inventory = &self.inventory;
+        let nodes = Reached::new(self.asker()?, inventory.nodes.iter().map(Contact::of));
+        let role = |node: &NodeSpec| Role {
+            name: node.name.clone(),
+            proposer: node.proposer.is_some(),
+            acceptor: node.acceptor,
+            learner: node.learner,
+        };
+        let roster = Roster {
+            nodes: inventory.nodes.iter().map(role).collect(),
+            phase1: inventory.quorums.phase1(),
+            phase2: inventory.quorums.phase2(),
+        };
+        let run = format!("{:016x}", rand::rng().random::<u64>());
+        Ok(verify(&nodes, &roster, &run, passive))
     }
 
     /// The last lines that nodes wrote.

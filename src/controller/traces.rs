@@ -1,0 +1,390 @@
+//! Judging what nodes recorded of the protocol: an election, both phases, what acceptors heard and
+//! what learners learned. Pure functions, as in [`super::verdict`].
+//!
+//! A node says nothing to itself over the network, so what a leader that votes says to its own
+//! acceptor is in no recorder; such a pair is taken as given.
+
+use super::observe::Answer;
+use super::recorded::{Event, Mark, Recording, Way, after, uncovered};
+use super::verdict::{Asked, Check, Findings, Roster, Verdict, ms};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An election, as the proposers recorded it and all nodes see its outcome.
+#[derive(Debug, Clone, Default)]
+pub struct Campaigns {
+    /// Who led before and was to resign.
+    pub before: Option<String>,
+    /// By proposer: what it recorded since then, or at all where nobody could resign.
+    pub recordings: BTreeMap<String, Recording>,
+    /// By node: its status afterwards.
+    pub statuses: BTreeMap<String, Answer>,
+}
+
+/// What one proposer did in an election.
+#[derive(Default)]
+struct Candidate {
+    /// Ballots under which it campaigned.
+    tried: Vec<String>,
+    /// Who promised, by ballot.
+    promises: BTreeMap<String, BTreeSet<String>>,
+    /// Ballots under which it led.
+    led: Vec<String>,
+    /// Whether it gave up or followed after its last campaign.
+    backed_off: bool,
+}
+
+fn candidate(events: &[Event]) -> Candidate {
+    let mut candidate = Candidate::default();
+    for event in events {
+        let ballot = || event.ballot.clone().unwrap_or_default();
+        match (event.event, &*event.what) {
+            (Way::Local, "campaigns") => {
+                candidate.tried.push(ballot());
+                candidate.backed_off = false;
+            }
+            (Way::Local, "leads") => candidate.led.push(ballot()),
+            (Way::Local, "campaign_lost" | "follows") => candidate.backed_off = true,
+            (Way::Received, "promise") => {
+                let promises = candidate.promises.entry(ballot()).or_default();
+                promises.extend(event.peers.iter().cloned());
+            }
+            _ => {}
+        }
+    }
+    candidate
+}
+
+/// An election has ballots, votes and one winner, on whom all agree.
+pub fn election(roster: &Roster, campaigns: &Campaigns) -> Verdict {
+    let mut findings = Findings::default();
+    let mut candidates = BTreeMap::new();
+    for (node, recording) in &campaigns.recordings {
+        match recording {
+            Ok(events) => _ = candidates.insert(node.as_str(), candidate(events)),
+            Err(error) => findings.wrong(format!("{node}: its recorder was not read: {error}")),
+        }
+    }
+    for (node, candidate) in &candidates {
+        judge_candidate(&mut findings, roster, node, candidate);
+    }
+    let winners: Vec<&str> =
+        candidates.iter().filter(|(_, c)| !c.led.is_empty()).map(|(name, _)| *name).collect();
+    let winner = match (winners.as_slice(), roster.sole_proposer()) {
+        ([winner], _) => {
+            if roster.sole_proposer().is_none() && campaigns.before.as_deref() == Some(winner) {
+                findings.wrong(format!("{winner} resigned and won again, against nobody"));
+            }
+            Some(*winner)
+        }
+        ([], Some(only)) => {
+            findings.saw(format!("{only}: its recorder does not reach back to its election"));
+            Some(only)
+        }
+        ([], None) => {
+            findings.wrong("no proposer recorded that it leads");
+            None
+        }
+        (several, _) => {
+            findings.wrong(format!("several won one after another: {}", several.join(", ")));
+            None
+        }
+    };
+    if let Some(winner) = winner {
+        judge_agreement(&mut findings, winner, &campaigns.statuses);
+    }
+    findings.verdict(Check::Election)
+}
+
+fn judge_candidate(findings: &mut Findings, roster: &Roster, node: &str, candidate: &Candidate) {
+    let nobody = BTreeSet::new();
+    for ballot in &candidate.tried {
+        let promises = candidate.promises.get(ballot).unwrap_or(&nobody);
+        // Its own acceptor promises without a message.
+        let own = roster.votes(node).then_some(node);
+        let voters: BTreeSet<&str> = promises.iter().map(String::as_str).chain(own).collect();
+        let list = voters.iter().copied().collect::<Vec<_>>().join(", ");
+        let votes = format!("promises of {}", if list.is_empty() { "nobody" } else { &list });
+        let led = candidate.led.contains(ballot);
+        match (led, voters.len() >= roster.phase1) {
+            (true, true) => findings.saw(format!("{node}: won ballot {ballot} with {votes}")),
+            (true, false) => findings.wrong(format!(
+                "{node}: leads under ballot {ballot} with {votes}; {} are needed",
+                roster.phase1
+            )),
+            (false, _) => findings.saw(format!("{node}: tried ballot {ballot}, got {votes}")),
+        }
+    }
+    for ballot in candidate.led.iter().filter(|ballot| !candidate.tried.contains(ballot)) {
+        findings.wrong(format!("{node}: leads under ballot {ballot}, for which it did not ask"));
+    }
+    match (candidate.led.is_empty(), candidate.tried.last(), candidate.backed_off) {
+        (true, Some(ballot), false) => findings
+            .wrong(format!("{node}: tried ballot {ballot}, did not win and did not back off")),
+        (true, Some(_), true) => findings.saw(format!("{node}: backed off")),
+        (true, None, _) => findings.saw(format!("{node}: did not campaign")),
+        (false, ..) => {}
+    }
+}
+
+fn judge_agreement(findings: &mut Findings, winner: &str, statuses: &BTreeMap<String, Answer>) {
+    let mut agreed = Vec::new();
+    for (node, status) in statuses {
+        match status {
+            Ok(status) if status.leader.as_deref() == Some(winner) => agreed.push(node.as_str()),
+            Ok(status) => {
+                let named = status.leader.as_deref().unwrap_or("nobody");
+                findings.wrong(format!("{node}: says that {named} leads; {winner} won"));
+            }
+            Err(error) => findings.wrong(format!("{node}: did not say who leads: {error}")),
+        }
+    }
+    findings.saw(format!("{} say that {winner} leads: {}", agreed.len(), agreed.join(", ")));
+}
+
+/// One write of the check's own, and what nodes recorded of it.
+#[derive(Debug, Clone, Default)]
+pub struct Probe {
+    /// Who led when it was sent.
+    pub leader: Option<String>,
+    /// The write.
+    pub write: Asked,
+    /// What it wrote.
+    pub value: String,
+    /// The slots that were proposed meanwhile, the write's among them; none if it left no trace.
+    pub slots: Option<(u64, u64)>,
+    /// By node: all that its recorder still has.
+    pub recordings: BTreeMap<String, Recording>,
+    /// By node: where its recorder ended before the write; none if it could not be read then.
+    pub marks: BTreeMap<String, Option<Mark>>,
+    /// By node: its status afterwards.
+    pub statuses: BTreeMap<String, Answer>,
+    /// By learner: a local read of the value.
+    pub reads: BTreeMap<String, Asked>,
+    /// Whether an election was held just before, so that all of it must have been recorded.
+    pub elected: bool,
+}
+
+impl Probe {
+    /// What the node recorded after the write was sent.
+    fn since(&self, node: &str) -> Recording {
+        match (self.recordings.get(node), self.marks.get(node)) {
+            (Some(Ok(events)), Some(Some(mark))) => Ok(after(events, mark)),
+            (Some(Err(error)), _) => Err(error.clone()),
+            _ => Err("it did not answer before the write".to_owned()),
+        }
+    }
+
+    fn whole(&self, node: &str) -> Result<&[Event], String> {
+        match self.recordings.get(node) {
+            Some(Ok(events)) => Ok(events),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err("it was not asked".to_owned()),
+        }
+    }
+
+    /// Leader and slots, or what speaks against the cluster already.
+    fn basis(&self, findings: &mut Findings) -> Option<(&str, (u64, u64))> {
+        let Some(leader) = &self.leader else {
+            findings.wrong("no node knows a leader");
+            return None;
+        };
+        if !self.write.done() {
+            findings.wrong(format!("the check's own write failed: {}", self.write.failure()));
+            return None;
+        }
+        let Some(slots) = self.slots else {
+            findings.wrong(format!("{leader}: no slot was seen for the check's own write"));
+            return None;
+        };
+        Some((leader, slots))
+    }
+}
+
+/// A message that goes from one node to another, as both should have recorded it.
+struct Leg<'a> {
+    what: &'static str,
+    from: (&'a str, &'a [Event]),
+    to: (&'a str, &'a [Event]),
+}
+
+impl Leg<'_> {
+    /// What is missing: the sender's record, the receiver's, or nothing.
+    fn missing(&self, about: impl Fn(&Event) -> bool) -> Option<String> {
+        let ((from, sent), (to, received)) = (self.from, self.to);
+        let what = self.what;
+        let seen = |events: &[Event], way, peer: &str| {
+            events.iter().any(|event| event.is(way, what) && event.with(peer) && about(event))
+        };
+        match (seen(sent, Way::Sent, to), seen(received, Way::Received, from)) {
+            (true, true) => None,
+            (false, true) => Some(format!("{to} got {what} from {from}, which did not send it")),
+            (true, false) => Some(format!("{from} sent {what} to {to}, where it was not seen")),
+            (false, false) => Some(format!("{from} sent no {what} to {to}")),
+        }
+    }
+}
+
+/// Both phases are seen at the leader and at each acceptor.
+pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
+    let mut findings = Findings::default();
+    let Some((leader, (first, last))) = probe.basis(&mut findings) else {
+        return findings.verdict(Check::ProposerAcceptor);
+    };
+    let (whole, since) = match (probe.whole(leader), probe.since(leader)) {
+        (Ok(whole), Ok(since)) => (whole, since),
+        (Err(error), _) | (_, Err(error)) => {
+            findings.wrong(format!("{leader}: its recorder was not read: {error}"));
+            return findings.verdict(Check::ProposerAcceptor);
+        }
+    };
+    let ballot = whole.iter().rev().find(|event| event.is(Way::Local, "leads"));
+    let ballot = ballot.and_then(|event| event.ballot.clone());
+    if ballot.is_none() {
+        let text = format!("{leader}: its recorder does not reach back to its election");
+        if probe.elected { findings.wrong(text) } else { findings.saw(text) }
+    }
+    for acceptor in roster.acceptors() {
+        let name = acceptor.name.as_str();
+        if name == leader {
+            findings.saw(format!("{name}: votes for its own proposals, without messages"));
+            continue;
+        }
+        let (all, new) = match (probe.whole(name), probe.since(name)) {
+            (Ok(all), Ok(new)) => (all, new),
+            (Err(error), _) | (_, Err(error)) => {
+                findings.wrong(format!("{name}: its recorder was not read: {error}"));
+                continue;
+            }
+        };
+        if let Some(ballot) = &ballot {
+            let missing = phase((leader, whole), (name, all), ("prepare", "promise"), |event| {
+                event.under(ballot)
+            });
+            match missing.is_empty() {
+                true => findings.saw(format!("{name}: prepare and promise, ballot {ballot}")),
+                // A node that came later was not needed for it.
+                false if !probe.elected => findings
+                    .saw(format!("{name}: had no part in the last election, ballot {ballot}")),
+                false => missing.iter().for_each(|text| findings.wrong(text)),
+            }
+        }
+        let touches = |event: &Event| {
+            event.first.is_some_and(|from| from <= last) && event.last.is_some_and(|to| first <= to)
+        };
+        let missing = phase((leader, &since), (name, &new), ("accept", "accepted"), touches);
+        match missing.is_empty() {
+            true => findings.saw(format!("{name}: accept and accepted, slots {first}..{last}")),
+            false => missing.iter().for_each(|text| findings.wrong(text)),
+        }
+    }
+    findings.verdict(Check::ProposerAcceptor)
+}
+
+/// What is missing of a question and its answer.
+fn phase(
+    leader: (&str, &[Event]),
+    acceptor: (&str, &[Event]),
+    (question, answer): (&'static str, &'static str),
+    about: impl Fn(&Event) -> bool,
+) -> Vec<String> {
+    let there = Leg { what: question, from: leader, to: acceptor };
+    let back = Leg { what: answer, from: acceptor, to: leader };
+    [there, back].iter().filter_map(|leg| leg.missing(&about)).collect()
+}
+
+/// Each acceptor hears a proposer.
+pub fn acceptor_receives(roster: &Roster, probe: &Probe) -> Verdict {
+    let mut findings = Findings::default();
+    let Some((leader, _)) = probe.basis(&mut findings) else {
+        return findings.verdict(Check::AcceptorReceives);
+    };
+    for acceptor in roster.acceptors() {
+        let name = acceptor.name.as_str();
+        let events = match probe.since(name) {
+            Ok(events) => events,
+            Err(error) => {
+                findings.wrong(format!("{name}: its recorder was not read: {error}"));
+                continue;
+            }
+        };
+        let mut heard: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for event in events.iter().filter(|event| event.event == Way::Received) {
+            for peer in roster.proposers().filter(|peer| event.with(&peer.name)) {
+                *heard.entry((peer.name.as_str(), event.what.as_str())).or_default() += 1;
+            }
+        }
+        if heard.is_empty() {
+            match name == leader {
+                true => findings.saw(format!("{name}: leads, and hears itself without messages")),
+                false => findings.wrong(format!("{name}: recorded no message of a proposer")),
+            }
+            continue;
+        }
+        let list = heard.iter().map(|((peer, what), count)| format!("{count} {what} of {peer}"));
+        let list = list.collect::<Vec<_>>().join(", ");
+        findings.saw(format!("{name}: received after the write: {list}"));
+    }
+    findings.verdict(Check::AcceptorReceives)
+}
+
+/// What was accepted is learned by each learner.
+pub fn acceptor_learner(roster: &Roster, probe: &Probe) -> Verdict {
+    let mut findings = Findings::default();
+    let Some((leader, (first, last))) = probe.basis(&mut findings) else {
+        return findings.verdict(Check::AcceptorLearner);
+    };
+    let accepted = |name: &str| {
+        let events = probe.since(name).unwrap_or_default();
+        let said = events.iter().any(|e| e.is(Way::Sent, "accepted") && e.covers(last));
+        // An acceptor that leads tells nobody but itself if there is nobody else.
+        said || name == leader
+    };
+    let voters: Vec<&str> =
+        roster.acceptors().map(|node| node.name.as_str()).filter(|name| accepted(name)).collect();
+    let (names, needed) = (voters.join(", "), roster.phase2);
+    match voters.len() >= needed {
+        true => findings.saw(format!("slot {last} was accepted by {names}")),
+        false => {
+            findings.wrong(format!("slot {last} was accepted by {names}; {needed} are needed"))
+        }
+    }
+    for learner in roster.learners() {
+        judge_learner(&mut findings, probe, &learner.name, (first, last));
+    }
+    findings.verdict(Check::AcceptorLearner)
+}
+
+fn judge_learner(findings: &mut Findings, probe: &Probe, name: &str, (first, last): (u64, u64)) {
+    match probe.since(name) {
+        Err(error) => findings.wrong(format!("{name}: its recorder was not read: {error}")),
+        Ok(events) => {
+            let learned = events.iter().filter(|event| event.is(Way::Local, "learned"));
+            match uncovered(learned, first, last) {
+                None => findings.saw(format!("{name}: learned slots {first}..{last}")),
+                Some(slot) => findings.wrong(format!("{name}: did not learn slot {slot}")),
+            }
+        }
+    }
+    match probe.statuses.get(name) {
+        Some(Ok(status)) if status.applied_slot >= last => {
+            findings.saw(format!("{name}: applied up to slot {}", status.applied_slot));
+        }
+        Some(Ok(status)) => {
+            let applied = status.applied_slot;
+            findings.wrong(format!("{name}: applied up to slot {applied} only, not {last}"));
+        }
+        Some(Err(error)) => findings.wrong(format!("{name}: no status: {error}")),
+        None => findings.wrong(format!("{name}: no status")),
+    }
+    match probe.reads.get(name) {
+        Some(read) if read.done() && read.stdout.trim_end() == probe.value => {
+            findings.saw(format!("{name}: a local read gives the value, in {}", ms(read.took)));
+        }
+        Some(read) if read.done() => {
+            let (found, value) = (read.stdout.trim_end(), &probe.value);
+            findings.wrong(format!("{name}: a local read gives {found} instead of {value}"));
+        }
+        Some(read) => findings.wrong(read.failure()),
+        None => findings.wrong(format!("{name}: was not read")),
+    }
+}

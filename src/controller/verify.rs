@@ -1,0 +1,395 @@
+//! `paxos-ctl verify`: asks nodes, has them serve requests, has the leader resign, and gives the
+//! verdicts of the eight checks.
+//!
+//! What is asked goes through [`Nodes`], so that a stand-in can misbehave in ways in which no real
+//! node can be made to. Nothing is killed; what is written lies under [`PREFIX`] and is deleted at
+//! the end. Every wait has an end, and nodes are asked at once.
+
+use super::observe::{ASK_LIMIT, Answer, ROUND_TRIP, leader};
+use super::recorded::{Event, Mark, Recording, Way, after, mark, read};
+use super::traces::{
+    Campaigns, Probe, acceptor_learner, acceptor_receives, election, proposer_acceptor,
+};
+use super::verdict::{
+    Asked, Check, Counted, Exchange, HandOver, Reach, Roster, Timed, Verdict, Watch,
+    client_request, leader_knows, no_leader, proposer_reachable,
+};
+use super::wait::until;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// Under which all keys lie that are written here.
+pub const PREFIX: &str = "_verify/";
+
+/// What a request is given: longer than a few elections, so that one that waits is answered.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a cluster without a leader may take to find one before leadership is moved.
+const LEADER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long nodes may take to come to agree on a winner, to record and to learn, after the answer
+/// that we got: slow disks and links, not slow people.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long the leader is watched: ten times the shortest election timeout, a quarter of a second.
+/// A leader that does not know that it leads, or a rival that cannot hear it, shows within one.
+const WATCH: Duration = Duration::from_millis(2500);
+
+/// Events of each recorder that are read: the most lines that a node gives at once.
+const EVENTS_MAX: usize = 10_000;
+
+/// Nodes that get requests while leadership moves; more show nothing more.
+const STREAMS_MAX: usize = 16;
+
+/// The count of campaigns in the page of metrics.
+const ELECTIONS: &str = "paxos_elections_started_total";
+
+/// A command for a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Which node.
+    pub node: String,
+    /// The command line.
+    pub command: String,
+}
+
+/// Requests that keep coming at a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stream {
+    /// Which node.
+    pub node: String,
+    /// The key that they write and read.
+    pub key: String,
+}
+
+/// What came of a command while requests kept coming.
+#[derive(Debug, Clone, Default)]
+pub struct Meanwhile {
+    /// Of the command.
+    pub asked: Asked,
+    /// When it was sent and answered, counted from the same moment as the requests.
+    pub span: (Duration, Duration),
+    /// Of the requests, by node.
+    pub requests: BTreeMap<String, Vec<Timed>>,
+}
+
+/// The nodes of a cluster, to whoever may ask them.
+pub trait Nodes {
+    /// Asks all at once; the answers come in the order of the questions, each within the limit.
+    fn ask(&self, asks: &[Ask], limit: Duration) -> Vec<Asked>;
+
+    /// Asks while requests keep coming from before the question until after its answer.
+    fn ask_meanwhile(&self, ask: &Ask, streams: &[Stream], limit: Duration) -> Meanwhile;
+}
+
+/// Runs the eight checks. `run` tells the keys of this run from those of others; with `passive` the
+/// leader is not made to resign.
+pub fn verify(nodes: &dyn Nodes, roster: &Roster, run: &str, passive: bool) -> Vec<Verdict> {
+    let run = Run { nodes, roster, run, keys: RefCell::default() };
+    let mut verdicts = BTreeMap::new();
+    verdicts.insert(Check::ProposerReachable, proposer_reachable(&run.reach()));
+    verdicts.insert(Check::ClientRequest, client_request(&run.exchange()));
+    if passive {
+        for check in Check::ALL.into_iter().filter(|check| check.disturbs()) {
+            verdicts.insert(check, Verdict::skipped(check, "--passive: the leader stays"));
+        }
+    } else {
+        let (waited, elected) = run.hand_over();
+        verdicts.insert(Check::NoLeader, waited);
+        verdicts.insert(Check::Election, elected);
+    }
+    let watched = run.watch();
+    verdicts.insert(Check::LeaderKnows, leader_knows(&watched));
+    let elected = !passive && roster.sole_proposer().is_none();
+    let [phases, heard, learned] = run.probe(elected);
+    verdicts.insert(Check::ProposerAcceptor, phases);
+    verdicts.insert(Check::AcceptorReceives, heard);
+    verdicts.insert(Check::AcceptorLearner, learned);
+    run.tidy();
+    Check::ALL.into_iter().filter_map(|check| verdicts.remove(&check)).collect()
+}
+
+struct Run<'a> {
+    nodes: &'a dyn Nodes,
+    roster: &'a Roster,
+    run: &'a str,
+    /// What was written and is to be deleted.
+    keys: RefCell<BTreeSet<String>>,
+}
+
+impl Run<'_> {
+    fn everybody(&self) -> Vec<&str> {
+        self.roster.nodes.iter().map(|node| node.name.as_str()).collect()
+    }
+
+    fn proposers(&self) -> Vec<&str> {
+        self.roster.proposers().map(|node| node.name.as_str()).collect()
+    }
+
+    /// The same question to several.
+    fn each(&self, names: &[&str], command: &str) -> BTreeMap<String, Asked> {
+        let ask = |name: &&str| Ask { node: (*name).to_owned(), command: command.to_owned() };
+        let asks: Vec<Ask> = names.iter().map(ask).collect();
+        let asked = self.nodes.ask(&asks, ASK_LIMIT);
+        asked.into_iter().map(|asked| (asked.node.clone(), asked)).collect()
+    }
+
+    fn request(&self, node: &str, words: &str) -> Asked {
+        let command = format!("paxos {words} --timeout {}s", REQUEST_LIMIT.as_secs());
+        let ask = Ask { node: node.to_owned(), command };
+        let mut asked = self.nodes.ask(&[ask], REQUEST_LIMIT + ROUND_TRIP);
+        asked.pop().unwrap_or_default()
+    }
+
+    fn statuses(&self, names: &[&str]) -> BTreeMap<String, Answer> {
+        let asked = self.each(names, "paxos status -o json");
+        asked.into_iter().map(|(name, asked)| (name, status(&asked))).collect()
+    }
+
+    fn recordings(&self, names: &[&str]) -> BTreeMap<String, Recording> {
+        let command = format!("paxos logs --protocol -o json --lines {EVENTS_MAX}");
+        let asked = self.each(names, &command);
+        asked.into_iter().map(|(name, asked)| (name, recording(&asked))).collect()
+    }
+
+    /// Where each recorder ends now; none of those that cannot be read.
+    fn marks(&self, names: &[&str]) -> BTreeMap<String, Option<Mark>> {
+        let asked = self.each(names, "paxos logs --protocol -o json --lines 1");
+        let mark = |asked: &Asked| recording(asked).ok().map(|events| mark(&events));
+        asked.into_iter().map(|(name, asked)| (name, mark(&asked))).collect()
+    }
+
+    /// A key of its own for what is done at a node.
+    fn key(&self, what: &str, node: &str) -> String {
+        let key = format!("{PREFIX}{}/{what}/{node}", self.run);
+        self.keys.borrow_mut().insert(key.clone());
+        key
+    }
+
+    fn reach(&self) -> Vec<Reach> {
+        let names = self.proposers();
+        let mut statuses = self.statuses(&names);
+        let mut health = self.each(&names, "paxos health");
+        let mut logs = self.each(&names, "paxos logs --lines 10");
+        let mut recorders = self.each(&names, "paxos logs --protocol -o json --lines 10");
+        let unasked = || Err("it was not asked".to_owned());
+        let reach = |name: &&str| Reach {
+            node: (*name).to_owned(),
+            status: statuses.remove(*name).unwrap_or_else(unasked),
+            health: health.remove(*name).unwrap_or_default(),
+            log: logs.remove(*name).unwrap_or_default(),
+            recorder: recorders.remove(*name).unwrap_or_default(),
+        };
+        names.iter().map(reach).collect()
+    }
+
+    fn exchange(&self) -> Vec<Exchange> {
+        let names = self.proposers();
+        let timeout = format!("--timeout {}s", REQUEST_LIMIT.as_secs());
+        let keys: Vec<String> = names.iter().map(|name| self.key("client", name)).collect();
+        let value = |name: &str| format!("through-{name}");
+        let ask = |command: &dyn Fn(&str, &str) -> String| -> Vec<Asked> {
+            let asks = names.iter().zip(&keys).map(|(name, key)| Ask {
+                node: (*name).to_owned(),
+                command: format!("{} {timeout}", command(name, key)),
+            });
+            self.nodes.ask(&asks.collect::<Vec<_>>(), REQUEST_LIMIT + ROUND_TRIP)
+        };
+        let puts = ask(&|name, key| format!("paxos put {key} {}", value(name)));
+        let gets = ask(&|_, key| format!("paxos get {key}"));
+        let exchange =
+            |((name, put), get): ((&&str, Asked), Asked)| Exchange { value: value(name), put, get };
+        names.iter().zip(puts).zip(gets).map(exchange).collect()
+    }
+
+    /// The leader, as soon as somebody names one.
+    fn leader(&self) -> Option<String> {
+        let names = self.proposers();
+        let look = || Ok::<_, std::convert::Infallible>(leader(&self.statuses(&names)));
+        until(LEADER_LIMIT, LOOK_EVERY, look).unwrap_or_default()
+    }
+
+    /// Moves leadership while requests come in at other nodes.
+    fn hand_over(&self) -> (Verdict, Verdict) {
+        let mut hand_over = HandOver { before: self.leader(), ..HandOver::default() };
+        let only = self.roster.sole_proposer();
+        let marks = match only {
+            None => self.marks(&self.proposers()),
+            // Its one election is all that there is to see.
+            Some(_) => BTreeMap::new(),
+        };
+        if let Some(before) = &hand_over.before {
+            let words = match only {
+                None => format!("paxos leader resign --timeout {}s", REQUEST_LIMIT.as_secs()),
+                Some(_) => "paxos leader".to_owned(),
+            };
+            let ask = Ask { node: before.clone(), command: words };
+            let limit = REQUEST_LIMIT + ROUND_TRIP;
+            let done = self.nodes.ask_meanwhile(&ask, &self.streams(before), limit);
+            hand_over.requests = done.requests;
+            match only {
+                None => (hand_over.resigned, hand_over.span) = (Some(done.asked), done.span),
+                Some(_) => hand_over.span = (Duration::ZERO, Duration::MAX),
+            }
+        }
+        let mut elected = None;
+        let look = || {
+            let campaigns = self.campaigns(hand_over.before.clone(), &marks);
+            hand_over.after = leader(&campaigns.statuses);
+            let verdict = election(self.roster, &campaigns);
+            let settled = verdict.pass.then_some(());
+            elected = Some(verdict);
+            Ok::<_, std::convert::Infallible>(settled)
+        };
+        let _settled_or_not = until(SETTLE_LIMIT, LOOK_EVERY, look);
+        let elected = elected.unwrap_or_else(|| election(self.roster, &Campaigns::default()));
+        (no_leader(self.roster, &hand_over), elected)
+    }
+
+    /// Requests at nodes other than the leader, if there are any.
+    fn streams(&self, leader: &str) -> Vec<Stream> {
+        let mut names = self.everybody();
+        if names.len() > 1 {
+            names.retain(|name| *name != leader);
+        }
+        names.truncate(STREAMS_MAX);
+        let stream = |name| Stream { node: String::from(name), key: self.key("waits", name) };
+        names.into_iter().map(stream).collect()
+    }
+
+    fn campaigns(
+        &self,
+        before: Option<String>,
+        marks: &BTreeMap<String, Option<Mark>>,
+    ) -> Campaigns {
+        let mut recordings = self.recordings(&self.proposers());
+        for (name, mark) in marks {
+            let Some(recording) = recordings.get_mut(name) else { continue };
+            match (&mut *recording, mark) {
+                (Ok(events), Some(mark)) => *events = after(events, mark),
+                (Ok(_), None) => *recording = Err("it did not answer before".to_owned()),
+                (Err(_), _) => {}
+            }
+        }
+        Campaigns { before, recordings, statuses: self.statuses(&self.everybody()) }
+    }
+
+    fn watch(&self) -> Watch {
+        let names = self.proposers();
+        let mut watch = Watch { leader: self.leader(), ..Watch::default() };
+        let Some(leader) = watch.leader.clone() else { return watch };
+        let (key, begun) = (self.key("watch", &leader), Instant::now());
+        let look = || {
+            watch.writes.push(self.request(&leader, &format!("put {key} {}", watch.writes.len())));
+            for (name, status) in self.statuses(&names) {
+                let state = status.map(|status| (status.state, status.leader));
+                watch.states.entry(name).or_default().push(state);
+            }
+            for (name, asked) in self.each(&names, "paxos metrics") {
+                watch.elections.entry(name).or_default().push(elections(&asked));
+            }
+            watch.span = begun.elapsed();
+            Ok::<Option<()>, std::convert::Infallible>(None)
+        };
+        let _it_never_finds_anything = until(WATCH, LOOK_EVERY, look);
+        watch
+    }
+
+    /// Writes once, and sees what becomes of it everywhere.
+    fn probe(&self, elected: bool) -> [Verdict; 3] {
+        let everybody = self.everybody();
+        let learners: Vec<&str> = self.roster.learners().map(|node| node.name.as_str()).collect();
+        let before = self.statuses(&everybody);
+        let mut probe = Probe {
+            leader: leader(&before),
+            marks: self.marks(&everybody),
+            value: format!("seen-{}", self.run),
+            elected,
+            ..Probe::default()
+        };
+        let Some(leader) = probe.leader.clone() else { return self.judge(&probe) };
+        let key = self.key("probe", &leader);
+        probe.write = self.request(&leader, &format!("put {key} {}", probe.value));
+        if !probe.write.done() {
+            return self.judge(&probe);
+        }
+        let mut verdicts = None;
+        let look = || {
+            probe.recordings = self.recordings(&everybody);
+            probe.statuses = self.statuses(&everybody);
+            probe.slots = slots(&probe, &before, &leader);
+            probe.reads = self.each(&learners, &format!("paxos get {key} --consistency local"));
+            let judged = self.judge(&probe);
+            let settled = judged.iter().all(|verdict| verdict.pass).then_some(());
+            verdicts = Some(judged);
+            Ok::<_, std::convert::Infallible>(settled)
+        };
+        let _settled_or_not = until(SETTLE_LIMIT, LOOK_EVERY, look);
+        verdicts.unwrap_or_else(|| self.judge(&Probe::default()))
+    }
+
+    fn judge(&self, probe: &Probe) -> [Verdict; 3] {
+        [
+            proposer_acceptor(self.roster, probe),
+            acceptor_receives(self.roster, probe),
+            acceptor_learner(self.roster, probe),
+        ]
+    }
+
+    /// Deletes what was written. A key that stays does no harm, and its run names it.
+    fn tidy(&self) {
+        let names = self.proposers();
+        let statuses = self.statuses(&names);
+        let able = statuses.iter().find(|(_, status)| status.is_ok()).map(|(name, _)| name);
+        let Some(node) = leader(&statuses).or_else(|| able.cloned()) else { return };
+        let keys = self.keys.borrow();
+        let delete = |key: &String| Ask {
+            node: node.clone(),
+            command: format!("paxos delete {key} --timeout {}s", REQUEST_LIMIT.as_secs()),
+        };
+        let asks: Vec<Ask> = keys.iter().map(delete).collect();
+        let _best_effort = self.nodes.ask(&asks, REQUEST_LIMIT + ROUND_TRIP);
+    }
+}
+
+/// The slots of what was proposed since the marks: as the leader recorded it, or, where it has
+/// nobody to send anything to, between two statuses of its own.
+fn slots(probe: &Probe, before: &BTreeMap<String, Answer>, leader: &str) -> Option<(u64, u64)> {
+    let Some(Ok(events)) = probe.recordings.get(leader) else { return None };
+    let Some(Some(mark)) = probe.marks.get(leader) else { return None };
+    let events = after(events, mark);
+    let sent: Vec<&Event> = events.iter().filter(|event| event.is(Way::Sent, "accept")).collect();
+    let first = sent.iter().filter_map(|event| event.first).min();
+    let last = sent.iter().filter_map(|event| event.last).max();
+    if let (Some(first), Some(last)) = (first, last) {
+        return Some((first, last));
+    }
+    let chosen = |statuses: &BTreeMap<String, Answer>| match statuses.get(leader) {
+        Some(Ok(status)) => Some(status.chosen_slot),
+        _ => None,
+    };
+    let (from, to) = (chosen(before)? + 1, chosen(&probe.statuses)?);
+    (from <= to).then_some((from, to))
+}
+
+/// The exit status is not looked at: a node without a quorum answers, and exits with 69.
+fn status(asked: &Asked) -> Answer {
+    serde_json::from_str(&asked.stdout).map_err(|_| asked.words())
+}
+
+fn recording(asked: &Asked) -> Recording {
+    if asked.done() { read(&asked.stdout) } else { Err(asked.words()) }
+}
+
+fn elections(asked: &Asked) -> Counted {
+    let line =
+        asked.stdout.lines().find_map(|line| line.strip_prefix(ELECTIONS)?.trim().parse().ok());
+    line.ok_or_else(|| match asked.done() {
+        true => format!("its metrics do not hold {ELECTIONS}"),
+        false => asked.words(),
+    })
+}

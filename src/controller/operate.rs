@@ -12,7 +12,7 @@ use super::plan::{Facts, NodeFacts, plan};
 use super::state::ClusterState;
 use super::streams::Reached;
 use super::verdict::{Role, Roster, Verdict};
-use super::verify::verify;
+use super::verify::{Pace, verify};
 use super::{host_failure, keys_failure};
 use crate::wire::failure::{Code, Failure};
 use rand::RngExt;
@@ -203,7 +203,7 @@ impl Cluster {
             phase2: inventory.quorums.phase2(),
         };
         let run = format!("{:016x}", rand::rng().random::<u64>());
-        Ok(verify(&nodes, &roster, &run, passive))
+        Ok(verify(&nodes, &roster, &run, passive, Pace::default()))
     }
 
     /// The last lines that nodes wrote.

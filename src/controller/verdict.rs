@@ -5,8 +5,9 @@
 //! begins with "wrong: ". A check passes when no line does.
 
 use super::observe::Answer;
+use crate::wire::failure::Failure;
 use crate::wire::report::table;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -193,6 +194,12 @@ impl Roster {
     }
 }
 
+/// A failure as a node tells it with `-o json`.
+#[derive(Deserialize)]
+struct Told {
+    error: Failure,
+}
+
 /// A command that a node was asked to carry out, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Asked {
@@ -218,7 +225,13 @@ impl Asked {
 
     /// What the node said, in one line that is not too long.
     pub fn words(&self) -> String {
-        let said = if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr };
+        let told = serde_json::from_str::<Told>(&self.stdout).map(|told| told.error);
+        let told = told.map(|Failure { code, message, .. }| format!("{message} ({})", code.name()));
+        let said = match (&told, self.stderr.trim().is_empty()) {
+            (Ok(told), _) => told,
+            (Err(_), true) => &self.stdout,
+            (Err(_), false) => &self.stderr,
+        };
         let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
         match line.char_indices().nth(SAID_SHOWN) {
             Some((end, _)) => format!("{}…", &line[..end]),

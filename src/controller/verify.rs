@@ -25,19 +25,32 @@ pub const PREFIX: &str = "_verify/";
 /// What a request is given: longer than a few elections, so that one that waits is answered.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a cluster without a leader may take to find one before leadership is moved.
-const LEADER_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long nodes may take to come to agree on a winner, to record and to learn, after the answer
-/// that we got: slow disks and links, not slow people.
-const SETTLE_LIMIT: Duration = Duration::from_secs(5);
-
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How long the leader is watched: ten times the shortest election timeout, a quarter of a second.
-/// A leader that does not know that it leads, or a rival that cannot hear it, shows within one.
-const WATCH: Duration = Duration::from_millis(2500);
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// A cluster without a leader has so long to find one.
+    pub leader: Duration,
+    /// Nodes have so long to agree on a winner, to record and to learn, after the answer that we
+    /// got: slow disks and links, not slow people.
+    pub settle: Duration,
+    /// So long the leader is watched.
+    pub watch: Duration,
+}
+
+impl Default for Pace {
+    /// The watch is ten times the shortest election timeout, a quarter of a second: a leader that
+    /// does not know that it leads, or a rival that cannot hear it, shows within one.
+    fn default() -> Pace {
+        Pace {
+            leader: Duration::from_secs(10),
+            settle: Duration::from_secs(5),
+            watch: Duration::from_millis(2500),
+        }
+    }
+}
 
 /// Events of each recorder that are read: the most lines that a node gives at once.
 const EVENTS_MAX: usize = 10_000;
@@ -88,8 +101,14 @@ pub trait Nodes {
 
 /// Runs the eight checks. `run` tells the keys of this run from those of others; with `passive` the
 /// leader is not made to resign.
-pub fn verify(nodes: &dyn Nodes, roster: &Roster, run: &str, passive: bool) -> Vec<Verdict> {
-    let run = Run { nodes, roster, run, keys: RefCell::default() };
+pub fn verify(
+    nodes: &dyn Nodes,
+    roster: &Roster,
+    run: &str,
+    passive: bool,
+    pace: Pace,
+) -> Vec<Verdict> {
+    let run = Run { nodes, roster, run, pace, keys: RefCell::default() };
     let mut verdicts = BTreeMap::new();
     verdicts.insert(Check::ProposerReachable, proposer_reachable(&run.reach()));
     verdicts.insert(Check::ClientRequest, client_request(&run.exchange()));
@@ -117,6 +136,7 @@ struct Run<'a> {
     nodes: &'a dyn Nodes,
     roster: &'a Roster,
     run: &'a str,
+    pace: Pace,
     /// What was written and is to be deleted.
     keys: RefCell<BTreeSet<String>>,
 }
@@ -210,7 +230,7 @@ impl Run<'_> {
     fn leader(&self) -> Option<String> {
         let names = self.proposers();
         let look = || Ok::<_, std::convert::Infallible>(leader(&self.statuses(&names)));
-        until(LEADER_LIMIT, LOOK_EVERY, look).unwrap_or_default()
+        until(self.pace.leader, LOOK_EVERY, look).unwrap_or_default()
     }
 
     /// Moves leadership while requests come in at other nodes.
@@ -245,7 +265,7 @@ impl Run<'_> {
             elected = Some(verdict);
             Ok::<_, std::convert::Infallible>(settled)
         };
-        let _settled_or_not = until(SETTLE_LIMIT, LOOK_EVERY, look);
+        let _settled_or_not = until(self.pace.settle, LOOK_EVERY, look);
         let elected = elected.unwrap_or_else(|| election(self.roster, &Campaigns::default()));
         (no_leader(self.roster, &hand_over), elected)
     }
@@ -295,7 +315,7 @@ impl Run<'_> {
             watch.span = begun.elapsed();
             Ok::<Option<()>, std::convert::Infallible>(None)
         };
-        let _it_never_finds_anything = until(WATCH, LOOK_EVERY, look);
+        let _it_never_finds_anything = until(self.pace.watch, LOOK_EVERY, look);
         watch
     }
 
@@ -328,7 +348,7 @@ impl Run<'_> {
             verdicts = Some(judged);
             Ok::<_, std::convert::Infallible>(settled)
         };
-        let _settled_or_not = until(SETTLE_LIMIT, LOOK_EVERY, look);
+        let _settled_or_not = until(self.pace.settle, LOOK_EVERY, look);
         verdicts.unwrap_or_else(|| self.judge(&Probe::default()))
     }
 

@@ -9,7 +9,7 @@ use super::verify::{Ask, Meanwhile, Nodes, Stream};
 use crate::client::door::{ChannelEvent, Door, TalkInput, TalkOutput};
 use serde::Deserialize;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -23,6 +23,9 @@ const REQUESTS_MAX: usize = 2000;
 /// Requests of one stream that are on their way at once, which is all of them.
 const WINDOW: usize = 256;
 
+/// A node that did not answer once is not waited for longer than this again.
+const SILENT_LIMIT: Duration = Duration::from_secs(1);
+
 /// So long streams may take to begin, before the command goes out without those that did not.
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -30,13 +33,15 @@ const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 pub struct Reached {
     asker: Asker,
     contacts: BTreeMap<String, Contact>,
+    /// Nodes that did not answer when they were asked last.
+    silent: RefCell<BTreeSet<String>>,
 }
 
 impl Reached {
     /// Asks these.
     pub fn new(asker: Asker, contacts: impl IntoIterator<Item = Contact>) -> Reached {
         let contacts = contacts.into_iter().map(|node| (node.name.clone(), node)).collect();
-        Reached { asker, contacts }
+        Reached { asker, contacts, silent: RefCell::default() }
     }
 
     fn door(&self, node: &str) -> Option<Door> {
@@ -45,6 +50,10 @@ impl Reached {
 
     async fn one(&self, ask: &Ask, limit: Duration) -> Asked {
         let begun = Instant::now();
+        let limit = match self.silent.borrow().contains(&ask.node) {
+            true => limit.min(SILENT_LIMIT),
+            false => limit,
+        };
         let said = match self.door(&ask.node) {
             Some(door) => say(&door, &ask.command, limit).await,
             None => Err("no such node is known".to_owned()),

@@ -5,9 +5,26 @@
 //! acceptor is in no recorder; such a pair is taken as given.
 
 use super::observe::Answer;
-use super::recorded::{Event, Mark, Recording, Way, after, uncovered};
+use super::recorded::{Mark, Recording, after, uncovered};
 use super::verdict::{Asked, Check, Findings, Roster, Verdict, ms};
+use crate::wire::event::{Direction, ProtocolEvent, What};
+use crate::wire::report::JsonId;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Whether it is this word, and went this way.
+pub(super) fn is(event: &ProtocolEvent, way: Direction, what: What) -> bool {
+    event.event == way && event.what == what
+}
+
+/// Whether this node is one of its peers.
+fn with(event: &ProtocolEvent, peer: &str) -> bool {
+    event.peers.iter().any(|name| name == peer)
+}
+
+/// Whether the slot lies in its run.
+fn covers(event: &ProtocolEvent, slot: u64) -> bool {
+    matches!((event.first, event.last), (Some(first), Some(last)) if first <= slot && slot <= last)
+}
 
 /// An election, as the proposers recorded it and all nodes see its outcome.
 #[derive(Debug, Clone, Default)]
@@ -24,27 +41,27 @@ pub struct Campaigns {
 #[derive(Default)]
 struct Candidate {
     /// Ballots under which it campaigned.
-    tried: Vec<String>,
+    tried: Vec<u64>,
     /// Who promised, by ballot.
-    promises: BTreeMap<String, BTreeSet<String>>,
+    promises: BTreeMap<u64, BTreeSet<String>>,
     /// Ballots under which it led.
-    led: Vec<String>,
+    led: Vec<u64>,
     /// Whether it gave up or followed after its last campaign.
     backed_off: bool,
 }
 
-fn candidate(events: &[Event]) -> Candidate {
+fn candidate(events: &[ProtocolEvent]) -> Candidate {
     let mut candidate = Candidate::default();
     for event in events {
-        let ballot = || event.ballot.clone().unwrap_or_default();
-        match (event.event, &*event.what) {
-            (Way::Local, "campaigns") => {
+        let ballot = || event.ballot.map_or(0, |ballot| ballot.0);
+        match (event.event, event.what) {
+            (Direction::Local, What::Campaigns) => {
                 candidate.tried.push(ballot());
                 candidate.backed_off = false;
             }
-            (Way::Local, "leads") => candidate.led.push(ballot()),
-            (Way::Local, "campaign_lost" | "follows") => candidate.backed_off = true,
-            (Way::Received, "promise") => {
+            (Direction::Local, What::Leads) => candidate.led.push(ballot()),
+            (Direction::Local, What::CampaignLost | What::Follows) => candidate.backed_off = true,
+            (Direction::Received, What::Promise) => {
                 let promises = candidate.promises.entry(ballot()).or_default();
                 promises.extend(event.peers.iter().cloned());
             }
@@ -168,13 +185,13 @@ impl Probe {
     /// What the node recorded after the write was sent.
     fn since(&self, node: &str) -> Recording {
         match (self.recordings.get(node), self.marks.get(node)) {
-            (Some(Ok(events)), Some(Some(mark))) => Ok(after(events, mark)),
+            (Some(Ok(events)), Some(Some(mark))) => Ok(after(events, *mark)),
             (Some(Err(error)), _) => Err(error.clone()),
             _ => Err("it did not answer before the write".to_owned()),
         }
     }
 
-    fn whole(&self, node: &str) -> Result<&[Event], String> {
+    fn whole(&self, node: &str) -> Result<&[ProtocolEvent], String> {
         match self.recordings.get(node) {
             Some(Ok(events)) => Ok(events),
             Some(Err(error)) => Err(error.clone()),
@@ -202,20 +219,20 @@ impl Probe {
 
 /// A message that goes from one node to another, as both should have recorded it.
 struct Leg<'a> {
-    what: &'static str,
-    from: (&'a str, &'a [Event]),
-    to: (&'a str, &'a [Event]),
+    what: What,
+    from: (&'a str, &'a [ProtocolEvent]),
+    to: (&'a str, &'a [ProtocolEvent]),
 }
 
 impl Leg<'_> {
     /// What is missing: the sender's record, the receiver's, or nothing.
-    fn missing(&self, about: impl Fn(&Event) -> bool) -> Option<String> {
+    fn missing(&self, about: impl Fn(&ProtocolEvent) -> bool) -> Option<String> {
         let ((from, sent), (to, received)) = (self.from, self.to);
-        let what = self.what;
-        let seen = |events: &[Event], way, peer: &str| {
-            events.iter().any(|event| event.is(way, what) && event.with(peer) && about(event))
+        let (this, what) = (self.what, self.what.word());
+        let seen = |events: &[ProtocolEvent], way, peer: &str| {
+            events.iter().any(|event| is(event, way, this) && with(event, peer) && about(event))
         };
-        match (seen(sent, Way::Sent, to), seen(received, Way::Received, from)) {
+        match (seen(sent, Direction::Sent, to), seen(received, Direction::Received, from)) {
             (true, true) => None,
             (false, true) => Some(format!("{to} got {what} from {from}, which did not send it")),
             (true, false) => Some(format!("{from} sent {what} to {to}, where it was not seen")),
@@ -237,11 +254,10 @@ pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
             return findings.verdict(Check::ProposerAcceptor);
         }
     };
-    let ballot = whole.iter().rev().find(|event| event.is(Way::Local, "leads"));
-    let ballot = ballot.and_then(|event| event.ballot.clone());
+    let ballot = whole.iter().rev().find(|event| is(event, Direction::Local, What::Leads));
+    let ballot = ballot.and_then(|event| event.ballot);
     if ballot.is_none() {
-        let text = format!("{leader}: its recorder does not reach back to its election");
-        if probe.elected { findings.wrong(text) } else { findings.saw(text) }
+        findings.saw(format!("{leader}: its recorder does not reach back to its election"));
     }
     for acceptor in roster.acceptors() {
         let name = acceptor.name.as_str();
@@ -256,10 +272,11 @@ pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
                 continue;
             }
         };
-        if let Some(ballot) = &ballot {
-            let missing = phase((leader, whole), (name, all), ("prepare", "promise"), |event| {
-                event.under(ballot)
-            });
+        if let Some(JsonId(ballot)) = ballot {
+            let missing =
+                phase((leader, whole), (name, all), (What::Prepare, What::Promise), |event| {
+                    event.ballot == Some(JsonId(ballot))
+                });
             match missing.is_empty() {
                 true => findings.saw(format!("{name}: prepare and promise, ballot {ballot}")),
                 // A node that came later was not needed for it.
@@ -268,10 +285,11 @@ pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
                 false => missing.iter().for_each(|text| findings.wrong(text)),
             }
         }
-        let touches = |event: &Event| {
+        let touches = |event: &ProtocolEvent| {
             event.first.is_some_and(|from| from <= last) && event.last.is_some_and(|to| first <= to)
         };
-        let missing = phase((leader, &since), (name, &new), ("accept", "accepted"), touches);
+        let missing =
+            phase((leader, &since), (name, &new), (What::Accept, What::Accepted), touches);
         match missing.is_empty() {
             true => findings.saw(format!("{name}: accept and accepted, slots {first}..{last}")),
             false => missing.iter().for_each(|text| findings.wrong(text)),
@@ -282,10 +300,10 @@ pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
 
 /// What is missing of a question and its answer.
 fn phase(
-    leader: (&str, &[Event]),
-    acceptor: (&str, &[Event]),
-    (question, answer): (&'static str, &'static str),
-    about: impl Fn(&Event) -> bool,
+    leader: (&str, &[ProtocolEvent]),
+    acceptor: (&str, &[ProtocolEvent]),
+    (question, answer): (What, What),
+    about: impl Fn(&ProtocolEvent) -> bool,
 ) -> Vec<String> {
     let there = Leg { what: question, from: leader, to: acceptor };
     let back = Leg { what: answer, from: acceptor, to: leader };
@@ -308,9 +326,9 @@ pub fn acceptor_receives(roster: &Roster, probe: &Probe) -> Verdict {
             }
         };
         let mut heard: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        for event in events.iter().filter(|event| event.event == Way::Received) {
-            for peer in roster.proposers().filter(|peer| event.with(&peer.name)) {
-                *heard.entry((peer.name.as_str(), event.what.as_str())).or_default() += 1;
+        for event in events.iter().filter(|event| event.event == Direction::Received) {
+            for peer in roster.proposers().filter(|peer| with(event, &peer.name)) {
+                *heard.entry((peer.name.as_str(), event.what.word())).or_default() += 1;
             }
         }
         if heard.is_empty() {
@@ -335,7 +353,7 @@ pub fn acceptor_learner(roster: &Roster, probe: &Probe) -> Verdict {
     };
     let accepted = |name: &str| {
         let events = probe.since(name).unwrap_or_default();
-        let said = events.iter().any(|e| e.is(Way::Sent, "accepted") && e.covers(last));
+        let said = events.iter().any(|e| is(e, Direction::Sent, What::Accepted) && covers(e, last));
         // An acceptor that leads tells nobody but itself if there is nobody else.
         said || name == leader
     };
@@ -358,7 +376,7 @@ fn judge_learner(findings: &mut Findings, probe: &Probe, name: &str, (first, las
     match probe.since(name) {
         Err(error) => findings.wrong(format!("{name}: its recorder was not read: {error}")),
         Ok(events) => {
-            let learned = events.iter().filter(|event| event.is(Way::Local, "learned"));
+            let learned = events.iter().filter(|event| is(event, Direction::Local, What::Learned));
             match uncovered(learned, first, last) {
                 None => findings.saw(format!("{name}: learned slots {first}..{last}")),
                 Some(slot) => findings.wrong(format!("{name}: did not learn slot {slot}")),

@@ -6,15 +6,16 @@
 //! the end. Every wait has an end, and nodes are asked at once.
 
 use super::observe::{ASK_LIMIT, Answer, ROUND_TRIP, leader};
-use super::recorded::{Event, Mark, Recording, Way, after, mark, read};
+use super::recorded::{Mark, Recording, after, mark, read};
 use super::traces::{
-    Campaigns, Probe, acceptor_learner, acceptor_receives, election, proposer_acceptor,
+    Campaigns, Probe, acceptor_learner, acceptor_receives, election, is, proposer_acceptor,
 };
 use super::verdict::{
     Asked, Check, Counted, Exchange, HandOver, Reach, Roster, Timed, Verdict, Watch,
     client_request, leader_knows, no_leader, proposer_reachable,
 };
 use super::wait::until;
+use crate::wire::event::{Direction, ProtocolEvent, What};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -121,13 +122,14 @@ pub fn verify(
         verdicts.insert(Check::NoLeader, waited);
         verdicts.insert(Check::Election, elected);
     }
-    let watched = run.watch();
-    verdicts.insert(Check::LeaderKnows, leader_knows(&watched));
+    // Before the watch, while recorders still hold the election.
     let elected = !passive && roster.sole_proposer().is_none();
     let [phases, heard, learned] = run.probe(elected);
     verdicts.insert(Check::ProposerAcceptor, phases);
     verdicts.insert(Check::AcceptorReceives, heard);
     verdicts.insert(Check::AcceptorLearner, learned);
+    let watched = run.watch();
+    verdicts.insert(Check::LeaderKnows, leader_knows(&watched));
     run.tidy();
     Check::ALL.into_iter().filter_map(|check| verdicts.remove(&check)).collect()
 }
@@ -191,20 +193,30 @@ impl Run<'_> {
     }
 
     fn reach(&self) -> Vec<Reach> {
+        const WORDS: [&str; 4] = [
+            "paxos status -o json",
+            "paxos health",
+            "paxos logs --lines 10",
+            "paxos logs --protocol -o json --lines 10",
+        ];
         let names = self.proposers();
-        let mut statuses = self.statuses(&names);
-        let mut health = self.each(&names, "paxos health");
-        let mut logs = self.each(&names, "paxos logs --lines 10");
-        let mut recorders = self.each(&names, "paxos logs --protocol -o json --lines 10");
-        let unasked = || Err("it was not asked".to_owned());
-        let reach = |name: &&str| Reach {
-            node: (*name).to_owned(),
-            status: statuses.remove(*name).unwrap_or_else(unasked),
-            health: health.remove(*name).unwrap_or_default(),
-            log: logs.remove(*name).unwrap_or_default(),
-            recorder: recorders.remove(*name).unwrap_or_default(),
+        let all = |name: &&str| {
+            let node = String::from(*name);
+            WORDS.map(|words| Ask { node: node.clone(), command: words.to_owned() })
         };
-        names.iter().map(reach).collect()
+        let asks: Vec<Ask> = names.iter().flat_map(all).collect();
+        let asked = self.nodes.ask(&asks, ASK_LIMIT);
+        let reach = |asked: &[Asked]| match asked {
+            [said, health, log, recorder] => Some(Reach {
+                node: said.node.clone(),
+                status: status(said),
+                health: health.clone(),
+                log: log.clone(),
+                recorder: recorder.clone(),
+            }),
+            _ => None,
+        };
+        asked.chunks(WORDS.len()).filter_map(reach).collect()
     }
 
     fn exchange(&self) -> Vec<Exchange> {
@@ -290,7 +302,7 @@ impl Run<'_> {
         for (name, mark) in marks {
             let Some(recording) = recordings.get_mut(name) else { continue };
             match (&mut *recording, mark) {
-                (Ok(events), Some(mark)) => *events = after(events, mark),
+                (Ok(events), Some(mark)) => *events = after(events, *mark),
                 (Ok(_), None) => *recording = Err("it did not answer before".to_owned()),
                 (Err(_), _) => {}
             }
@@ -381,8 +393,9 @@ impl Run<'_> {
 fn slots(probe: &Probe, before: &BTreeMap<String, Answer>, leader: &str) -> Option<(u64, u64)> {
     let Some(Ok(events)) = probe.recordings.get(leader) else { return None };
     let Some(Some(mark)) = probe.marks.get(leader) else { return None };
-    let events = after(events, mark);
-    let sent: Vec<&Event> = events.iter().filter(|event| event.is(Way::Sent, "accept")).collect();
+    let events = after(events, *mark);
+    let sent: Vec<&ProtocolEvent> =
+        events.iter().filter(|event| is(event, Direction::Sent, What::Accept)).collect();
     let first = sent.iter().filter_map(|event| event.first).min();
     let last = sent.iter().filter_map(|event| event.last).max();
     if let (Some(first), Some(last)) = (first, last) {

@@ -117,7 +117,7 @@ pub enum What {
 
 impl What {
     /// The word in a line for people: the protocol's own, as the papers write it.
-    fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             What::Prepare => "Prepare",
             What::Promise => "Promise",

@@ -460,7 +460,7 @@ fn a_leader_that_does_not_resign_fails_both_checks() {
 fn election_fails_without_votes_without_agreement_and_with_two_winners() {
     let check = Check::Election;
     let missing: &[&str] = &["p2", "promises of a1", "2 are needed"];
-    let phases: &[&str] = &["a3 sent promise to p2"];
+    let phases: &[&str] = &["a3 sent Promise to p2"];
     let expected = [(check, missing), (Check::ProposerAcceptor, phases)];
     demand_red(Fault::LeadsWithoutVotes, &expected);
     demand_red(Fault::LeadsToo("p3"), &[(check, &["several", "p2", "p3"])]);
@@ -479,13 +479,13 @@ fn leader_knows_fails_for_a_leader_in_doubt_and_for_a_rival() {
 #[test]
 fn an_acceptor_that_does_not_hear_or_is_not_heard_is_named() {
     let deaf: &[(Check, &[&str])] = &[
-        (Check::ProposerAcceptor, &["p2 sent accept to a3", "not seen"]),
+        (Check::ProposerAcceptor, &["p2 sent Accept to a3", "not seen"]),
         (Check::AcceptorReceives, &["a3", "no message"]),
     ];
     demand_red(Fault::Deaf("a3"), deaf);
     demand_red(
         Fault::Mute("a3"),
-        &[(Check::ProposerAcceptor, &["a3 sent accepted to p2", "not seen"])],
+        &[(Check::ProposerAcceptor, &["a3 sent Accepted to p2", "not seen"])],
     );
 }
 

@@ -278,7 +278,7 @@ pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
                     event.ballot == Some(JsonId(ballot))
                 });
             match missing.is_empty() {
-                true => findings.saw(format!("{name}: prepare and promise, ballot {ballot}")),
+                true => findings.saw(format!("{name}: Prepare and Promise, ballot {ballot}")),
                 // A node that came later was not needed for it.
                 false if !probe.elected => findings
                     .saw(format!("{name}: had no part in the last election, ballot {ballot}")),
@@ -291,7 +291,7 @@ pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
         let missing =
             phase((leader, &since), (name, &new), (What::Accept, What::Accepted), touches);
         match missing.is_empty() {
-            true => findings.saw(format!("{name}: accept and accepted, slots {first}..{last}")),
+            true => findings.saw(format!("{name}: Accept and Accepted, slots {first}..{last}")),
             false => missing.iter().for_each(|text| findings.wrong(text)),
         }
     }

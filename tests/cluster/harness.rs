@@ -260,9 +260,12 @@ impl Cluster {
 
     /// The node's process, if it runs: the noted one, if it runs our copy of the program.
     pub fn pid(&self, node: &str) -> Option<u32> {
+        self.noted_pid(node).filter(|pid| self.is_ours(*pid))
+    }
+
+    fn noted_pid(&self, node: &str) -> Option<u32> {
         let text = fs::read_to_string(self.directory(node).join("paxos.pid")).ok()?;
-        let pid = text.trim().parse().ok()?;
-        self.is_ours(pid).then_some(pid)
+        text.trim().parse().ok()
     }
 
     /// Whether the process runs an executable in our directory.
@@ -286,10 +289,14 @@ impl Cluster {
         self.wait_gone(node);
     }
 
-    /// Waits until the node's process is gone.
+    /// Waits until the node's process is gone, and with it its locks and ports: the kernel takes
+    /// away the name of its executable a little earlier.
     #[track_caller]
     pub fn wait_gone(&self, node: &str) {
-        until(&format!("{node} is gone"), || self.pid(node).is_none().then_some(()));
+        until(&format!("{node} is gone"), || {
+            let noted = self.noted_pid(node);
+            (self.pid(node).is_none() && !noted.is_some_and(is_ending)).then_some(())
+        });
     }
 
     /// Starts a node that was deployed before, as the controller does but without asking anybody,
@@ -366,6 +373,15 @@ fn inventory(nodes: &[(&str, &str)], ports: &[u16], quorums: Quorums) -> String 
         }
     }
     text
+}
+
+/// Whether a process without an executable still holds files: it is neither gone nor a zombie.
+fn is_ending(pid: u32) -> bool {
+    let has_executable = fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in brackets may hold blanks; the state is the first field behind it.
+    let state = stat.rsplit_once(')').and_then(|(_, fields)| fields.trim_start().chars().next());
+    !has_executable && state.is_some_and(|state| !['Z', 'X'].contains(&state))
 }
 
 fn send(pid: u32, signal: Signal) {

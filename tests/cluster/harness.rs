@@ -375,13 +375,16 @@ fn inventory(nodes: &[(&str, &str)], ports: &[u16], quorums: Quorums) -> String 
     text
 }
 
-/// Whether a process without an executable still holds files: it is neither gone nor a zombie.
+/// Whether a process without an executable still holds files: it is neither gone nor wholly a
+/// zombie. Its first thread is one early; another may wait for the disk still.
 fn is_ending(pid: u32) -> bool {
     let has_executable = fs::read_link(format!("/proc/{pid}/exe")).is_ok();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name in brackets may hold blanks; the state is the first field behind it.
     let state = stat.rsplit_once(')').and_then(|(_, fields)| fields.trim_start().chars().next());
-    !has_executable && state.is_some_and(|state| !['Z', 'X'].contains(&state))
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let is_zombie = state.is_none_or(|state| ['Z', 'X'].contains(&state)) && threads <= 1;
+    !has_executable && !is_zombie
 }
 
 fn send(pid: u32, signal: Signal) {

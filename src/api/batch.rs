@@ -226,7 +226,7 @@ impl Lines {
         self.buffer.drain(..self.given);
         self.searched -= self.given;
         self.given = 0;
-        // A client may pause between two lines for as long as it likes; when it is gone, input ends.
+        // A client may pause between two lines as long as it likes; when it is gone, input ends.
         match self.stdin.next().await {
             Some(piece) => self.buffer.extend_from_slice(&piece),
             None => self.ended = true,

@@ -106,8 +106,8 @@ pub(super) async fn serve<B: Backend>(
             return finish(output, 0).await;
         }
         let wants_input = !inbox.ended && has_room(running.len(), running_bytes);
-        // Without a limit: a client may keep its channel open and say nothing; when it is gone, this
-        // ends.
+        // Without a limit: a client may keep its channel open and say nothing; when it is gone,
+        // this ends.
         tokio::select! {
             biased;
             () = output.gone() => return finish(output, Code::Interrupted.exit()).await,

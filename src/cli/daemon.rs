@@ -47,8 +47,8 @@ use tracing::{error, info, warn};
 /// and shorter than any supervisor's patience.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
-/// How long the node's thread may take to end, and the log to write what it holds. A disk that hangs
-/// longer would have a supervisor kill the process; what is left unwritten then was never
+/// How long the node's thread may take to end, and the log to write what it holds. A disk that
+/// hangs longer would have a supervisor kill the process; what is left unwritten then was never
 /// acknowledged.
 const NODE_STOP_MAX: Duration = Duration::from_secs(10);
 

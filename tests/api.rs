@@ -6,14 +6,17 @@ mod backend;
 
 use backend::{Fake, Mood};
 use bytes::{Bytes, BytesMut};
+use paxos_ssh::node::recorder::{Detail, Peers, Recorded};
 use paxos_ssh::node::status::Health;
-use paxos_ssh::paxos::ballot::NodeId;
+use paxos_ssh::paxos::ballot::{NodeId, ProposalNumber, Slot};
 use paxos_ssh::store::command::Condition;
 use paxos_ssh::transport::identity::Principal;
 use paxos_ssh::transport::rights::Rights;
 use paxos_ssh::transport::session::{Attachment, ExecRequest, ExecSession, OutputEvent};
+use paxos_ssh::wire::event::{Direction, Moment, ProtocolEvent, What};
 use paxos_ssh::wire::failure::Code;
 use paxos_ssh::wire::frame::{FrameDecoder, FrameKind, put_frame};
+use paxos_ssh::wire::report::JsonId;
 use paxos_ssh::wire::request::Consistency;
 use paxos_ssh::wire::rpc::{self, Call, Reply, Request};
 use serde_json::{Value, json};
@@ -327,6 +330,9 @@ async fn rights_are_asked_before_anything_is_proposed() {
         "paxos list",
         "paxos list /app1",
         "paxos logs",
+        "paxos logs --protocol",
+        "paxos logs -f",
+        "paxos trace 8",
         "paxos leader resign",
     ] {
         for principal in [app(), Principal::Node { id: NodeId(2) }] {
@@ -755,4 +761,150 @@ async fn a_stream_that_is_none_ends_with_65() {
         assert_eq!(got.exit, 65, "{got:?}");
         assert!(got.err.contains("cannot be read any further"), "{got:?}");
     }
+}
+
+fn recorded(first: u64) -> Recorded {
+    Recorded {
+        at: Duration::from_micros(1_795_568_523_000_000 + first),
+        direction: Direction::Sent,
+        what: What::Accept,
+        peers: Peers::Many([NodeId(2), NodeId(9)].into()),
+        ballot: Some(ProposalNumber::from_raw(101)),
+        first: Some(Slot(first)),
+        last: Some(Slot(first + 2)),
+        detail: Detail::None,
+    }
+}
+
+fn line(first: u64) -> String {
+    let last = first + 2;
+    format!(
+        "01:02:03.{first:06} node1  → node2 n9     Accept    ballot 101, slots {first}..{last}\n"
+    )
+}
+
+#[tokio::test]
+async fn the_protocol_is_shown_line_by_line() {
+    let fake = Fake::new();
+    assert_eq!(ask(&fake, "paxos logs --protocol").await, said(""));
+    (1..=7).for_each(|first| fake.record(recorded(first)));
+    fake.forget(1);
+    let all: String = (2..=7).map(line).collect();
+    assert_eq!(ask(&fake, "paxos logs --protocol").await, said(&all));
+    let last = line(6) + &line(7);
+    assert_eq!(ask(&fake, "paxos logs --protocol --lines 2 --node node1").await, said(&last));
+    let got = ask(&fake, "paxos logs --protocol --grep 'SLOTS 5..' --lines 1").await;
+    assert_eq!(got, said(&line(5)));
+    let got = ask(&fake, "paxos logs --protocol --lines 1 -o json").await;
+    let object = "{\"at\":\"2026-11-25T01:02:03.000007Z\",\"node\":\"node1\",\"event\":\"sent\",\
+                  \"what\":\"accept\",\"peers\":[\"node2\",\"n9\"],\"ballot\":\"101\",\"counter\":1,\
+                  \"proposer\":1,\"first\":7,\"last\":9}\n";
+    assert_eq!(got, said(object));
+    let got = ask_with(&fake, "paxos batch", b"logs --protocol --lines 2\nlogs -f\n").await;
+    let answers: Vec<Value> =
+        got.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers[0]["events"].as_array().map(Vec::len), Some(2), "{answers:?}");
+    assert_eq!(answers[1]["error"]["code"], "usage");
+    assert_eq!(ask(&fake, "paxos logs --protocol --node node2").await.exit, 64);
+    fake.mood(Mood::Busy);
+    assert_eq!(ask(&fake, "paxos logs --protocol").await.exit, 75);
+}
+
+/// Reads standard output until it holds that much.
+async fn read_until(far: &mut Attachment, expected: &str) {
+    let mut out = String::new();
+    let reading = async {
+        while out.len() < expected.len() {
+            match far.next().await.expect("it goes on") {
+                OutputEvent::Stdout(bytes) => out += std::str::from_utf8(&bytes).unwrap(),
+                other => panic!("{other:?} after {out}"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), reading).await.expect("nothing comes");
+    assert_eq!(out, expected);
+}
+
+#[tokio::test]
+async fn what_is_followed_goes_on_until_an_interrupt() {
+    let fake = Fake::new();
+    (1..=3).for_each(|first| fake.record(recorded(first)));
+    let (mut far, _serving) = open_command(&fake, "paxos logs --protocol -f --lines 1");
+    read_until(&mut far, &line(3)).await;
+    (4..=9).for_each(|first| fake.record(recorded(first)));
+    read_until(&mut far, &(4..=9).map(line).collect::<String>()).await;
+    far.interrupt();
+    assert_eq!(collect(&mut far).await, Got { exit: 130, out: Vec::new(), err: String::new() });
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_told_what_it_lost() {
+    let fake = Fake::new();
+    fake.record(recorded(1));
+    let (mut far, _serving) = open_command(&fake, "paxos logs --protocol -f");
+    read_until(&mut far, &line(1)).await;
+    // More than are read at once, and gone before they are.
+    fake.overrun((2..=9).map(recorded).collect(), 8);
+    let told = "paxos: 7 events were lost to this slow reader\n";
+    let next = tokio::time::timeout(Duration::from_secs(20), far.next()).await.unwrap();
+    assert_eq!(next, Some(OutputEvent::Stderr(told.into())));
+    read_until(&mut far, &line(9)).await;
+}
+
+#[tokio::test]
+async fn a_log_file_is_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("paxos.log");
+    std::fs::write(&log, "one\ntwo\n").unwrap();
+    let api = Fake::new().api_with_log(log.clone());
+    let source = SocketAddr::from(([127, 0, 0, 1], 1));
+    let request = ExecRequest::Exec(b"paxos logs -f --lines 1 --grep T".to_vec());
+    let (session, mut far) = ExecSession::detached(person(&["admin"], None), source, request);
+    let _serving = tokio::spawn(async move { api.serve(session).await });
+    read_until(&mut far, "two\n").await;
+    let mut file = std::fs::OpenOptions::new().append(true).open(&log).unwrap();
+    std::io::Write::write_all(&mut file, b"three\nseven\nten\n").unwrap();
+    read_until(&mut far, "three\nten\n").await;
+    far.interrupt();
+    assert_eq!(collect(&mut far).await.exit, 130);
+}
+
+#[tokio::test]
+async fn a_slot_is_traced() {
+    let fake = Fake::new();
+    let event = |node: &str, at: u64, event, what, peer: &str| ProtocolEvent {
+        at: Moment(at),
+        node: node.to_owned(),
+        event,
+        what,
+        peers: vec![peer.to_owned()],
+        ballot: Some(JsonId(101)),
+        counter: Some(1),
+        proposer: Some(1),
+        first: Some(8),
+        last: Some(9),
+        votes: None,
+        promised: None,
+        detail: None,
+    };
+    fake.traced(vec![
+        event("node2", 30, Direction::Local, What::Learned, ""),
+        event("node1", 10, Direction::Sent, What::Accept, "node2"),
+        event("node1", 20, Direction::Sent, What::Accepted, "node1"),
+        event("node2", 20, Direction::Sent, What::Accepted, "node1"),
+    ]);
+    let got = ask(&fake, "paxos trace 8 -o json").await.json();
+    assert_eq!((&got["ok"], &got["slot"]), (&json!(true), &json!(8)));
+    assert_eq!(got["events"].as_array().map(Vec::len), Some(4));
+    assert_eq!(got["summary"]["voters"], json!(["node1", "node2"]));
+    let learned = json!([{"node": "node2", "after_seconds": 0.00002}]);
+    assert_eq!(got["summary"]["learned"], learned);
+    assert_eq!(got["silent"], json!(["node3"]));
+    let text = ask(&fake, "paxos trace 8").await;
+    assert!(text.text().contains("slot 8: chosen under ballot 101, proposed by node1"), "{text:?}");
+    let old = ask(&fake, "paxos trace 7").await;
+    assert_eq!(old.exit, 3);
+    assert!(old.err.contains("older than what the recorders keep"), "{}", old.err);
+    let new = ask(&fake, "paxos trace 11").await;
+    assert!(new.exit == 3 && new.err.contains("slots up to 10 are chosen"), "{}", new.err);
 }

@@ -41,6 +41,18 @@ fn verbs_without_operands() {
     assert_eq!(verb("leader transfer"), Verb::Transfer { to: None });
     assert_eq!(verb("leader transfer node2"), Verb::Transfer { to: Some("node2".into()) });
     assert_eq!(verb("logs"), Verb::Logs(LogQuery::default()));
+    let grep = Some("Accept".to_owned());
+    let (protocol, follow, node) = (true, true, Some("a1".to_owned()));
+    assert_eq!(
+        verb("logs -f --protocol --grep Accept --lines 32768 --node a1"),
+        Verb::Logs(LogQuery { lines: 32_768, protocol, grep, follow, node })
+    );
+    assert!(verb("logs --follow").is_endless() && !verb("logs").is_endless());
+    assert_eq!(verb("trace 8"), Verb::Trace { slot: 8 });
+    for line in ["logs --lines 32769", "logs --grep ''", "trace", "trace 0", "trace -1", "trace x"]
+    {
+        assert_eq!(parse(line).unwrap_err().code, Code::Usage, "{line}");
+    }
     assert_eq!(verb("logs --lines 7"), Verb::Logs(LogQuery { lines: 7, ..LogQuery::default() }));
     assert_eq!(verb("batch"), Verb::Batch { window: 1 });
     assert_eq!(verb("batch --window=64"), Verb::Batch { window: 64 });
@@ -370,6 +382,8 @@ fn requests_become_words_and_come_back() {
         "leader transfer -- -odd",
         "metrics --json",
         "logs --lines 3",
+        "logs --protocol --grep 'ballot 101' -f --node a1",
+        "trace 8",
         "version",
         "help",
         "help put",

@@ -7,6 +7,7 @@ use crate::node::event::RequestError;
 use crate::node::handle::{NodeHandle, Sight};
 use crate::node::recorder::Recalled;
 use crate::node::status::NodeStatus;
+use crate::node::trace::Traced;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::{Operation, Outcome};
 use crate::wire::answer::Record;
@@ -50,6 +51,13 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Events of the protocol from number `since` on, or from the oldest one kept: a bounded part.
     fn recall(&self, since: u64) -> impl Future<Output = Result<Recalled, RequestError>> + Send;
+
+    /// What the members' recorders hold of a slot.
+    fn trace(
+        &self,
+        slot: u64,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Traced, RequestError>> + Send;
 
     /// The page of metrics.
     fn metrics(&self) -> String;
@@ -106,6 +114,14 @@ impl Backend for NodeHandle {
 
     fn recall(&self, since: u64) -> impl Future<Output = Result<Recalled, RequestError>> + Send {
         NodeHandle::recall(self, since)
+    }
+
+    fn trace(
+        &self,
+        slot: u64,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Traced, RequestError>> + Send {
+        NodeHandle::trace(self, slot, deadline)
     }
 
     fn metrics(&self) -> String {

@@ -2,7 +2,7 @@
 
 use super::access::Access;
 use super::backend::{Backend, Reads};
-use super::protocol::{Show, Tape};
+use super::protocol::{self, Show, Tape};
 use super::{list, logs, status};
 use crate::node::event::RequestError;
 use crate::node::recorder::Recorded;
@@ -15,6 +15,7 @@ use crate::wire::failure::{Code, Failure};
 use crate::wire::grammar::{VERBS, printable};
 use crate::wire::help;
 use crate::wire::request::{Consistency, Format, LogQuery, ValueSource, Verb};
+use crate::wire::trace::TraceReport;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -98,6 +99,7 @@ impl<B: Backend> Executor<B> {
             Verb::Transfer { to } => self.transfer(access, to, deadline).await,
             Verb::Metrics => Ok(Answer::Text { name: "metrics", text: self.backend.metrics() }),
             Verb::Logs(query) => self.logs(access, query, deadline).await,
+            Verb::Trace { slot } => self.trace(access, slot, deadline).await,
             Verb::Version => Ok(version()),
             Verb::Help(about) => Ok(help_answer(about)),
             Verb::Batch { .. } | Verb::Put { value: ValueSource::Stdin, .. } => {
@@ -215,6 +217,25 @@ impl<B: Backend> Executor<B> {
         let wanted = |recorded: &Recorded| show.wants(&query, recorded);
         let last = tape.last(query.lines, wanted, deadline).await?;
         Ok(Answer::Events(last.iter().map(|recorded| show.event(recorded)).collect()))
+    }
+
+    async fn trace(
+        &self,
+        access: &Access,
+        slot: u64,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        access.administer("read what the nodes recorded")?;
+        let overdue =
+            || RequestError::NoQuorum("the node did not show its recorder in time".to_owned());
+        let traced = in_time(deadline, self.backend.trace(slot, deadline), overdue).await;
+        let traced = traced.map_err(|error| failure(error, "trace"))?;
+        let status = self.backend.status();
+        let report = TraceReport::new(slot, traced.events, traced.silent, status.phase2);
+        match report.is_empty() {
+            true => Err(protocol::not_traced(&report, &status)),
+            false => Ok(Answer::Trace(Box::new(report))),
+        }
     }
 
     pub(super) fn may_read_logs(&self, access: &Access, query: &LogQuery) -> Result<(), Failure> {

@@ -4,14 +4,13 @@
 use super::backend::Backend;
 use super::execute::{failure, in_time};
 use crate::node::event::RequestError;
-use crate::node::recorder::{Detail, Recorded};
+use crate::node::recorder::{EVENTS_MAX, Recorded};
 use crate::node::status::NodeStatus;
-use crate::paxos::ballot::NodeId;
-use crate::paxos::effects::{Offence, StepDown};
-use crate::wire::event::{Columns, Moment, ProtocolEvent, What};
-use crate::wire::failure::Failure;
-use crate::wire::report::JsonId;
+use crate::node::story;
+use crate::wire::event::{Columns, ProtocolEvent};
+use crate::wire::failure::{Code, Failure};
 use crate::wire::request::{Format, LogQuery};
+use crate::wire::trace::TraceReport;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -111,7 +110,10 @@ impl Show {
 
     /// With names in it.
     pub(super) fn event(&self, recorded: &Recorded) -> ProtocolEvent {
-        named(recorded, &self.status)
+        story::told(recorded, &self.status.node, |id| {
+            let member = self.status.members.iter().find(|member| member.id == id);
+            member.map_or_else(|| id.to_string(), |member| member.name.clone())
+        })
     }
 
     /// Whether somebody who asked so wants the event: what is looked for is the line as it shows.
@@ -120,62 +122,20 @@ impl Show {
     }
 }
 
-fn named(recorded: &Recorded, status: &NodeStatus) -> ProtocolEvent {
-    let name = |id: &NodeId| {
-        let member = status.members.iter().find(|member| member.id == *id);
-        member.map_or_else(|| id.to_string(), |member| member.name.clone())
+/// The failure for a slot of which nothing is recorded.
+pub(super) fn not_traced(report: &TraceReport, status: &NodeStatus) -> Failure {
+    let (slot, chosen) = (report.slot, status.chosen.0);
+    let silent = match report.silent.is_empty() {
+        true => String::new(),
+        false => format!(" ({} did not answer)", report.silent.join(", ")),
     };
-    let mut event = ProtocolEvent {
-        at: Moment::since_epoch(recorded.at),
-        node: status.node.clone(),
-        event: recorded.direction,
-        what: recorded.what,
-        peers: recorded.peers.as_slice().iter().map(name).collect(),
-        ballot: recorded.ballot.map(|ballot| JsonId(ballot.value())),
-        counter: recorded.ballot.map(|ballot| ballot.counter()),
-        proposer: recorded.ballot.map(|ballot| ballot.proposer().value()),
-        first: recorded.first.map(|slot| slot.0),
-        last: recorded.last.map(|slot| slot.0),
-        votes: None,
-        promised: None,
-        detail: None,
+    let message = format!("no member recorded anything of slot {slot}{silent}");
+    let hint = match slot > chosen {
+        true => format!("slots up to {chosen} are chosen so far: name one of those"),
+        false => format!(
+            "the slot is older than what the recorders keep, each node its newest {EVENTS_MAX} \
+             events since it started: name a newer one; slots up to {chosen} are chosen"
+        ),
     };
-    match recorded.detail {
-        Detail::None => {}
-        Detail::Votes(votes, part, parts) => {
-            event.votes = Some(u64::from(votes));
-            event.detail = (parts > 1).then(|| format!("part {} of {parts}", part + 1));
-        }
-        Detail::Promised(ballot) => event.promised = Some(JsonId(ballot.value())),
-        Detail::Commands(1) => event.detail = Some("1 command".to_owned()),
-        Detail::Commands(count) => event.detail = Some(format!("{count} commands")),
-        Detail::StepDown(why) => event.detail = Some(step_down(why).to_owned()),
-        Detail::Offence(offence) => {
-            let from = std::mem::take(&mut event.peers).join(" ");
-            event.detail = Some(format!("from {from}: {}", offence_text(offence)));
-        }
-    }
-    if recorded.what == What::ProposerClash {
-        event.detail = Some("another process issues ballots under this proposer id".to_owned());
-    }
-    event
-}
-
-fn step_down(why: StepDown) -> &'static str {
-    match why {
-        StepDown::QuorumLost => "a quorum of acceptors is silent",
-        StepDown::Superseded => "a higher ballot is known",
-        StepDown::HandedOver => "it handed over",
-    }
-}
-
-fn offence_text(offence: Offence) -> &'static str {
-    match offence {
-        Offence::ForeignBallot => "the ballot belongs to another proposer",
-        Offence::ImplausibleBallot => "the ballot is out of reach",
-        Offence::Stranger => "it is no member",
-        Offence::StaleGeneration => "the vote is of another life of its log",
-        Offence::Malformed => "the slots are no run within the window",
-        Offence::Contradiction => "it contradicts what is accepted or chosen",
-    }
+    Failure::new(Code::NotFound, message, hint)
 }

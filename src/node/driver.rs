@@ -18,6 +18,7 @@ use super::recorder::Recorder;
 use super::requests::Requests;
 use super::session::NodeSession;
 use super::settings::TimeoutBounds;
+use super::trace::Traces;
 use super::world::{Peers, World};
 use crate::disk::Log;
 use crate::disk::engine::MemoryEngine;
@@ -110,7 +111,8 @@ pub struct Driver<L, P, W> {
     timing: Timing,
     notes: Vec<Note>,
     measures: Measures,
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
+    pub(super) traces: Traces,
 }
 
 impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
@@ -167,6 +169,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             notes: Vec::new(),
             measures: Measures::new(parts.id, parts.metrics),
             recorder: Recorder::default(),
+            traces: Traces::default(),
         })
     }
 
@@ -273,6 +276,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             }
             Event::Transfer(transfer) => self.on_transfer(transfer),
             Event::Recall(recall) => (recall.reply)(Ok(self.recorder.recall(recall.since))),
+            Event::Trace(trace) => self.on_trace(trace),
+            Event::TraceMessage(from, message) => self.on_trace_message(from, message),
             Event::Tick => self.tick(now),
         }
         self.execute();
@@ -340,6 +345,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         self.execute();
         self.expire(now);
         self.forget_callers(now);
+        self.expire_traces(now);
         let retry = super::world::TICK * self.election_ticks() * RETRY_ELECTIONS;
         if let Some(stale) = now.checked_sub(retry) {
             self.hand_out_all(stale);

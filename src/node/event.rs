@@ -1,11 +1,13 @@
 //! Everything that can happen to a node: a closed list, in one queue, handled one at a time.
 
 use super::recorder::Recalled;
-use crate::paxos::ballot::NodeId;
+use super::trace::Traced;
+use crate::paxos::ballot::{NodeId, Slot};
 use crate::paxos::message::Message;
 use crate::paxos::record::LogPosition;
 use crate::store::command::{Operation, Outcome};
 use crate::wire::store_call::{Found, Query, StoreAnswer, StoreCall};
+use crate::wire::trace_call::TraceMessage;
 use bytes::Bytes;
 use std::fmt;
 use std::time::Duration;
@@ -110,6 +112,16 @@ pub struct Recall {
     pub reply: Reply<Recalled>,
 }
 
+/// Somebody asks how a slot was chosen.
+pub struct Trace {
+    /// Which.
+    pub slot: Slot,
+    /// On the node's clock.
+    pub deadline: Duration,
+    /// Told what the members' recorders hold of it.
+    pub reply: Reply<Traced>,
+}
+
 /// See the module's documentation.
 pub enum Event {
     /// A peer, authenticated by its certificate, said something.
@@ -146,6 +158,10 @@ pub enum Event {
     Transfer(Transfer),
     /// Somebody reads what the recorder holds.
     Recall(Recall),
+    /// A client asks how a slot was chosen.
+    Trace(Trace),
+    /// A member asks what this one recorded, or answers.
+    TraceMessage(NodeId, TraceMessage),
     /// One tick passed.
     Tick,
 }

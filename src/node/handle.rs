@@ -11,11 +11,12 @@
 
 use super::attached::list_lost;
 use super::driver::StoreView;
-use super::event::{Event, Lookup, Read, Recall, RequestError, Transfer, Write};
+use super::event::{Event, Lookup, Read, Recall, RequestError, Trace, Transfer, Write};
 use super::inbox::Inbox;
 use super::recorder::Recalled;
 use super::status::NodeStatus;
-use crate::paxos::ballot::NodeId;
+use super::trace::Traced;
+use crate::paxos::ballot::{NodeId, Slot};
 use crate::store::command::{Operation, Outcome};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
@@ -181,6 +182,20 @@ impl NodeHandle {
         self.push(Event::Recall(Recall { since, reply }))?;
         // The node's thread answers at its next turn.
         answered(answer, Instant::now()).await.unwrap_or_else(|why| Err(why.into()))
+    }
+
+    /// How a slot was chosen, as far as the members' recorders tell.
+    ///
+    /// # Errors
+    /// When the node has too much to do, or stopped.
+    pub async fn trace(&self, slot: u64, deadline: Instant) -> Result<Traced, RequestError> {
+        let (sender, answer) = oneshot::channel();
+        let reply = Box::new(move |traced| {
+            let _ = sender.send(traced);
+        });
+        let deadline = self.on_node_clock(deadline);
+        self.push(Event::Trace(Trace { slot: Slot(slot), deadline, reply }))?;
+        answer.await.map_err(|_| stopped())?
     }
 
     /// The page of metrics.

@@ -51,6 +51,7 @@ impl PeerEvents for Arrivals {
                     PeerMessage::Paxos(message) => Event::Peer(from, message),
                     PeerMessage::Call(call) => Event::StoreCall(from, call),
                     PeerMessage::Answer(answer) => Event::StoreAnswer(from, answer),
+                    PeerMessage::Trace(message) => Event::TraceMessage(from, message),
                 };
                 if !self.inbox.push_peer(event) {
                     self.metrics.consensus.messages_refused.inc();
@@ -100,12 +101,13 @@ impl Peers for Departures {
     }
 }
 
-/// Chosen entries for somebody who lags, and what was read for others, are bulk; everything else is
-/// urgent.
+/// Chosen entries for somebody who lags, what was read for others and what recorders tell are bulk;
+/// everything else is urgent.
 fn lane(message: &PeerMessage) -> Lane {
     match message {
         PeerMessage::Paxos(Message::Statement(Statement::Fetched { .. }))
-        | PeerMessage::Answer(StoreAnswer::Found { .. }) => Lane::Bulk,
+        | PeerMessage::Answer(StoreAnswer::Found { .. })
+        | PeerMessage::Trace(_) => Lane::Bulk,
         PeerMessage::Paxos(_) | PeerMessage::Call(_) | PeerMessage::Answer(_) => Lane::Consensus,
     }
 }

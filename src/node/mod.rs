@@ -24,5 +24,7 @@ pub mod runner;
 mod session;
 pub mod settings;
 pub mod status;
+pub mod story;
+pub mod trace;
 mod transfer;
 pub mod world;

@@ -197,6 +197,15 @@ impl Recorder {
         self.end += 1;
     }
 
+    /// Those that say how a slot was chosen: the first `most` of them.
+    pub(super) fn about(&self, slot: Slot, most: usize) -> impl Iterator<Item = &Recorded> {
+        let number = |slot: Option<Slot>| slot.map(|slot| slot.0);
+        let covers = move |recorded: &&Recorded| {
+            recorded.what.covers(number(recorded.first), number(recorded.last), slot.0)
+        };
+        self.ring.iter().filter(covers).take(most)
+    }
+
     /// Copies events from number `since` on, or from the oldest one there is.
     pub(super) fn recall(&self, since: u64) -> Recalled {
         let oldest = self.end - self.ring.len() as u64;

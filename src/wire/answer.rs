@@ -9,6 +9,7 @@ use super::failure::{Code, Failure};
 use super::grammar::escaped;
 use super::report::{self, JsonId, MemberReport, StatusReport};
 use super::request::Format;
+use super::trace::TraceReport;
 use crate::store::KeyValue;
 use bytes::Bytes;
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -95,6 +96,8 @@ pub enum Answer {
     Lines(Vec<String>),
     /// To `logs --protocol` in a batch.
     Events(Vec<ProtocolEvent>),
+    /// To `trace`.
+    Trace(Box<TraceReport>),
 }
 
 /// What an answer to a line of a batch is called.
@@ -146,6 +149,7 @@ impl Answer {
             Answer::Text { text, .. } if text.ends_with('\n') => text.clone(),
             Answer::Text { text, .. } => format!("{text}\n"),
             Answer::Lines(lines) => lines.iter().map(|line| format!("{line}\n")).collect(),
+            Answer::Trace(report) => report.to_table(),
             Answer::Events(events) => {
                 events.iter().map(|event| event.to_line(Columns::default())).collect()
             }
@@ -253,6 +257,12 @@ fn write_answer<M: SerializeMap>(
         Answer::Text { name, text } => map.serialize_entry(name, text),
         Answer::Lines(lines) => map.serialize_entry("lines", lines),
         Answer::Events(events) => map.serialize_entry("events", events),
+        Answer::Trace(report) => {
+            map.serialize_entry("slot", &report.slot)?;
+            map.serialize_entry("events", &report.events)?;
+            map.serialize_entry("summary", &report.summary)?;
+            map.serialize_entry("silent", &report.silent)
+        }
     }
 }
 

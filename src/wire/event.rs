@@ -116,6 +116,20 @@ pub enum What {
 }
 
 impl What {
+    /// Whether it says how a slot was chosen, if it is about these slots. Phase 1 is about every
+    /// slot from the first on.
+    pub fn covers(self, first: Option<u64>, last: Option<u64>, slot: u64) -> bool {
+        match (self, first, last) {
+            (What::Prepare | What::Promise, Some(first), _) => first <= slot,
+            (
+                What::Accept | What::Accepted | What::Fetched | What::Learned,
+                Some(first),
+                Some(last),
+            ) => (first..=last).contains(&slot),
+            _ => false,
+        }
+    }
+
     /// The word in a line for people: the protocol's own, as the papers write it.
     pub fn word(self) -> &'static str {
         match self {
@@ -241,16 +255,9 @@ impl ProtocolEvent {
         line
     }
 
-    /// Whether it says anything about that slot.
+    /// Whether it says how that slot was chosen.
     pub fn covers(&self, slot: u64) -> bool {
-        let first = self.first.unwrap_or(0);
-        match self.what {
-            What::Prepare | What::Promise => first <= slot,
-            What::Accept | What::Accepted | What::Fetched | What::Learned => {
-                first <= slot && self.last.is_some_and(|last| slot <= last)
-            }
-            _ => false,
-        }
+        self.what.covers(self.first, self.last, slot)
     }
 
     fn facts(&self) -> Vec<String> {

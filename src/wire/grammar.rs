@@ -204,6 +204,16 @@ pub const VERBS: &[VerbSpec] = &[
                   acceptance is durable there. Times are UTC by the node's own clock.",
     },
     VerbSpec {
+        name: "trace",
+        forms: &["SLOT"],
+        summary: "how a slot was chosen: who proposed, who voted, who knew when",
+        flags: &[],
+        operands: (1, 1),
+        details: "Needs an admin's key. Asks all members for what they recorded and shows it in\n\
+                  order of time, by their clocks. Exit status 3 if no member recorded anything\n\
+                  of the slot, or it is older than what they keep.",
+    },
+    VerbSpec {
         name: "version",
         forms: &[""],
         summary: "the program's version",

@@ -33,6 +33,8 @@ pub mod request;
 pub mod rpc;
 pub mod spelling;
 pub mod store_call;
+pub mod trace;
+pub mod trace_call;
 pub mod words;
 
 use bytes::Bytes;

@@ -1,11 +1,12 @@
 //! Everything that one node may send to another, as the body of a frame of kind message.
 //!
-//! The second byte tells what it is: a message of the protocol, or something between a node without
-//! a store and one that has a store.
+//! The second byte tells what it is: a message of the protocol, something between a node without a
+//! store and one that has a store, or what the recorders know.
 
 use super::DecodeError;
 use super::message::{decode_message, encode_message};
 use super::store_call::{self, Either, StoreAnswer, StoreCall};
+use super::trace_call::{self, TraceMessage};
 use crate::paxos::message::Message;
 use bytes::Bytes;
 
@@ -18,6 +19,8 @@ pub enum PeerMessage {
     Call(StoreCall),
     /// Its answer.
     Answer(StoreAnswer),
+    /// What the recorders know of a slot.
+    Trace(TraceMessage),
 }
 
 /// The message as a frame's body.
@@ -27,6 +30,7 @@ pub fn encode_peer(message: &PeerMessage) -> Bytes {
         PeerMessage::Paxos(message) => return encode_message(message),
         PeerMessage::Call(call) => store_call::encode_call(call, &mut out),
         PeerMessage::Answer(answer) => store_call::encode_answer(answer, &mut out),
+        PeerMessage::Trace(message) => trace_call::encode_trace(message, &mut out),
     }
     Bytes::from(out)
 }
@@ -42,6 +46,9 @@ pub fn decode_peer(input: &Bytes) -> Result<PeerMessage, DecodeError> {
                 Either::Call(call) => PeerMessage::Call(call),
                 Either::Answer(answer) => PeerMessage::Answer(answer),
             }),
+        Some(trace_call::FIRST_KIND..=trace_call::LAST_KIND) => {
+            trace_call::decode_trace(input).map(PeerMessage::Trace)
+        }
         _ => decode_message(input).map(PeerMessage::Paxos),
     }
 }

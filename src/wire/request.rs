@@ -168,6 +168,11 @@ pub enum Verb {
     Metrics,
     /// The node's own log, or its protocol's events.
     Logs(LogQuery),
+    /// How a slot was chosen.
+    Trace {
+        /// Which.
+        slot: u64,
+    },
     /// The program's version.
     Version,
     /// The manual: all of it in short, or one verb.
@@ -219,6 +224,7 @@ impl Verb {
             Verb::Leader | Verb::Transfer { .. } => "leader",
             Verb::Metrics => "metrics",
             Verb::Logs(_) => "logs",
+            Verb::Trace { .. } => "trace",
             Verb::Version => "version",
             Verb::Help(_) => "help",
         }
@@ -379,6 +385,9 @@ fn parse_verb(spec: &'static VerbSpec, sorted: &Sorted) -> Result<Verb, Failure>
         "leader" => parse_leader(spec, &sorted.operands)?,
         "metrics" => Verb::Metrics,
         "logs" => Verb::Logs(parse_logs(sorted)?),
+        "trace" => {
+            Verb::Trace { slot: number(operand(0).unwrap_or_default(), "a slot", 1, u64::MAX)? }
+        }
         "version" => Verb::Version,
         "help" => match operand(0) {
             None => Verb::Help(None),
@@ -587,13 +596,16 @@ fn parse_number(
     least: u64,
     most: u64,
 ) -> Result<Option<u64>, Failure> {
-    let Some(word) = sorted.value(flag) else { return Ok(None) };
+    sorted.value(flag).map(|word| number(word, flag, least, most)).transpose()
+}
+
+fn number(word: &[u8], what: &str, least: u64, most: u64) -> Result<u64, Failure> {
     // `parse` alone would let a leading plus sign through.
     let digits = std::str::from_utf8(word).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
     match digits.and_then(|text| text.parse().ok()) {
-        Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
+        Some(number) if (least..=most).contains(&number) => Ok(number),
         _ => Err(Failure::usage(
-            format!("\"{}\" is no number for {flag}", printable(word)),
+            format!("\"{}\" is no number for {what}", printable(word)),
             match most {
                 u64::MAX => format!("use a whole number from {least} on"),
                 _ => format!("use a whole number from {least} to {most}"),

@@ -89,6 +89,7 @@ impl Words {
                     self.option("--node", node.as_bytes());
                 }
             }
+            Verb::Trace { slot } => self.word(slot.to_string().as_bytes()),
             Verb::Transfer { to } => {
                 self.word(b"transfer");
                 if let Some(to) = to {

@@ -9,10 +9,12 @@ use paxos_ssh::api::backend::{Backend, Reads};
 use paxos_ssh::node::event::RequestError;
 use paxos_ssh::node::recorder::{Recalled, Recorded};
 use paxos_ssh::node::status::{Health, MemberStatus, NodeState, NodeStatus, PeerState, RoleName};
+use paxos_ssh::node::trace::Traced;
 use paxos_ssh::paxos::ballot::{Ballot, ClusterId, Incarnation, NodeId, ProposalNumber, Slot};
 use paxos_ssh::store::command::{Condition, Operation, Outcome};
 use paxos_ssh::telemetry::metrics::Metrics;
 use paxos_ssh::wire::answer::Record;
+use paxos_ssh::wire::event::ProtocolEvent;
 use paxos_ssh::wire::request::Consistency;
 use paxos_ssh::wire::store_call::Found;
 use std::collections::BTreeMap;
@@ -53,6 +55,8 @@ struct Inner {
     /// What the recorder holds, and how many events it dropped before those.
     events: Vec<Recorded>,
     forgotten: u64,
+    /// What the members' recorders hold.
+    traced: Vec<ProtocolEvent>,
 }
 
 /// Few, so that pages are turned.
@@ -110,6 +114,31 @@ impl Fake {
 
     pub(crate) fn value(&self, key: &[u8]) -> Option<Bytes> {
         self.inner.lock().unwrap().keys.get(key).and_then(|record| record.value.clone())
+    }
+
+    /// Records an event.
+    pub(crate) fn record(&self, recorded: Recorded) {
+        self.inner.lock().unwrap().events.push(recorded);
+    }
+
+    /// Drops the oldest events, as a full ring does.
+    pub(crate) fn forget(&self, count: usize) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.events.drain(..count);
+        inner.forgotten += count as u64;
+    }
+
+    /// Records events and drops the oldest, before anybody can look.
+    pub(crate) fn overrun(&self, events: Vec<Recorded>, dropped: usize) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.events.extend(events);
+        inner.events.drain(..dropped);
+        inner.forgotten += dropped as u64;
+    }
+
+    /// What members will tell of slots.
+    pub(crate) fn traced(&self, events: Vec<ProtocolEvent>) {
+        self.inner.lock().unwrap().traced = events;
     }
 
     /// How many writes were handed over.
@@ -298,6 +327,13 @@ impl Backend for Fake {
         let from = usize::try_from(first - oldest).unwrap();
         let events = inner.events[from..].iter().take(EVENTS_PER_RECALL).cloned().collect();
         Ok(Recalled { first, events, end })
+    }
+
+    async fn trace(&self, slot: u64, _deadline: Instant) -> Result<Traced, RequestError> {
+        self.refuse().await?;
+        let mut events = self.inner.lock().unwrap().traced.clone();
+        events.retain(|event| event.covers(slot));
+        Ok(Traced { events, silent: vec!["node3".to_owned()] })
     }
 
     fn metrics(&self) -> String {

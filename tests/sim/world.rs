@@ -449,6 +449,7 @@ impl World {
                     PeerMessage::Paxos(message) => Event::Peer(from, message),
                     PeerMessage::Call(call) => Event::StoreCall(from, call),
                     PeerMessage::Answer(answer) => Event::StoreAnswer(from, answer),
+                    PeerMessage::Trace(message) => Event::TraceMessage(from, message),
                 };
                 self.event(to, event);
             }

@@ -72,7 +72,10 @@ async fn serve_events<B: Backend>(
         lines.add(&show.line(&recorded)).await?;
     }
     lines.flush().await?;
-    while query.follow {
+    if !query.follow {
+        return Ok(Ok(()));
+    }
+    loop {
         let stretch = match tape.read(Instant::now() + FOLLOW_WAIT_MAX).await {
             Ok(stretch) => stretch,
             Err(failure) => return Ok(Err(failure)),
@@ -91,7 +94,6 @@ async fn serve_events<B: Backend>(
             tokio::time::sleep(FOLLOW_EVERY).await;
         }
     }
-    Ok(Ok(()))
 }
 
 async fn serve_file(

@@ -4,6 +4,7 @@
 //! json` exactly one value comes out on standard output, whatever happens; for people, answers go
 //! to standard output and failures to standard error.
 
+use super::ctl_logs::{self, LogArgs};
 use super::plan::{plan_json, plan_text, show_plan};
 use super::{exit, output};
 use crate::controller::deploy::Cluster;
@@ -28,9 +29,6 @@ use std::time::SystemTime;
 
 /// How long a certificate is valid when nobody says: a working day.
 const VALID_DEFAULT: &str = "12h";
-
-/// Lines of each log that are shown when nobody says.
-const LOG_LINES: usize = 50;
 
 #[derive(Parser)]
 #[command(name = "paxos-ctl", version, about = "Makes and runs Paxos clusters from an inventory")]
@@ -108,13 +106,12 @@ enum Verb {
         #[arg(long)]
         leader: bool,
     },
-    /// Shows the last lines that nodes wrote
+    /// Shows the last lines that nodes wrote, or what they said to one another
     Logs {
         #[command(flatten)]
         words: Words,
-        /// How many of each
-        #[arg(short = 'n', long, default_value_t = LOG_LINES)]
-        lines: usize,
+        #[command(flatten)]
+        args: LogArgs,
     },
     /// Prints an ssh_config with which OpenSSH reaches every node
     SshConfig(Words),
@@ -216,6 +213,8 @@ fn usage_failure(text: &str) -> Failure {
 
 fn print(reply: &Reply, format: Format) -> u8 {
     let text = match format {
+        // Everything was said as it came.
+        Format::Json if reply.json.is_null() => String::new(),
         Format::Json => format!("{}\n", reply.json),
         Format::Table => reply.text.clone(),
     };
@@ -269,7 +268,10 @@ fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
         Verb::Stop(_) => halt(&cluster, &names, Halt::Gently),
         Verb::Kill { leader, .. } => kill(&cluster, names, *leader),
         Verb::Restart { force, .. } => restart(&cluster, &names, *force, format),
-        Verb::Logs { lines, .. } => logs(&cluster, &names, *lines),
+        Verb::Logs { args, .. } => {
+            let names = [names, args.node.clone()].concat();
+            ctl_logs::logs(&cluster, &names, args, format)
+        }
         Verb::SshConfig(_) => ssh_config(&cluster),
         Verb::Keys(verb) => issue(&cluster, verb),
         Verb::Destroy { confirm, .. } => destroy(&cluster, confirm.as_deref(), format),
@@ -471,21 +473,6 @@ fn restart(
     let done = cluster.restart(names, force, &mut speaker(format))?;
     let text = format!("restarted {}\n", done.join(", "));
     Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "restarted": done}) })
-}
-
-fn logs(cluster: &Cluster, names: &[String], lines: usize) -> Result<Reply, Failure> {
-    let logs = cluster.logs(names, lines)?;
-    let single = logs.len() == 1;
-    let mut text = String::new();
-    for (node, lines) in &logs {
-        if !single {
-            text.push_str(&format!("==> {node} <==\n"));
-        }
-        lines.iter().for_each(|line| text.push_str(&format!("{line}\n")));
-    }
-    let logs: Vec<Value> =
-        logs.iter().map(|(node, lines)| json!({"name": node, "lines": lines})).collect();
-    Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "nodes": logs}) })
 }
 
 fn keys_failure(error: KeysError) -> Failure {

@@ -18,7 +18,7 @@ use crate::wire::failure::{Code, Failure};
 use crate::wire::grammar::asks_for_json;
 use crate::wire::help;
 use crate::wire::local::SOCKET_NAME;
-use crate::wire::request::{self, Format, Request, ValueSource, Verb, value_too_large};
+use crate::wire::request::{self, Format, LogQuery, Request, ValueSource, Verb, value_too_large};
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
@@ -84,6 +84,10 @@ fn prepare(words: Vec<Vec<u8>>) -> Result<Plan, Failure> {
         }
         _ => {}
     }
+    let way = match &request.verb {
+        Verb::Logs(LogQuery { node: Some(node), .. }) => way.narrowed(node)?,
+        _ => way,
+    };
     let doors = doors(&way)?;
     read_value(&mut request.verb)?;
     Ok(Plan::Ask(doors, request))
@@ -140,6 +144,18 @@ fn split_way(words: Vec<Vec<u8>>) -> Result<(Way, Vec<Vec<u8>>), Failure> {
 }
 
 impl Way {
+    /// To one node of several. A socket is one node's anyway, which knows its own name.
+    fn narrowed(self, node: &str) -> Result<Way, Failure> {
+        match &self.to {
+            Some(to) if to.split(',').all(|name| name.trim() != node) => Err(Failure::usage(
+                format!("--node names {node}, which is not among those of --to"),
+                "give one of the two",
+            )),
+            _ if self.ssh_config.is_some() => Ok(Way { to: Some(node.to_owned()), ..self }),
+            _ => Ok(self),
+        }
+    }
+
     /// Flags win over the environment as a whole: `--socket` is not overruled by `PAXOS_TO`.
     fn or_environment(self) -> Way {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());

@@ -8,8 +8,8 @@
 //! * [`observe`] asks nodes, [`membership`] is who they say they are.
 //! * [`plan`] makes a plan of facts, with an [`obstacle`] where something stands in its way;
 //!   [`deploy`] gathers the ones and carries out the other.
-//! * [`operate`] is the rest of a cluster's life, [`overview`] what its status looks like,
-//!   [`destroy`] its end.
+//! * [`operate`] is the rest of a cluster's life, [`overview`] what its status looks like, [`logs`]
+//!   what all nodes say as one story, [`destroy`] its end.
 //! * [`verify`] runs the eight checks of the roles, over [`streams`] of requests and commands;
 //!   [`verdict`] and [`traces`] judge what was seen, the latter what nodes [`recorded`].
 //!
@@ -25,6 +25,7 @@ pub mod inventory;
 pub mod issuer;
 pub mod keys;
 pub mod local;
+pub mod logs;
 pub mod membership;
 pub mod observe;
 pub mod obstacle;

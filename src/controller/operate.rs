@@ -47,7 +47,7 @@ impl Cluster {
         }
     }
 
-    fn asker(&self) -> Result<Asker, Failure> {
+    pub(super) fn asker(&self) -> Result<Asker, Failure> {
         let keys = ClusterKeys::open_existing(&self.keys_dir, &self.inventory.cluster);
         Asker::new(&keys.map_err(keys_failure)?, &self.inventory.cluster)
     }

@@ -444,6 +444,9 @@ fn judge_requests(
 /// What a proposer counts and says, at one moment of the watch.
 pub type Counted = Result<u64, String>;
 
+/// A node's state and whom it named as the leader, or why it did not say.
+pub type Look = Result<(String, Option<String>), String>;
+
 /// A leader that was looked at for a while.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
@@ -452,7 +455,7 @@ pub struct Watch {
     /// How long.
     pub span: Duration,
     /// By proposer and look: its state, whom it names as the leader.
-    pub states: BTreeMap<String, Vec<Result<(String, Option<String>), String>>>,
+    pub states: BTreeMap<String, Vec<Look>>,
     /// By proposer and look: how many elections it had started.
     pub elections: BTreeMap<String, Vec<Counted>>,
     /// Writes meanwhile.

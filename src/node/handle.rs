@@ -193,9 +193,9 @@ impl NodeHandle {
         let reply = Box::new(move |traced| {
             let _ = sender.send(traced);
         });
-        let deadline = self.on_node_clock(deadline);
-        self.push(Event::Trace(Trace { slot: Slot(slot), deadline, reply }))?;
-        answer.await.map_err(|_| stopped())?
+        let by = self.on_node_clock(deadline);
+        self.push(Event::Trace(Trace { slot: Slot(slot), deadline: by, reply }))?;
+        answered(answer, deadline).await.unwrap_or_else(|why| Err(why.into()))
     }
 
     /// The page of metrics.

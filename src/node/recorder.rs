@@ -353,7 +353,11 @@ mod tests {
             ballot: Ballot { number: ProposalNumber::from_raw(101), ..Ballot::ZERO },
             configuration: crate::paxos::configuration::ConfigurationNumber(1),
             first: Slot(8),
-            entries: vec![std::sync::Arc::new(crate::paxos::message::Entry::noop()); 3],
+            entries: std::iter::repeat_with(|| {
+                std::sync::Arc::new(crate::paxos::message::Entry::noop())
+            })
+            .take(3)
+            .collect(),
             chosen: Slot(7),
         };
         recorder.sent(Duration::from_secs(9), &[NodeId(2), NodeId(3)], &accept.into());

@@ -42,12 +42,16 @@ fn work(event: &Event) -> Work {
         | Event::LinkUp(_)
         | Event::LinkDown { .. }
         | Event::Tick => Work::News,
-        Event::Peer(..) | Event::StoreCall(..) | Event::StoreAnswer(..) => Work::Message,
+        Event::Peer(..)
+        | Event::StoreCall(..)
+        | Event::StoreAnswer(..)
+        | Event::TraceMessage(..) => Work::Message,
         Event::Write(_)
         | Event::Read(_)
         | Event::Lookup(_)
         | Event::Leave(_)
         | Event::Recall(_)
+        | Event::Trace(_)
         | Event::Transfer(_) => Work::Request,
     }
 }

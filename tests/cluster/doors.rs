@@ -41,6 +41,9 @@ pub const CHECKS: &[Check] = &[
     ("subsystem", an_unknown_subsystem_is_refused),
     ("metrics", super::numbers::every_series_is_counted),
     ("log", the_log_calls_members_by_their_names),
+    ("protocol", super::protocol::a_write_can_be_followed_to_its_votes),
+    ("trace", super::protocol::a_slot_tells_how_it_was_chosen),
+    ("merged logs", super::protocol::the_nodes_tell_one_story),
     ("frozen peers", peers_that_say_nothing_are_not_called_reachable),
 ];
 

@@ -199,11 +199,16 @@ impl Cluster {
     /// `paxos-ctl WORD INVENTORY --keys-dir … REST`.
     #[track_caller]
     pub fn ctl(&self, words: &[&str]) -> Ran {
+        run(&mut self.ctl_command(words), b"")
+    }
+
+    /// The same, not yet started.
+    pub fn ctl_command(&self, words: &[&str]) -> Command {
         let mut command = clean(Command::new(env!("CARGO_BIN_EXE_paxos-ctl")));
         command.env("XDG_STATE_HOME", self.path("state"));
         command.arg(words[0]).arg(self.path("inventory.yaml"));
         command.arg("--keys-dir").arg(self.path("keys")).args(&words[1..]);
-        run(&mut command, b"")
+        command
     }
 
     /// Makes the cluster what its inventory says; starts what is stopped.

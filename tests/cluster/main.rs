@@ -10,6 +10,7 @@ mod flood;
 #[allow(dead_code, reason = "tests/roles uses more of it")]
 mod harness;
 mod numbers;
+mod protocol;
 mod terminal;
 mod workload;
 

@@ -48,15 +48,24 @@ impl Reached {
         self.contacts.get(node).map(|contact| self.asker.door(contact))
     }
 
-    async fn one(&self, ask: &Ask, limit: Duration) -> Asked {
-        let begun = Instant::now();
-        let limit = match self.silent.borrow().contains(&ask.node) {
+    /// The limit, or a short one for a node that did not answer the last time.
+    fn patience(&self, node: &str, limit: Duration) -> Duration {
+        match self.silent.borrow().contains(node) {
             true => limit.min(SILENT_LIMIT),
             false => limit,
-        };
+        }
+    }
+
+    async fn one(&self, ask: &Ask, limit: Duration) -> Asked {
+        let begun = Instant::now();
+        let limit = self.patience(&ask.node, limit);
         let said = match self.door(&ask.node) {
             Some(door) => say(&door, &ask.command, limit).await,
             None => Err("no such node is known".to_owned()),
+        };
+        match &said {
+            Ok(_) => self.silent.borrow_mut().remove(&ask.node),
+            Err(_) => self.silent.borrow_mut().insert(ask.node.clone()),
         };
         let said =
             said.unwrap_or_else(|error| Said { stderr: error.into_bytes(), ..Said::default() });
@@ -85,7 +94,9 @@ impl Nodes for Reached {
         let flow = |stream: &Stream| {
             let door = self.door(&stream.node);
             let (node, key) = (stream.node.clone(), stream.key.clone());
-            let flow = Flow { begun, limit, stopped: stopped.clone(), sent: RefCell::default() };
+            let begin = self.patience(&node, BEGIN_LIMIT);
+            let (stopped, sent) = (stopped.clone(), RefCell::default());
+            let flow = Flow { begun, begin, limit, stopped, sent };
             let began = began.clone();
             async move {
                 let requests = match door {
@@ -121,6 +132,8 @@ fn unanswered(sent: Duration, why: &str) -> Timed {
 /// The requests of one stream.
 struct Flow {
     begun: Instant,
+    /// So long the way to the node may take.
+    begin: Duration,
     /// What each may take.
     limit: Duration,
     stopped: watch::Receiver<bool>,
@@ -146,7 +159,7 @@ impl Flow {
     async fn run(self, door: &Door, key: &str, began: mpsc::Sender<()>) -> Vec<Timed> {
         let millis = self.limit.as_millis();
         let command = format!("paxos batch --window {WINDOW} --timeout {millis}ms");
-        let talk = match door.ask(command.as_bytes(), BEGIN_LIMIT).await {
+        let talk = match door.ask(command.as_bytes(), self.begin).await {
             Ok(talk) => talk,
             Err(error) => return vec![unanswered(self.begun.elapsed(), &error.to_string())],
         };

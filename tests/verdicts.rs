@@ -156,7 +156,7 @@ impl Stand {
             state.record(acceptor, "received", words.0, &[leader], run);
             state.record(acceptor, "sent", words.1, &[leader], run);
             let alone = self.fault == Fault::LeadsWithoutVotes && words.1 == "promise";
-            if !self.fault.is(Fault::Mute, acceptor) && !(alone && acceptor != "a1") {
+            if !self.fault.is(Fault::Mute, acceptor) && (!alone || acceptor == "a1") {
                 state.record(leader, "received", words.1, &[acceptor], run);
             }
         }

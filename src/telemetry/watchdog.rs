@@ -265,6 +265,7 @@ impl Watchdog {
     /// # Errors
     /// When there can be no more threads.
     pub fn start(&self) -> io::Result<Watcher> {
+        self.begin();
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (watchdog, told) = (self.clone(), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("watchdog".to_owned());
@@ -274,6 +275,12 @@ impl Watchdog {
             }
         })?;
         Ok(Watcher { stop, thread: Some(thread) })
+    }
+
+    /// A pause before the first look counts as well.
+    fn begin(&self) {
+        let now = self.now();
+        self.state().looked = Some(now);
     }
 
     fn now(&self) -> Duration {
@@ -563,6 +570,12 @@ mod tests {
         assert_eq!(f.watchdog.stalls(), []);
         assert_eq!(f.run(33_000), [], "it has its whole limit from then on");
         assert!(matches!(f.run(33_250)[..], [Change::Stalled(_)]));
+
+        let fresh = fixture();
+        fresh.beat.busy(Work::Waiting);
+        fresh.watchdog.begin();
+        fresh.clock.store(30_000, Ordering::SeqCst);
+        assert_eq!(fresh.watchdog.changes(), [Change::Paused(Duration::from_secs(30))]);
     }
 
     #[test]

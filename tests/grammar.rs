@@ -5,8 +5,9 @@
 use bytes::Bytes;
 use paxos_ssh::store::command::Condition;
 use paxos_ssh::wire::failure::{Code, Failure};
+use paxos_ssh::wire::logs::LogQuery;
 use paxos_ssh::wire::request::{
-    self, Consistency, Format, LogQuery, Request, TIMEOUT_DEFAULT, ValueSource, Verb,
+    self, Consistency, Format, Request, TIMEOUT_DEFAULT, ValueSource, Verb,
 };
 use paxos_ssh::wire::{grammar, help, words};
 use proptest::prelude::*;

@@ -1,8 +1,8 @@
 //! `paxos logs`: the node's own log file, or its protocol's events; their end, and what comes then.
 //!
 //! What is followed is looked at a few times a second and goes out as fast as its reader takes it.
-//! Nothing is kept for a slow reader: lines wait in the file, events in the recorder's ring, and who
-//! is slower than the ring is told how many were lost.
+//! Nothing is kept for a slow reader: lines wait in the file, events in the recorder's ring, and
+//! who is slower than the ring is told how many were lost.
 
 use super::access::Access;
 use super::backend::Backend;
@@ -13,7 +13,8 @@ use crate::node::recorder::Recorded;
 use crate::transport::session::{Gone, Output};
 use crate::wire::answer::Answer;
 use crate::wire::failure::{Code, Failure};
-use crate::wire::request::{Format, LogQuery};
+use crate::wire::logs::LogQuery;
+use crate::wire::request::Format;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;

@@ -9,9 +9,10 @@ use crate::node::status::NodeStatus;
 use crate::node::story;
 use crate::wire::event::{Columns, ProtocolEvent};
 use crate::wire::failure::{Code, Failure};
-use crate::wire::request::{Format, LogQuery};
+use crate::wire::logs::LogQuery;
+use crate::wire::request::Format;
 use crate::wire::trace::TraceReport;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -94,8 +95,10 @@ pub(super) struct Show {
 impl Show {
     /// With the names that this status knows.
     pub(super) fn new(format: Format, status: Arc<NodeStatus>) -> Show {
-        let names = status.members.iter().map(|member| member.name.as_str());
-        let columns = Columns::for_names(names.chain([status.node.as_str()]));
+        // A node that has no genesis yet is no member, and has a name all the same.
+        let mut names: BTreeSet<&str> = [status.node.as_str()].into();
+        names.extend(status.members.iter().map(|member| member.name.as_str()));
+        let columns = Columns::for_names(names);
         Show { format, columns, status }
     }
 

@@ -11,7 +11,7 @@ use super::observe::{ASK_LIMIT, Contact};
 use crate::client::door::{ChannelEvent, Door};
 use crate::wire::event::{Moment, ProtocolEvent};
 use crate::wire::failure::{Code, Failure};
-use crate::wire::request::LOG_LINES_MAX;
+use crate::wire::logs::LOG_LINES_MAX;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;

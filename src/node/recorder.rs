@@ -13,7 +13,7 @@ use crate::paxos::ballot::{Ballot, NodeId, ProposalNumber, Slot};
 use crate::paxos::effects::{Note, Offence, StepDown};
 use crate::paxos::message::{Message, Pledge, Statement};
 use crate::wire::event::{Direction, What};
-use crate::wire::request::LOG_LINES_MAX;
+use crate::wire::logs::LOG_LINES_MAX;
 use std::collections::VecDeque;
 use std::time::Duration;
 

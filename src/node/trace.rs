@@ -1,6 +1,6 @@
-//! How a slot was chosen, as far as the recorders of all members tell: one question to each of them,
-//! and what came back until a deadline. A member that is silent is named, and nobody waits for one
-//! to which no link stands.
+//! How a slot was chosen, as far as the recorders of all members tell: one question to each of
+//! them, and what came back until a deadline. A member that is silent is named, and nobody waits
+//! for one to which no link stands.
 
 use super::driver::Driver;
 use super::event::{RequestError, Trace};

@@ -25,6 +25,7 @@ pub mod genesis;
 pub mod grammar;
 pub mod help;
 pub mod local;
+pub mod logs;
 pub mod message;
 pub mod peer;
 pub mod record;

@@ -7,6 +7,7 @@
 
 use super::failure::{Code, Failure};
 use super::grammar::{self, Sorted, VerbSpec, forms, printable};
+use super::logs::{self, LogQuery};
 use super::words;
 use crate::store::command::{Condition, KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX, VALUE_BYTES_MAX};
 use bytes::Bytes;
@@ -32,15 +33,6 @@ pub const LINE_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX + 64 * 1024;
 /// The most keys that one list may ask for by number. Without `--limit` a list is bounded by bytes
 /// instead.
 pub const LIST_LIMIT_MAX: u64 = 1_000_000;
-
-/// Lines of the node's log shown if no number is given: a few screens.
-pub const LOG_LINES_DEFAULT: usize = 100;
-
-/// The most lines of the node's log shown at once: all events of the protocol that a node keeps.
-pub const LOG_LINES_MAX: usize = 32_768;
-
-/// The longest text to look for in a log.
-pub const GREP_BYTES_MAX: usize = 256;
 
 /// How to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,36 +61,6 @@ pub enum ValueSource {
     Given(Bytes),
     /// All of standard input, byte for byte.
     Stdin,
-}
-
-/// Which lines of a node's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogQuery {
-    /// How many from its end.
-    pub lines: usize,
-    /// The protocol's events instead of the log file.
-    pub protocol: bool,
-    /// Only lines that hold this text.
-    pub grep: Option<String>,
-    /// And what comes, until the client goes away.
-    pub follow: bool,
-    /// Of this node and no other.
-    pub node: Option<String>,
-}
-
-impl Default for LogQuery {
-    fn default() -> LogQuery {
-        let (protocol, follow) = (false, false);
-        LogQuery { lines: LOG_LINES_DEFAULT, protocol, grep: None, follow, node: None }
-    }
-}
-
-impl LogQuery {
-    /// Whether a line is wanted. Large and small ASCII letters count as the same.
-    pub fn wants(&self, line: &str) -> bool {
-        let Some(text) = self.grep.as_ref().filter(|text| !text.is_empty()) else { return true };
-        line.as_bytes().windows(text.len()).any(|part| part.eq_ignore_ascii_case(text.as_bytes()))
-    }
 }
 
 /// What is asked for.
@@ -384,7 +346,7 @@ fn parse_verb(spec: &'static VerbSpec, sorted: &Sorted) -> Result<Verb, Failure>
         },
         "leader" => parse_leader(spec, &sorted.operands)?,
         "metrics" => Verb::Metrics,
-        "logs" => Verb::Logs(parse_logs(sorted)?),
+        "logs" => Verb::Logs(logs::parse(sorted)?),
         "trace" => {
             Verb::Trace { slot: number(operand(0).unwrap_or_default(), "a slot", 1, u64::MAX)? }
         }
@@ -411,25 +373,6 @@ fn parse_list(sorted: &Sorted) -> Result<Verb, Failure> {
         limit: parse_number(sorted, "--limit", 1, LIST_LIMIT_MAX)?,
         keys_only: sorted.has("--keys-only"),
         consistency: parse_consistency(sorted)?,
-    })
-}
-
-fn parse_logs(sorted: &Sorted) -> Result<LogQuery, Failure> {
-    let text = |flag: &str| match sorted.value(flag).map(std::str::from_utf8) {
-        None => Ok(None),
-        Some(Ok(text)) if (1..=GREP_BYTES_MAX).contains(&text.len()) => Ok(Some(text.to_owned())),
-        Some(_) => Err(Failure::usage(
-            format!("what follows {flag} is no text of 1 to {GREP_BYTES_MAX} bytes"),
-            "give a shorter text, in UTF-8",
-        )),
-    };
-    Ok(LogQuery {
-        lines: parse_number(sorted, "--lines", 1, LOG_LINES_MAX as u64)?
-            .map_or(LOG_LINES_DEFAULT, |lines| lines as usize),
-        protocol: sorted.has("--protocol"),
-        grep: text("--grep")?,
-        follow: sorted.has("--follow"),
-        node: text("--node")?,
     })
 }
 
@@ -590,7 +533,7 @@ pub fn parse_timeout(word: &[u8]) -> Result<Duration, Failure> {
     }
 }
 
-fn parse_number(
+pub(super) fn parse_number(
     sorted: &Sorted,
     flag: &str,
     least: u64,

@@ -200,8 +200,9 @@ struct Draw(u64);
 impl Draw {
     fn below(&mut self, limit: usize) -> usize {
         // Knuth's MMIX generator; its upper bits are good enough to mix requests.
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        const FACTOR: u64 = 6_364_136_223_846_793_005;
+        const SUMMAND: u64 = 1_442_695_040_888_963_407;
+        self.0 = self.0.wrapping_mul(FACTOR).wrapping_add(SUMMAND);
         usize::try_from(self.0 >> 33).expect("31 bits") % limit
     }
 

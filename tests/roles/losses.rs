@@ -98,12 +98,9 @@ pub fn without_learners_requests_wait(cluster: &Cluster) {
 pub fn waiting(cluster: &Cluster, node: &str) {
     until(&format!("a request waits at {node}"), || {
         let page = cluster.ssh(node, "paxos metrics").out();
-        let mut lines = page.lines().filter(|line| line.contains("requests_pending"));
-        lines
-            .any(|line| {
-                line.rsplit(' ').next().is_some_and(|n| n != "0" && n.parse::<u64>().is_ok())
-            })
-            .then_some(())
+        let counts = page.lines().filter(|line| line.contains("requests_pending"));
+        let mut counts = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        counts.any(|count| count > 0).then_some(())
     });
 }
 

@@ -6,7 +6,7 @@ mod disk_fixture;
 use bytes::Bytes;
 use disk_fixture::{PATIENCE, SMALL, beat_of, genesis, owner};
 use paxos_ssh::disk::files::{Files, Kernel};
-use paxos_ssh::disk::log::{DiskLog, LogSettings, open_with};
+use paxos_ssh::disk::log::{DiskLog, LogSettings, is_in_use, open_with};
 use paxos_ssh::disk::{Log, LogError, LogEvent, LogOwner};
 use paxos_ssh::paxos::ballot::*;
 use paxos_ssh::paxos::message::{Entry, Payload, Vote};
@@ -431,7 +431,9 @@ fn a_directory_in_use_is_refused_and_names_the_process() {
     let found = error(directory.path());
     assert!(matches!(found, LogError::InUse { .. }), "{found}");
     assert!(found.to_string().contains(&format!("(process {})", std::process::id())), "{found}");
+    assert!(is_in_use(directory.path()));
     drop(log);
+    assert!(!is_in_use(directory.path()));
     open(directory.path());
 }
 

@@ -131,6 +131,21 @@ struct Ground {
     watchdog: Watchdog,
 }
 
+/// How long a predecessor that was killed may hold the log: a write that a busy disk takes its time
+/// over. Whoever still has it then is no predecessor, and opening the log says who.
+const LOG_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How often it is looked at.
+const LOG_LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Waits until nobody has the log open, but not for long.
+async fn wait_for_log(directory: &Path) {
+    let until = Instant::now() + LOG_WAIT_MAX;
+    while log::is_in_use(directory) && Instant::now() < until {
+        tokio::time::sleep(LOG_LOOK_EVERY).await;
+    }
+}
+
 fn prepare(settings: &Settings) -> Result<Ground, Failure> {
     let bad = |error: &dyn std::fmt::Display| {
         let hint = "deploy again: it delivers keys, certificates and settings anew";
@@ -299,6 +314,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
+    wait_for_log(&settings.data_dir.join("log")).await;
     let ground = prepare(&settings)?;
     let (inbox, watchdog) = (Arc::clone(&ground.inbox), ground.watchdog.clone());
     let members = addresses(&settings, &ground.recovered);

@@ -100,8 +100,8 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
             (Some(value), _) => Input::Value(value.clone()),
             (None, input) => input.take().unwrap_or(Input::Nothing),
         };
-        // What has no end by itself (a batch, a log that is followed) lasts as long as its input or its
-        // reader: ssh tells when the node is gone, and the user can stop it.
+        // What has no end by itself (a batch, a log that is followed) lasts as long as its input or
+        // its reader: ssh tells when the node is gone, and the user can stop it.
         let limit = (!is_endless).then_some(left + ANSWER_GRACE);
         match converse(talk, given, limit).await {
             End::Exit(exit) => return Ok(exit),

@@ -189,6 +189,16 @@ fn prepare_directory(directory: &Path) -> Result<(), LogError> {
     Ok(())
 }
 
+/// Whether a process has the log in this directory open now. One that was killed may have it for a
+/// moment longer than it has a name, until the kernel is done with its last write.
+pub fn is_in_use(directory: &Path) -> bool {
+    let held = |file: File| {
+        let tried = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        tried == Err(rustix::io::Errno::WOULDBLOCK)
+    };
+    File::open(directory.join(LOCK_NAME)).is_ok_and(held)
+}
+
 fn lock(directory: &Path) -> Result<File, LogError> {
     let path = directory.join(LOCK_NAME);
     let failed = |action| {

@@ -52,6 +52,11 @@ impl Smoothed {
         self.samples += 1;
     }
 
+    /// A delay that was always this.
+    pub fn steady(mean: Duration) -> Smoothed {
+        Smoothed { mean, deviation: Duration::ZERO, samples: 1 }
+    }
+
     /// The mean, once anything was measured.
     pub fn mean(&self) -> Option<Duration> {
         (self.samples > 0).then_some(self.mean)

@@ -80,6 +80,9 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             return;
         }
         self.leadership = leadership;
+        if leadership.is_some_and(|(leader, _)| leader != self.id) {
+            self.outlook.follow();
+        }
         if leadership.is_some() {
             self.hand_out_all(self.world.now());
             if let Some(replica) = &mut self.replica {

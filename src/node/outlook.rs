@@ -35,6 +35,8 @@ pub(super) struct Peer {
     /// Since when it owes this node an answer to a heartbeat or an inquiry.
     asked: Option<Duration>,
     pub(super) round_trip: Smoothed,
+    /// The quickest round trip since this node came to lead.
+    quickest: Option<Duration>,
     /// When the latest burst of acknowledgements began, and the quickest of them.
     burst: Option<(Duration, Duration)>,
     pub(super) chosen: Option<Slot>,
@@ -107,6 +109,8 @@ impl PeerTable {
                         burst => {
                             if let Some((_, quickest)) = burst.replace((now, took)) {
                                 peer.round_trip.add(quickest);
+                                let best = peer.quickest.map_or(quickest, |q| q.min(quickest));
+                                peer.quickest = Some(best);
                             }
                         }
                     }
@@ -153,6 +157,17 @@ impl PeerTable {
         peer.linked = Some(false);
         let since = peer.broken.as_ref().map_or(now, |(since, _)| *since);
         peer.broken = Some((since, error));
+    }
+
+    /// Another node leads. Round trips are no longer measured here, and what load made of the last
+    /// ones must not decide how long the next leader's silence is borne: of each peer only the
+    /// quickest is kept, which is what the network itself takes.
+    pub(super) fn follow(&mut self) {
+        for peer in self.peers.values_mut() {
+            if let Some(quickest) = peer.quickest.take() {
+                peer.round_trip = Smoothed::steady(quickest);
+            }
+        }
     }
 
     /// How far heartbeats of a leader are apart, as this node hears them.
@@ -242,6 +257,26 @@ mod tests {
         assert_eq!(state(&table), (PeerState::Unknown, None));
         table.link_up(PEER, Duration::ZERO);
         assert_eq!(state(&table), (PeerState::Up, Some(Duration::ZERO)), "its greeting was heard");
+    }
+
+    /// A leader under load sees acknowledgements late. Once it follows, nothing measures anew, and
+    /// it would bear the next leader's silence for ten of those round trips.
+    #[test]
+    fn a_leader_that_follows_forgets_what_load_did_to_its_round_trips() {
+        let every = Duration::from_millis(50);
+        let mut table = PeerTable::default();
+        for round in 1..=60 {
+            let load = if round > 10 { Duration::from_millis(150) } else { Duration::ZERO };
+            heartbeat(&mut table, round, every * round as u32 * 4);
+            let took = load + Duration::from_micros(300);
+            acknowledge(&mut table, round, every * round as u32 * 4 + took);
+        }
+        let bound = |table: &PeerTable| table.peer(PEER).expect("it was heard").round_trip.bound();
+        assert!(bound(&table) > every, "{:?}", bound(&table));
+        table.follow();
+        assert_eq!(bound(&table), Duration::from_micros(300));
+        table.follow();
+        assert_eq!(bound(&table), Duration::from_micros(300), "once is enough");
     }
 
     /// A peer that was stopped for two seconds answers forty heartbeats at once. Taken one by one

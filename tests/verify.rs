@@ -69,9 +69,20 @@ fn failed(ran: &Ran) -> Vec<(String, Vec<String>)> {
     failed
 }
 
+/// How often a sound cluster is verified at most: the checks look at what nodes recorded a moment
+/// ago, and on a machine as busy as this one that moment may be too short.
+const TRIES: usize = 3;
+
 #[track_caller]
-fn demand_green(ran: &Ran) {
-    let failed = failed(ran);
+fn demand_green(cluster: &Cluster) {
+    let mut ran = cluster.ctl(&["verify", "-o", "json"]);
+    for _ in 1..TRIES {
+        if failed(&ran).is_empty() {
+            break;
+        }
+        ran = cluster.ctl(&["verify", "-o", "json"]);
+    }
+    let failed = failed(&ran);
     assert!(failed.is_empty(), "{failed:#?}\n{}", ran.said());
 }
 
@@ -126,14 +137,14 @@ fn separate_roles_pass_and_nodes_that_misbehave_are_named() {
     let _turn = turn();
     let cluster = Cluster::found_with(&APART, Quorums::Majority);
     let before = cluster.leader();
-    demand_green(&cluster.ctl(&["verify", "-o", "json"]));
+    demand_green(&cluster);
     assert_ne!(cluster.leader(), before, "it resigned");
     let left = cluster.ssh("l1", "paxos list _verify/ --keys-only").expect(0);
     assert_eq!(left.out(), "", "what was written is deleted");
 
     let led = cluster.leader();
     let passive = cluster.ctl(&["verify", "--passive", "-o", "json"]);
-    demand_green(&passive);
+    assert_eq!(failed(&passive), [], "{}", passive.said());
     assert_eq!(skipped(&passive), ["no-leader", "election"]);
     assert_eq!(cluster.leader(), led, "nobody resigned");
     let table = cluster.ctl(&["verify", "--passive"]).expect(0).out();
@@ -165,7 +176,7 @@ fn separate_roles_pass_and_nodes_that_misbehave_are_named() {
     demand_red(&ran, killed, &checks);
     cluster.deploy().expect(0);
     cluster.wait_healthy();
-    demand_green(&cluster.ctl(&["verify", "-o", "json"]));
+    demand_green(&cluster);
 }
 
 #[test]
@@ -199,6 +210,6 @@ fn any_mix_of_roles_passes() {
     let three = harness::NODES.map(|node| (node, ALL_ROLES));
     for nodes in [&one[..], &witness, &alone, &three] {
         let cluster = Cluster::found_with(nodes, Quorums::Majority);
-        demand_green(&cluster.ctl(&["verify", "-o", "json"]));
+        demand_green(&cluster);
     }
 }

@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// Under which all keys lie that are written here.
 pub const PREFIX: &str = "_verify/";
 
+/// How often leadership is moved at most until a request was under way meanwhile.
+const HAND_OVERS_MAX: usize = 8;
+
 /// What a request is given: longer than a few elections, so that one that waits is answered.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
@@ -245,8 +248,20 @@ impl Run<'_> {
         until(self.pace.leader, LOOK_EVERY, look).unwrap_or_default()
     }
 
-    /// Moves leadership while requests come in at other nodes.
+    /// Moves leadership while requests come in at other nodes. Where it moves within a millisecond,
+    /// no request may happen to be under way just then, and nothing is shown: it is moved again.
     fn hand_over(&self) -> (Verdict, Verdict) {
+        for _ in 1..HAND_OVERS_MAX {
+            let (verdicts, was_shown) = self.hand_over_once();
+            if was_shown {
+                return verdicts;
+            }
+        }
+        self.hand_over_once().0
+    }
+
+    /// Also answers whether any request was under way.
+    fn hand_over_once(&self) -> ((Verdict, Verdict), bool) {
         let mut hand_over = HandOver { before: self.leader(), ..HandOver::default() };
         let only = self.roster.sole_proposer();
         let marks = match only {
@@ -279,7 +294,14 @@ impl Run<'_> {
         };
         let _settled_or_not = until(self.pace.settle, LOOK_EVERY, look);
         let elected = elected.unwrap_or_else(|| election(self.roster, &Campaigns::default()));
-        (no_leader(self.roster, &hand_over), elected)
+        // Where leadership did not move, moving it again shows no more.
+        let moved = hand_over.resigned.as_ref().is_some_and(Asked::done);
+        let was_shown = !moved
+            || hand_over.requests.iter().any(|(_, requests)| {
+                let (begun, ended) = hand_over.span;
+                requests.iter().any(|r| r.sent <= ended && r.answered.is_none_or(|at| at >= begun))
+            });
+        ((no_leader(self.roster, &hand_over), elected), was_shown)
     }
 
     /// Requests at nodes other than the leader, if there are any.

@@ -69,19 +69,9 @@ fn failed(ran: &Ran) -> Vec<(String, Vec<String>)> {
     failed
 }
 
-/// How often a sound cluster is verified at most: the checks look at what nodes recorded a moment
-/// ago, and on a machine as busy as this one that moment may be too short.
-const TRIES: usize = 3;
-
 #[track_caller]
 fn demand_green(cluster: &Cluster) {
-    let mut ran = cluster.ctl(&["verify", "-o", "json"]);
-    for _ in 1..TRIES {
-        if failed(&ran).is_empty() {
-            break;
-        }
-        ran = cluster.ctl(&["verify", "-o", "json"]);
-    }
+    let ran = cluster.ctl(&["verify", "-o", "json"]);
     let failed = failed(&ran);
     assert!(failed.is_empty(), "{failed:#?}\n{}", ran.said());
 }

@@ -15,7 +15,7 @@ use super::verdict::{
     client_request, leader_knows, no_leader, proposer_reachable,
 };
 use super::wait::until;
-use crate::wire::event::{Direction, ProtocolEvent, What};
+use crate::wire::event::{Direction, What};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -357,9 +357,8 @@ impl Run<'_> {
     fn probe(&self, elected: bool) -> [Verdict; 3] {
         let everybody = self.everybody();
         let learners: Vec<&str> = self.roster.learners().map(|node| node.name.as_str()).collect();
-        let before = self.statuses(&everybody);
         let mut probe = Probe {
-            leader: leader(&before),
+            leader: self.leader(),
             marks: self.marks(&everybody),
             value: format!("seen-{}", self.run),
             elected,
@@ -367,6 +366,13 @@ impl Run<'_> {
         };
         let Some(leader) = probe.leader.clone() else { return self.judge(&probe) };
         let key = self.key("probe", &leader);
+        // What others have under way may lie on both sides of a mark. The slots after this write's
+        // were proposed after all marks.
+        probe.write = self.request(&leader, &format!("put {key} marked-{}", self.run));
+        if !probe.write.done() {
+            return self.judge(&probe);
+        }
+        let before = self.statuses(&[&leader]);
         probe.write = self.request(&leader, &format!("put {key} {}", probe.value));
         if !probe.write.done() {
             return self.judge(&probe);
@@ -410,25 +416,25 @@ impl Run<'_> {
     }
 }
 
-/// The slots of what was proposed since the marks: as the leader recorded it, or, where it has
-/// nobody to send anything to, between two statuses of its own.
+/// The slots of what was proposed after the status of `before`: as the leader recorded it, or,
+/// where it has nobody to send anything to, up to what its status says now.
 fn slots(probe: &Probe, before: &BTreeMap<String, Answer>, leader: &str) -> Option<(u64, u64)> {
-    let Some(Ok(events)) = probe.recordings.get(leader) else { return None };
-    let Some(Some(mark)) = probe.marks.get(leader) else { return None };
-    let events = after(events, *mark);
-    let sent: Vec<&ProtocolEvent> =
-        events.iter().filter(|event| is(event, Direction::Sent, What::Accept)).collect();
-    let first = sent.iter().filter_map(|event| event.first).min();
-    let last = sent.iter().filter_map(|event| event.last).max();
-    if let (Some(first), Some(last)) = (first, last) {
-        return Some((first, last));
-    }
     let chosen = |statuses: &BTreeMap<String, Answer>| match statuses.get(leader) {
         Some(Ok(status)) => Some(status.chosen_slot),
         _ => None,
     };
-    let (from, to) = (chosen(before)? + 1, chosen(&probe.statuses)?);
-    (from <= to).then_some((from, to))
+    let next = chosen(before)? + 1;
+    let Some(Ok(events)) = probe.recordings.get(leader) else { return None };
+    let sent = events.iter().filter(|event| is(event, Direction::Sent, What::Accept));
+    let sent = sent.filter_map(|event| Some((event.first?.max(next), event.last?)));
+    let sent: Vec<(u64, u64)> = sent.filter(|(first, last)| first <= last).collect();
+    let first = sent.iter().map(|(first, _)| *first).min();
+    let last = sent.iter().map(|(_, last)| *last).max();
+    if let (Some(first), Some(last)) = (first, last) {
+        return Some((first, last));
+    }
+    let last = chosen(&probe.statuses)?;
+    (next <= last).then_some((next, last))
 }
 
 /// The exit status is not looked at: a node without a quorum answers, and exits with 69.

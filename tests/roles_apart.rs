@@ -1,13 +1,17 @@
 //! The core where each node has one role: who is told what, who counts, and who may be asked to
 //! lead.
 
+use bytes::Bytes;
 use paxos_ssh::paxos::ballot::{
     Ballot, ClusterId, ClusterTime, Incarnation, NodeId, ProposalNumber, ProposerId, Slot,
     VoterGeneration,
 };
 use paxos_ssh::paxos::configuration::{Configuration, ConfigurationNumber, Genesis, Member, Roles};
 use paxos_ssh::paxos::effects::{Effects, Note, Offence, Rejection, Token};
-use paxos_ssh::paxos::message::{DiskHealth, Entry, Message, Payload, Pledge, Statement};
+use paxos_ssh::paxos::handover::Stays;
+use paxos_ssh::paxos::message::{
+    DiskHealth, Entry, Message, Payload, Pledge, Statement, Value, Vote,
+};
 use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::{Record, Recovered};
 use paxos_ssh::paxos::replica::{Replica, Start};
@@ -39,19 +43,24 @@ fn roles(id: NodeId) -> Roles {
     }
 }
 
-struct Node {
-    replica: Replica<u64>,
-    effects: Effects<u64>,
+struct Node<V = u64> {
+    replica: Replica<V>,
+    effects: Effects<V>,
 }
 
 impl Node {
     fn new(id: NodeId) -> Node {
+        Node::with(id, QuorumSystem::majority(3).unwrap())
+    }
+}
+
+impl<V: Value> Node<V> {
+    fn with(id: NodeId, quorums: QuorumSystem) -> Node<V> {
         let member = |id: u64| {
             let (name, address, roles) = (format!("n{id}"), String::new(), roles(NodeId(id)));
             (NodeId(id), Member { name, address, roles })
         };
         let members = (1..=7).map(member).collect();
-        let quorums = QuorumSystem::majority(3).unwrap();
         let configuration = Configuration::new(ConfigurationNumber(1), members, quorums).unwrap();
         let genesis = Genesis { cluster: ClusterId(1), configuration, window: WINDOW };
         let mut recovered = Recovered::default();
@@ -61,7 +70,7 @@ impl Node {
         Node { replica: Replica::new(start).unwrap(), effects }
     }
 
-    fn hear(&mut self, from: NodeId, message: impl Into<Message<u64>>) -> &mut Node {
+    fn hear(&mut self, from: NodeId, message: impl Into<Message<V>>) -> &mut Node<V> {
         self.replica.step(from, message.into(), &mut self.effects);
         self.replica.persisted(self.effects.end(), &mut self.effects);
         self.replica.flush(&mut self.effects);
@@ -69,7 +78,7 @@ impl Node {
         self
     }
 
-    fn said(&mut self) -> Vec<(Vec<NodeId>, Statement<u64>)> {
+    fn said(&mut self) -> Vec<(Vec<NodeId>, Statement<V>)> {
         let said = self.effects.take_statements().into_iter();
         said.map(|outgoing| (outgoing.to, outgoing.statement)).collect()
     }
@@ -78,21 +87,41 @@ impl Node {
         (0..times).for_each(|_| self.replica.tick(&mut self.effects));
     }
 
-    /// The first proposer leads, with the promises and votes of two acceptors.
-    fn lead(&mut self) {
+    /// The first proposer leads, with the promises and votes of these acceptors.
+    fn lead_with(&mut self, acceptors: &[NodeId]) {
         self.replica.campaign(&mut self.effects);
-        for acceptor in [A1, A2] {
+        for acceptor in acceptors.iter().copied() {
             let (generation, floor) = (generation(acceptor), Slot(1));
             let (ballot, votes) = (ballot(1), Vec::new());
             let promise = Pledge::Promise { ballot, generation, floor, votes, part: 0, parts: 1 };
             self.hear(acceptor, promise);
         }
-        for acceptor in [A1, A2] {
+        for acceptor in acceptors.iter().copied() {
             self.hear(acceptor, accepted(acceptor, 1, 1));
         }
         assert_eq!(self.replica.status().leading, Some(ballot(1)));
         assert_eq!(self.replica.status().chosen, Slot(1));
     }
+
+    fn lead(&mut self) {
+        self.lead_with(&[A1, A2]);
+    }
+
+    /// The round of the newest heartbeat among what it said, which is taken.
+    fn round(&mut self) -> u64 {
+        let rounds = self.said().into_iter().filter_map(|(_, statement)| match statement {
+            Statement::Heartbeat { round, .. } => Some(round),
+            _ => None,
+        });
+        rounds.last().expect("a leader says that it leads")
+    }
+}
+
+/// The answer to a heartbeat of the first proposer's first ballot.
+fn ack<V>(voter: Option<NodeId>, round: u64, promised: Ballot) -> Statement<V> {
+    let generation = voter.map(generation);
+    let (ballot, disk, chosen) = (ballot(1), DiskHealth::Healthy, Slot(1));
+    Statement::HeartbeatAck { ballot, round, generation, promised, hears: None, disk, chosen }
 }
 
 fn ballot(proposer: u64) -> Ballot {
@@ -109,7 +138,7 @@ fn accept(first: u64, commands: &[u64], chosen: u64) -> Statement<u64> {
     Statement::Accept { ballot, configuration, first: Slot(first), entries, chosen: Slot(chosen) }
 }
 
-fn accepted(acceptor: NodeId, first: u64, last: u64) -> Pledge<u64> {
+fn accepted<V>(acceptor: NodeId, first: u64, last: u64) -> Pledge<V> {
     let generation = generation(acceptor);
     Pledge::Accepted { ballot: ballot(1), generation, first: Slot(first), last: Slot(last) }
 }
@@ -188,6 +217,54 @@ fn a_learner_that_missed_messages_fetches_them_all_from_whoever_voted() {
 }
 
 #[test]
+fn a_learner_counts_votes_that_came_before_the_proposal() {
+    let mut learner = Node::new(L1);
+    learner.hear(A1, accepted(A1, 1, 1)).hear(A2, accepted(A2, 1, 1));
+    learner.hear(P1, accept(1, &[10], 0));
+    assert_eq!(learner.effects.take_chosen(), [(Slot(1), entry(10))]);
+}
+
+#[test]
+fn votes_under_a_ballot_out_of_reach_displace_no_others() {
+    let mut learner = Node::new(L1);
+    learner.hear(P1, accept(1, &[10], 0)).hear(A1, accepted(A1, 1, 1));
+    let far = ballot(u64::MAX);
+    let (generation, first, last) = (generation(A2), Slot(1), Slot(1));
+    learner.hear(A2, Pledge::Accepted { ballot: far, generation, first, last });
+    let refused = Note::Refused(A2, Offence::ImplausibleBallot);
+    assert!(learner.effects.take_notes().contains(&refused));
+    learner.hear(A3, accepted(A3, 1, 1));
+    assert_eq!(learner.effects.take_chosen(), [(Slot(1), entry(10))]);
+}
+
+#[test]
+fn a_vote_that_was_never_cast_makes_no_leader_fill_an_endless_gap() {
+    let mut leader = Node::new(P1);
+    leader.replica.campaign(&mut leader.effects);
+    let promise = |acceptor, slots: &[u64]| {
+        let vote = |slot: &u64| Vote { slot: Slot(*slot), ballot: ballot(0), entry: entry(*slot) };
+        let (ballot, generation, votes) = (ballot(1), generation(acceptor), slots.iter().map(vote));
+        let (votes, floor) = (votes.collect(), Slot(1));
+        Pledge::Promise { ballot, generation, floor, votes, part: 0, parts: 1 }
+    };
+    leader.hear(A1, promise(A1, &[3, 1 << 60]));
+    leader.hear(A2, promise(A2, &[6]));
+    let proposed: Vec<_> = leader
+        .said()
+        .into_iter()
+        .filter_map(|(_, statement)| match statement {
+            Statement::Accept { first, entries, .. } => Some((first, entries)),
+            _ => None,
+        })
+        .collect();
+    let noop = || Arc::new(Entry::noop());
+    let all = vec![noop(), noop(), entry(3), noop()];
+    assert_eq!(proposed, [(Slot(1), all)], "α slots at once, and what was found");
+    assert!(leader.effects.take_notes().contains(&Note::Refused(A1, Offence::Malformed)));
+    assert_eq!(leader.replica.status().leading, Some(ballot(1)));
+}
+
+#[test]
 fn a_client_follows_and_fetches_nothing_but_a_newer_configuration() {
     let mut client = Node::new(CLIENT);
     client.hear(P1, heartbeat(500, 1));
@@ -242,29 +319,93 @@ fn leadership_passes_to_a_proposer_that_has_no_vote() {
     leader.lead();
     assert_eq!(leader.replica.successor(), None, "nobody who could lead was heard");
     leader.tick(TIMING.heartbeat);
-    let round = leader.said().into_iter().find_map(|(_, statement)| match statement {
-        Statement::Heartbeat { round, .. } => Some(round),
-        _ => None,
-    });
-    let ack = |generation| Statement::HeartbeatAck {
-        ballot: ballot(1),
-        round: round.expect("a leader says so"),
-        generation,
-        promised: Ballot::ZERO,
-        hears: None,
-        disk: DiskHealth::Healthy,
-        chosen: Slot(1),
-    };
+    let round = leader.round();
     // An acceptor that lost its log does not become a follower by saying that it has no vote.
-    leader.hear(A3, ack(None));
+    leader.hear(A3, ack(None, round, Ballot::ZERO));
     leader.tick(TIMING.election - 2 * TIMING.heartbeat);
-    leader.hear(P2, ack(None));
+    leader.hear(P2, ack(None, round, Ballot::ZERO));
     assert_eq!(leader.replica.successor(), Some(P2));
     leader.said();
-    assert!(leader.replica.hand_over(P2, &mut leader.effects));
+    assert_eq!(leader.replica.hand_over(P2, &mut leader.effects), Ok(()));
     let asked = (vec![P2], Statement::HandOver { ballot: ballot(1) });
     assert!(leader.said().contains(&asked));
     // Its own followers are the acceptors that agreed, and nobody else keeps it in office.
     leader.tick(2 * TIMING.heartbeat);
     assert_eq!(leader.replica.status().leading, None, "P2 and A3 are no quorum");
+}
+
+/// With a phase-1 quorum of all three and a phase-2 quorum of one, a leader serves with one acceptor
+/// left, and nobody could take its place.
+#[test]
+fn a_leader_that_nobody_could_replace_stays() {
+    let mut leader: Node = Node::with(P1, QuorumSystem::flexible(3, 3, 1).unwrap());
+    leader.lead_with(&[A1, A2, A3]);
+    // A1 and P2 follow; A2 and A3 fall silent.
+    for _ in 0..2 * TIMING.election / TIMING.heartbeat {
+        leader.tick(TIMING.heartbeat);
+        let round = leader.round();
+        leader.hear(A1, ack(Some(A1), round, Ballot::ZERO));
+        leader.hear(P2, ack(None, round, Ballot::ZERO));
+    }
+    let stays = Err(Stays::Unelectable { heard: 1, needed: 3 });
+    assert_eq!(leader.replica.hand_over(P2, &mut leader.effects), stays);
+    assert_eq!(leader.replica.ask_hand_over(None, &mut leader.effects), stays);
+    leader.hear(P2, Statement::AskHandOver { to: None });
+    let asks = |(_, said): &(_, _)| matches!(said, Statement::HandOver { .. });
+    assert!(!leader.said().iter().any(asks), "it gives up what nobody can take");
+
+    // A2 is back, and has promised a candidate that died. It is one too few for a phase 1.
+    leader.tick(TIMING.heartbeat);
+    let round = leader.round();
+    leader.hear(A1, ack(Some(A1), round, Ballot::ZERO));
+    leader.hear(A2, ack(Some(A2), round, ballot(202)));
+    assert_eq!(leader.replica.status().leading, Some(ballot(1)), "A1 is quorum enough");
+    // With A3 it can go above that promise, and does.
+    leader.hear(A3, ack(Some(A3), round, Ballot::ZERO));
+    leader.hear(A2, ack(Some(A2), round, ballot(202)));
+    assert!(leader.replica.status().campaigning);
+}
+
+#[test]
+fn a_read_that_came_through_another_node_is_answered_through_it() {
+    let mut leader = Node::new(P1);
+    leader.lead();
+    leader.said();
+    let (origin, token) = (CLIENT, 9);
+    leader.hear(A1, Statement::ReadIndexRequest { origin, token, hops: 1 });
+    let round = leader.round();
+    for acceptor in [A1, A2] {
+        leader.hear(acceptor, ack(Some(acceptor), round, Ballot::ZERO));
+    }
+    let answer = Statement::ReadIndex { origin, token, index: Slot(1) };
+    assert!(leader.said().contains(&(vec![A1], answer.clone())), "the client may not be reached");
+
+    let mut relay = Node::new(A1);
+    relay.hear(P1, answer.clone());
+    assert_eq!(relay.said(), [(vec![CLIENT], answer)]);
+}
+
+/// Twenty values of 300 KB: more than a frame may hold if they went together.
+#[test]
+fn commands_for_the_leader_travel_in_messages_of_a_bounded_size() {
+    const COMMAND_BYTES: usize = 300_000;
+    const MESSAGE_BYTES_MAX: usize = 1 << 20;
+    let mut client: Node<Bytes> = Node::with(CLIENT, QuorumSystem::majority(3).unwrap());
+    let (ballot, configuration) = (ballot(1), ConfigurationNumber(1));
+    let heartbeat = Statement::Heartbeat { ballot, round: 1, chosen: Slot(0), configuration };
+    client.hear(P1, heartbeat);
+    client.said();
+    let commands: Vec<Bytes> = (0..20).map(|n| Bytes::from(vec![n; COMMAND_BYTES])).collect();
+    for (token, command) in (0..).zip(&commands) {
+        client.replica.propose(Token(token), command.clone(), &mut client.effects);
+    }
+    client.replica.flush(&mut client.effects);
+    let mut arrived = Vec::new();
+    for (to, statement) in client.said() {
+        let Statement::Forward { commands, hops: 0 } = statement else { panic!("{statement:?}") };
+        assert_eq!(to, [P1]);
+        assert!(commands.iter().map(Bytes::len).sum::<usize>() <= MESSAGE_BYTES_MAX);
+        arrived.extend(commands);
+    }
+    assert_eq!(arrived, commands);
 }

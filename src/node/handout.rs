@@ -4,6 +4,7 @@ use super::driver::Driver;
 use super::event::RequestError;
 use super::world::{Peers, World};
 use crate::disk::Log;
+use crate::paxos::ballot::Ballot;
 use crate::paxos::effects::Token;
 use std::time::Duration;
 
@@ -55,8 +56,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 
     /// Hands out what nobody holds, and again what was handed out before `stale`.
     pub(super) fn hand_out_all(&mut self, stale: Duration) {
-        let known = self.replica.as_ref().is_some_and(|r| r.status().leader.is_some());
-        if !known {
+        if self.replica.as_ref().is_none_or(|replica| replica.passes_on_to().is_none()) {
             return;
         }
         let (writes, reads) = self.requests.due(stale);
@@ -71,16 +71,17 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     }
 
     /// Another leader, or the same one under another ballot, may never have heard of what waits
-    /// here.
+    /// here. Nor has it while only a relay hears it.
     pub(super) fn follow_leadership(&mut self) {
         let Some(replica) = &self.replica else { return };
         let status = replica.status();
-        let leadership = status.leader.map(|leader| (leader, status.ballot));
+        let relay = replica.passes_on_to().map(|relay| (relay, Ballot::ZERO));
+        let leadership = status.leader.map(|leader| (leader, status.ballot)).or(relay);
         if leadership == self.leadership {
             return;
         }
         self.leadership = leadership;
-        if leadership.is_some_and(|(leader, _)| leader != self.id) {
+        if status.leader.is_some_and(|leader| leader != self.id) {
             self.outlook.follow();
         }
         if leadership.is_some() {

@@ -8,6 +8,7 @@ use super::event::{RequestError, Transfer};
 use super::world::{Peers, World};
 use crate::disk::Log;
 use crate::paxos::ballot::NodeId;
+use crate::paxos::handover::Stays;
 use std::time::Duration;
 
 impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
@@ -35,8 +36,18 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             return;
         }
         let leader = replica.status().leader;
-        replica.ask_hand_over(transfer.to, &mut self.effects);
-        self.transfers.push((transfer, leader));
+        match replica.ask_hand_over(transfer.to, &mut self.effects) {
+            Err(Stays::Unelectable { heard, needed }) => {
+                (transfer.reply)(Err(RequestError::NoQuorum(format!(
+                    "an election takes {needed} acceptors and {heard} answer, so nobody could \
+                     take over; this node goes on leading: bring acceptors back first"
+                ))));
+            }
+            // A leader or a successor may show up before the deadline.
+            Ok(()) | Err(Stays::NoLeader | Stays::NoSuccessor) => {
+                self.transfers.push((transfer, leader));
+            }
+        }
     }
 
     /// A transfer is done when somebody else leads: the one named, if one was.

@@ -65,6 +65,8 @@ impl<V: Value> Replica<V> {
                 if first > last || first.0 == 0 {
                     return Err(Offence::Malformed);
                 }
+                // Votes of a ballot that cannot be would displace those that count.
+                self.check_plausible(ballot)?;
                 self.learner.on_votes(from, ballot, (first, last), &self.configurations);
             }
         }
@@ -85,6 +87,7 @@ impl<V: Value> Replica<V> {
                 self.on_accept(from, ballot, first, &entries, chosen, effects)?;
             }
             Statement::Refused { ballot, promised, hears } => {
+                self.hear_from(from);
                 self.on_promised_elsewhere(ballot, promised, hears, effects)?;
             }
             Statement::Chosen { ballot, chosen } => {
@@ -117,14 +120,16 @@ impl<V: Value> Replica<V> {
             }
             Statement::AskHandOver { to } => {
                 if let Some(to) = to.or_else(|| self.successor()) {
-                    self.hand_over(to, effects);
+                    // Whoever asked sees that leadership stays, and asks again or gives up.
+                    let _refused_or_under_way = self.hand_over(to, effects);
                 }
             }
             Statement::Forward { commands, hops } => {
                 self.on_forward(commands, hops, effects);
             }
             Statement::ReadIndexRequest { origin, token, hops } => {
-                self.on_read_request(origin, token, hops, effects);
+                let reader = Reader { origin, token, via: from };
+                self.on_read_request(reader, hops, effects);
             }
             Statement::ReadIndex { origin, token, index } => {
                 if origin == self.id {
@@ -160,15 +165,21 @@ impl<V: Value> Replica<V> {
         if owner != Some(from) || ballot == Ballot::ZERO {
             return Err(Offence::ForeignBallot);
         }
-        let seen = self.promised().max(self.hears().unwrap_or(Ballot::ZERO));
-        let seen = seen.max(self.proposer.as_ref().map_or(Ballot::ZERO, |p| p.highest()));
-        if !ballot.is_plausible_after(seen) {
-            return Err(Offence::ImplausibleBallot);
-        }
+        self.check_plausible(ballot)?;
         if let Some(proposer) = &mut self.proposer {
             proposer.see(ballot);
         }
         Ok(())
+    }
+
+    /// A ballot must be within reach of what was seen.
+    fn check_plausible(&self, ballot: Ballot) -> Result<(), Offence> {
+        let seen = self.promised().max(self.hears().unwrap_or(Ballot::ZERO));
+        let seen = seen.max(self.proposer.as_ref().map_or(Ballot::ZERO, |p| p.highest()));
+        match ballot.is_plausible_after(seen) {
+            true => Ok(()),
+            false => Err(Offence::ImplausibleBallot),
+        }
     }
 
     /// A vote counts only in the life of the log that the configuration names.
@@ -237,13 +248,19 @@ impl<V: Value> Replica<V> {
     /// that has proved itself goes above it at once and stays leader. One that just came to lead
     /// gives way instead, or two rivals elected in the same moment would outbid each other for
     /// ever; so does one that asked for a successor.
+    ///
+    /// Where fewer than a phase-1 quorum answer, nobody could win. With a smaller phase-2 quorum the
+    /// leader may still get things chosen, so it stays for as long as enough others follow it.
     fn defend(&mut self, effects: &mut Effects<V>) {
         let chosen = self.learner.chosen();
+        let electable = self.is_anybody_electable();
         let Some(proposer) = &mut self.proposer else { return };
         let handing_over = proposer.is_handing_over();
         let proved = proposer.leading_mut().is_some_and(|leading| chosen >= leading.opening);
         if proved && !handing_over {
-            self.start_campaign(effects);
+            if electable {
+                self.start_campaign(effects);
+            }
         } else {
             self.step_down(StepDown::Superseded, effects);
             self.election.yield_to_candidate();
@@ -285,7 +302,7 @@ impl<V: Value> Replica<V> {
                 out.say(from, refusal);
             }
         }
-        self.learner.on_proposals(ballot, first, entries, window);
+        self.learner.on_proposals(ballot, first, entries, &self.configurations);
         self.learner.on_chosen(from, ballot, chosen);
         Ok(())
     }
@@ -350,6 +367,7 @@ impl<V: Value> Replica<V> {
             None => {}
         }
         if promised > ballot {
+            self.hear_from(from);
             return self.on_promised_elsewhere(ballot, promised, hears, effects);
         }
         let Some(leading) = self.proposer.as_mut().and_then(Proposer::leading_mut) else {
@@ -359,12 +377,20 @@ impl<V: Value> Replica<V> {
             return Ok(());
         }
         let follower = leading.followers.entry(from).or_default();
-        follower.silent = 0;
+        (follower.silent, follower.unheard) = (0, 0);
         follower.round = follower.round.max(round);
         follower.chosen = follower.chosen.max(chosen);
         follower.fit = disk == DiskHealth::Healthy;
         self.confirm_reads(effects);
         Ok(())
+    }
+
+    /// Somebody answered this node, leading, though it does not follow.
+    fn hear_from(&mut self, from: NodeId) {
+        let leading = self.proposer.as_mut().and_then(Proposer::leading_mut);
+        if let Some(follower) = leading.and_then(|leading| leading.followers.get_mut(&from)) {
+            follower.unheard = 0;
+        }
     }
 
     /// An acceptor has promised a higher ballot than the one this node works under.
@@ -427,11 +453,12 @@ impl<V: Value> Replica<V> {
         }
     }
 
-    fn on_read_request(&mut self, origin: NodeId, token: u64, hops: u8, effects: &mut Effects<V>) {
+    fn on_read_request(&mut self, reader: Reader, hops: u8, effects: &mut Effects<V>) {
+        let Reader { origin, token, via: _ } = reader;
         if self.configurations.newest().member(origin).is_none() {
             effects.note(Note::Refused(origin, Offence::Stranger));
         } else if self.is_leading() {
-            self.reads.push(Reader { origin, token });
+            self.reads.push(reader);
         } else if hops < RELAY_HOPS_MAX
             && let Some((leader, _)) = self.election.leader()
         {

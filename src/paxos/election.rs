@@ -52,6 +52,10 @@ pub struct Election {
     relay: Option<(NodeId, u32)>,
 }
 
+/// So many election timeouts a relay counts. It is asked again after at most one and the time that
+/// reports may take, so that requests never find it gone in between.
+const RELAY_ELECTIONS: u32 = 2;
+
 impl Election {
     pub(super) fn new(timing: Timing, seed: u64) -> Election {
         timing.check();
@@ -155,7 +159,7 @@ impl Election {
     pub(super) fn age(&mut self) -> Option<NodeId> {
         if let Some((_, silent)) = &mut self.relay {
             *silent += 1;
-            if *silent > self.timing.election {
+            if *silent > self.timing.election * RELAY_ELECTIONS {
                 self.relay = None;
             }
         }

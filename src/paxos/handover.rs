@@ -3,6 +3,9 @@
 //! A hand-over is ordinary Paxos: the leader finishes what is under way, asks its successor to
 //! campaign, and the successor's higher ballot ends its own. Nothing is promised: if the successor
 //! does not take it, the leader goes on.
+//!
+//! A hand-over must never end a leadership that nobody could replace. Where phase 1 takes more
+//! acceptors than phase 2, a leader may serve well while too few are left to elect another one.
 
 use super::ballot::NodeId;
 use super::effects::Effects;
@@ -11,15 +14,40 @@ use super::outbox::Outbox;
 use super::proposer::Phase;
 use super::replica::Replica;
 
+/// Why leadership stays where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stays {
+    /// Nobody is known to lead.
+    NoLeader,
+    /// This node leads, and the one that was named, or every other one, is not heard or cannot
+    /// lead.
+    NoSuccessor,
+    /// Too few acceptors answer to elect anybody.
+    Unelectable {
+        /// Acceptors that answered within the election timeout.
+        heard: usize,
+        /// Acceptors that an election takes.
+        needed: usize,
+    },
+}
+
 impl<V: Value> Replica<V> {
-    /// Passes leadership on. Answers false when this node does not lead or cannot pass it to that
-    /// node.
-    pub fn hand_over(&mut self, to: NodeId, effects: &mut Effects<V>) -> bool {
+    /// Passes leadership on.
+    ///
+    /// # Errors
+    /// When this node does not lead, or had better go on.
+    pub fn hand_over(&mut self, to: NodeId, effects: &mut Effects<V>) -> Result<(), Stays> {
+        if !self.is_leading() {
+            return Err(Stays::NoLeader);
+        }
         let proposes = |id| {
             self.configurations.newest().member(id).is_some_and(|m| m.roles.proposer.is_some())
         };
         if to == self.id || !self.followed_by().contains(&to) || !proposes(to) {
-            return false;
+            return Err(Stays::NoSuccessor);
+        }
+        if let Some((heard, needed)) = self.elections_lack() {
+            return Err(Stays::Unelectable { heard, needed });
         }
         let timing = self.election.timing();
         if let Some(proposer) = &mut self.proposer {
@@ -27,17 +55,45 @@ impl<V: Value> Replica<V> {
             let mut out = Outbox { me: self.id, loopback: &mut self.loopback, effects };
             proposer.push_hand_over(&mut out);
         }
-        true
+        Ok(())
     }
 
-    /// Has whoever leads pass leadership on: to `to`, or to whoever is best placed. Answers false
-    /// when nobody is known to lead.
-    pub fn ask_hand_over(&mut self, to: Option<NodeId>, effects: &mut Effects<V>) -> bool {
+    /// Has whoever leads pass leadership on: to `to`, or to whoever is best placed.
+    ///
+    /// # Errors
+    /// When nobody is known to lead, or this node leads and had better go on.
+    pub fn ask_hand_over(
+        &mut self,
+        to: Option<NodeId>,
+        effects: &mut Effects<V>,
+    ) -> Result<(), Stays> {
         if self.is_leading() {
-            return to.or_else(|| self.successor()).is_some_and(|to| self.hand_over(to, effects));
+            let to = to.or_else(|| self.successor()).ok_or(Stays::NoSuccessor)?;
+            return self.hand_over(to, effects);
         }
-        let leader = self.election.leader().map(|(leader, _)| leader);
-        leader.inspect(|leader| effects.say(*leader, Statement::AskHandOver { to })).is_some()
+        let (leader, _) = self.election.leader().ok_or(Stays::NoLeader)?;
+        effects.say(leader, Statement::AskHandOver { to });
+        Ok(())
+    }
+
+    /// Whether an election could succeed now, as far as this node, leading, can tell.
+    pub(super) fn is_anybody_electable(&self) -> bool {
+        self.elections_lack().is_none()
+    }
+
+    /// How many acceptors answered within the election timeout, and how many an election takes,
+    /// where these are too few.
+    fn elections_lack(&self) -> Option<(usize, usize)> {
+        let Some(Phase::Leading(leading)) = self.proposer.as_ref().map(|p| &p.phase) else {
+            return None;
+        };
+        let election = self.election.timing().election;
+        let answers = |id: &NodeId| leading.followers.get(id).is_some_and(|f| f.unheard < election);
+        self.open_configurations().find_map(|configuration| {
+            let heard = configuration.acceptors().filter(answers).count();
+            let needed = configuration.quorums().campaign();
+            (heard < needed).then_some((heard, needed))
+        })
     }
 
     /// The follower best placed to lead next: heard lately, sound disk, furthest ahead.

@@ -12,7 +12,7 @@
 //! are in the log.
 
 use super::ballot::{Ballot, NodeId, Slot};
-use super::configuration::Configurations;
+use super::configuration::{Configuration, Configurations};
 use super::message::{Entry, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -35,6 +35,13 @@ const AHEAD_WINDOWS_MAX: u64 = 4;
 struct Tally {
     ballot: Ballot,
     voters: BTreeSet<NodeId>,
+}
+
+impl Tally {
+    fn is_quorum(&self, governing: &Configuration) -> bool {
+        let counted = governing.acceptors().filter(|id| self.voters.contains(id)).count();
+        counted >= governing.quorums().phase2()
+    }
 }
 
 /// See the module's documentation.
@@ -93,13 +100,18 @@ impl<V: Value> Learner<V> {
         ballot: Ballot,
         first: Slot,
         entries: &[Arc<Entry<V>>],
-        window: u64,
+        configurations: &Configurations,
     ) {
         let mut slot = first;
         for entry in entries {
             let newer = self.proposals.get(&slot).is_none_or(|(known, _)| *known < ballot);
-            if newer && self.within_reach(slot, window) {
+            if newer && self.within_reach(slot, configurations.window()) {
                 self.proposals.insert(slot, (ballot, Arc::clone(entry)));
+                // Votes come on other connections than proposals, and may have been faster.
+                let tally = self.tallies.get(&slot).filter(|tally| tally.ballot <= ballot);
+                if tally.is_some_and(|tally| tally.is_quorum(configurations.governing(slot))) {
+                    self.ahead.entry(slot).or_insert_with(|| Arc::clone(entry));
+                }
             }
             slot = slot.next();
         }
@@ -125,9 +137,7 @@ impl<V: Value> Learner<V> {
             }
             if tally.ballot == ballot {
                 tally.voters.insert(from);
-                let voters = tally.voters.iter();
-                let counted = voters.filter(|v| governing.acceptors().any(|a| a == **v)).count();
-                if counted >= governing.quorums().phase2() {
+                if tally.is_quorum(governing) {
                     self.decide(slot, ballot, from);
                 }
             }

@@ -10,7 +10,7 @@ pub mod configuration;
 mod dispatch;
 pub mod effects;
 pub mod election;
-mod handover;
+pub mod handover;
 pub mod learner;
 pub mod message;
 mod outbox;

@@ -20,7 +20,7 @@
 use super::acceptor::Run;
 use super::ballot::{Ballot, BallotError, ClusterTime, Incarnation, NodeId, ProposerId, Slot};
 use super::configuration::Configurations;
-use super::effects::{Note, Rejection, StepDown, Token};
+use super::effects::{Note, Offence, Rejection, StepDown, Token};
 use super::message::{Entry, Payload, Statement, Value, Vote};
 use super::outbox::Outbox;
 use super::timing::Timing;
@@ -61,7 +61,8 @@ pub(super) struct Preparing<V> {
     pub(super) ballot: Ballot,
     first: Slot,
     promises: BTreeMap<NodeId, Parts>,
-    found: BTreeMap<Slot, Vote<V>>,
+    /// For each slot the vote of the highest ballot, and who reported it.
+    found: BTreeMap<Slot, (NodeId, Vote<V>)>,
     /// The highest floor promised, and by whom: slots below are chosen, and fetched there.
     floor: (Slot, Option<NodeId>),
     ticks: u32,
@@ -87,6 +88,8 @@ impl<V> Batch<V> {
 pub(super) struct Follower {
     /// Ticks since it last agreed that this node leads.
     pub(super) silent: u32,
+    /// Ticks since it last answered at all, be it with a refusal.
+    pub(super) unheard: u32,
     /// The newest heartbeat round that it acknowledged.
     pub(super) round: u64,
     /// The end of the chosen prefix that it knows.
@@ -276,9 +279,10 @@ impl<V: Value> Proposer<V> {
             preparing.floor = (floor, Some(from));
         }
         for vote in votes {
-            let newer = preparing.found.get(&vote.slot).is_none_or(|v| v.ballot < vote.ballot);
+            let known = preparing.found.get(&vote.slot);
+            let newer = known.is_none_or(|(_, known)| known.ballot < vote.ballot);
             if newer && vote.slot >= preparing.first {
-                preparing.found.insert(vote.slot, vote);
+                preparing.found.insert(vote.slot, (from, vote));
             }
         }
     }
@@ -306,18 +310,15 @@ impl<V: Value> Proposer<V> {
         let ballot = preparing.ballot;
         let start = chosen.next().max(floor);
         let mut found = std::mem::take(&mut preparing.found).split_off(&start);
-        let mut recovered = VecDeque::new();
-        let mut slot = start;
-        while !found.is_empty() {
-            let vote = found.remove(&slot);
-            recovered.push_back(vote.map_or_else(|| Arc::new(Entry::noop()), |vote| vote.entry));
-            slot = slot.next();
+        let recovered = fill_gaps(start, &mut found, configurations.window());
+        if let Some((_, (liar, _))) = found.pop_first() {
+            out.note(Note::Refused(liar, Offence::Malformed));
         }
-        recovered.push_back(Arc::new(Entry::noop()));
+        let opening = Slot(start.0 + recovered.len() as u64 - 1);
         self.phase = Phase::Leading(Box::new(Leading {
             ballot,
             next: start,
-            opening: slot,
+            opening,
             recovered,
             batches: VecDeque::new(),
             round: 0,
@@ -544,6 +545,32 @@ impl<V> Preparing<V> {
             .get(&acceptor)
             .is_some_and(|parts| parts.of > 0 && parts.arrived.len() as u64 == u64::from(parts.of))
     }
+}
+
+/// What phase 1 found from `start` on, gaps filled with no-ops, and a no-op behind it.
+///
+/// The gaps are fewer than α in all. A vote was cast for a slot at most α above what its proposer
+/// knew chosen, and each slot up to there was accepted by a phase-2 quorum, of which at least one
+/// member is among those who promised: it reports a vote, or a floor above. A vote beyond so many
+/// gaps was never cast, and is left in `found`; believing it could cost all memory there is.
+fn fill_gaps<V: Value>(
+    start: Slot,
+    found: &mut BTreeMap<Slot, (NodeId, Vote<V>)>,
+    window: u64,
+) -> VecDeque<Arc<Entry<V>>> {
+    let mut entries = VecDeque::new();
+    let mut room = window;
+    let mut next = start;
+    while let Some(first) = found.first_entry() {
+        let gap = first.key().0 - next.0;
+        let Some(left) = room.checked_sub(gap) else { break };
+        room = left;
+        entries.extend((0..gap).map(|_| Arc::new(Entry::noop())));
+        next = first.key().next();
+        entries.push_back(first.remove().1.entry);
+    }
+    entries.push_back(Arc::new(Entry::noop()));
+    entries
 }
 
 fn send<V: Value>(

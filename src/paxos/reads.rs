@@ -20,6 +20,8 @@ const READERS_MAX: usize = 4096;
 pub(super) struct Reader {
     pub(super) origin: NodeId,
     pub(super) token: u64,
+    /// Who passed the question on, and passes on the answer: the origin has no other way, perhaps.
+    pub(super) via: NodeId,
 }
 
 /// A heartbeat round that readers wait for.

@@ -28,8 +28,12 @@ use super::record::{LogPosition, Record, Recovered};
 use super::timing::Timing;
 use std::sync::Arc;
 
-/// Commands that one step may gather for the leader before they are sent: one frame.
+/// Commands that one step may gather for the leader before they are sent.
 const FORWARD_ENTRIES_MAX: usize = 1024;
+
+/// Bytes of commands in one message to the leader; a larger command travels alone. Far below the
+/// longest frame, which nobody would take.
+const FORWARD_BYTES_MAX: usize = 1 << 20;
 
 /// What a replica starts from.
 #[derive(Debug, Clone)]
@@ -193,7 +197,7 @@ impl<V: Value> Replica<V> {
     pub fn read(&mut self, token: Token, effects: &mut Effects<V>) {
         let request = Statement::ReadIndexRequest { origin: self.id, token: token.0, hops: 0 };
         if self.proposer.as_ref().is_some_and(|p| !matches!(p.phase, Phase::Idle)) {
-            self.reads.push(Reader { origin: self.id, token: token.0 });
+            self.reads.push(Reader { origin: self.id, token: token.0, via: self.id });
         } else if let Some((leader, _)) = self.election.leader() {
             effects.say(leader, request);
         } else if let Some(relay) = self.election.relay() {
@@ -207,13 +211,7 @@ impl<V: Value> Replica<V> {
     /// for waiting reads, news of what is chosen. The driver calls it once for each batch of
     /// events.
     pub fn flush(&mut self, effects: &mut Effects<V>) {
-        let forwards = std::mem::take(&mut self.forwards);
-        if !forwards.is_empty() {
-            let leader = self.election.leader().map(|(leader, _)| leader);
-            if let Some(to) = leader.or(self.election.relay()).filter(|to| *to != self.id) {
-                effects.say(to, Statement::Forward { commands: forwards, hops: 0 });
-            }
-        }
+        self.send_forwards(effects);
         let chosen = self.learner.chosen();
         let mut out = Outbox { me: self.id, loopback: &mut self.loopback, effects };
         if let Some(proposer) = &mut self.proposer {
@@ -223,6 +221,31 @@ impl<V: Value> Replica<V> {
         self.start_read_round(effects);
         self.settle(effects);
         self.announce_chosen(effects);
+    }
+
+    /// In messages of a bounded size: one that is too large would be refused, and would come to the
+    /// same size each time that it is tried again.
+    fn send_forwards(&mut self, effects: &mut Effects<V>) {
+        let mut forwards = std::mem::take(&mut self.forwards).into_iter().peekable();
+        let Some(to) = self.passes_on_to().filter(|to| *to != self.id) else { return };
+        while let Some(first) = forwards.next() {
+            let mut bytes = first.weight();
+            let mut commands = vec![first];
+            while let Some(next) = forwards.next_if(|next| {
+                bytes += next.weight();
+                bytes <= FORWARD_BYTES_MAX
+            }) {
+                commands.push(next);
+            }
+            effects.say(to, Statement::Forward { commands, hops: 0 });
+        }
+    }
+
+    /// To whom requests go from here: the leader, this node included, or who hears the leader when
+    /// this node does not.
+    pub fn passes_on_to(&self) -> Option<NodeId> {
+        let heard = self.election.leader().map(|(leader, _)| leader);
+        self.is_leading().then_some(self.id).or(heard).or(self.election.relay())
     }
 
     /// One tick passed.
@@ -255,6 +278,7 @@ impl<V: Value> Replica<V> {
         let speak = leading.quiet >= timing.heartbeat;
         for follower in leading.followers.values_mut() {
             follower.silent = follower.silent.saturating_add(1);
+            follower.unheard = follower.unheard.saturating_add(1);
         }
         let governing = self.configurations.governing(chosen.next());
         let followed = governing
@@ -271,7 +295,8 @@ impl<V: Value> Replica<V> {
         if self.disk != DiskHealth::Healthy
             && let Some(successor) = self.successor()
         {
-            self.hand_over(successor, effects);
+            // Where it is refused, a leader with a slow disk is better than none.
+            let _refused_or_under_way = self.hand_over(successor, effects);
         }
     }
 
@@ -493,11 +518,11 @@ impl<V: Value> Replica<V> {
         }
         effects.note(Note::ReadRound);
         let (index, readers) = self.reads.confirmed();
-        for Reader { origin, token } in readers {
+        for Reader { origin, token, via } in readers {
             if origin == self.id {
                 effects.confirm(ConfirmedRead { token: Token(token), index });
             } else {
-                effects.say(origin, Statement::ReadIndex { origin, token, index });
+                effects.say(via, Statement::ReadIndex { origin, token, index });
             }
         }
     }

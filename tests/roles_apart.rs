@@ -334,8 +334,8 @@ fn leadership_passes_to_a_proposer_that_has_no_vote() {
     assert_eq!(leader.replica.status().leading, None, "P2 and A3 are no quorum");
 }
 
-/// With a phase-1 quorum of all three and a phase-2 quorum of one, a leader serves with one acceptor
-/// left, and nobody could take its place.
+/// With a phase-1 quorum of all three and a phase-2 quorum of one, a leader serves with one
+/// acceptor left, and nobody could take its place.
 #[test]
 fn a_leader_that_nobody_could_replace_stays() {
     let mut leader: Node = Node::with(P1, QuorumSystem::flexible(3, 3, 1).unwrap());

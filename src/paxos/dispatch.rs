@@ -101,16 +101,7 @@ impl<V: Value> Replica<V> {
                 self.outdated = configuration > self.configurations.newest().number;
             }
             ack @ Statement::HeartbeatAck { .. } => self.on_heartbeat_ack(from, ack, effects)?,
-            Statement::Inquire { round } => {
-                let report = Statement::Report {
-                    round,
-                    generation: self.acceptor.as_ref().map(Acceptor::generation),
-                    promised: self.promised(),
-                    hears: self.hears(),
-                    chosen: self.learner.chosen(),
-                };
-                self.outbox(effects).say(from, report);
-            }
+            Statement::Inquire { round } => self.on_inquire(from, round, effects),
             report @ Statement::Report { .. } => self.on_report(from, report, effects)?,
             Statement::HandOver { ballot } => {
                 self.check_ballot(from, ballot)?;
@@ -249,8 +240,8 @@ impl<V: Value> Replica<V> {
     /// gives way instead, or two rivals elected in the same moment would outbid each other for
     /// ever; so does one that asked for a successor.
     ///
-    /// Where fewer than a phase-1 quorum answer, nobody could win. With a smaller phase-2 quorum the
-    /// leader may still get things chosen, so it stays for as long as enough others follow it.
+    /// Where fewer than a phase-1 quorum answer, nobody could win. With a smaller phase-2 quorum
+    /// the leader may still get things chosen, so it stays for as long as enough follow it.
     fn defend(&mut self, effects: &mut Effects<V>) {
         let chosen = self.learner.chosen();
         let electable = self.is_anybody_electable();
@@ -414,6 +405,17 @@ impl<V: Value> Replica<V> {
             Phase::Idle => {}
         }
         Ok(())
+    }
+
+    fn on_inquire(&mut self, from: NodeId, round: u64, effects: &mut Effects<V>) {
+        let report = Statement::Report {
+            round,
+            generation: self.acceptor.as_ref().map(Acceptor::generation),
+            promised: self.promised(),
+            hears: self.hears(),
+            chosen: self.learner.chosen(),
+        };
+        self.outbox(effects).say(from, report);
     }
 
     fn on_report(

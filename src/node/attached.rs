@@ -227,7 +227,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                     self.attachment.patience = took * ANSWERS_PER_PATIENCE;
                 }
                 if session != SessionId::NONE && self.session.awaits(nonce) {
-                    self.session.opened(session);
+                    self.session.opened(session, self.session_tried.unwrap_or_default());
                     self.hand_out_all(self.world.now());
                 }
                 for (sequence, outcome) in outcomes {

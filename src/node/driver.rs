@@ -437,7 +437,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             if let Outcome::SessionOpened(id) = outcome
                 && self.session.is_opening(&command.principal, nonce)
             {
-                self.session.opened(id);
+                self.session.opened(id, self.session_tried.unwrap_or_default());
                 self.hand_out_all(self.applied_at);
             }
         } else if self.session.id() == Some(command.session) {
@@ -449,16 +449,12 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     pub(super) fn settle(&mut self, sequence: u64, outcome: Outcome) {
         let Some(token) = self.requests.by_sequence(sequence) else { return };
         match outcome {
-            Outcome::SessionUnknown => {
-                self.session.lost();
-                self.session_tried = None;
-                self.requests.unnumber();
-                self.open_session();
-            }
+            Outcome::SessionUnknown => self.on_session_lost(),
             Outcome::WindowFull => self.requests.returned(token),
             outcome => {
                 self.session.settle(sequence);
                 if let Some(waiting) = self.requests.take_write(token) {
+                    self.session.used(waiting.first_tried.unwrap_or_default());
                     self.answers.push((waiting.write.reply, outcome));
                 }
             }

@@ -6,6 +6,7 @@ use super::world::{Peers, World};
 use crate::disk::Log;
 use crate::paxos::ballot::Ballot;
 use crate::paxos::effects::Token;
+use crate::store::command::SessionId;
 use std::time::Duration;
 
 impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
@@ -18,16 +19,58 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         }
     }
 
-    pub(super) fn hand_out_write(&mut self, token: u64) {
-        let now = self.world.now();
+    /// The session that the waiting writes went under is gone. A node with a store applied every
+    /// slot itself, so it would know the outcome of what was executed: whatever still waits was
+    /// not, and gets a number in the next session. A node without one may have missed the news
+    /// while it was cut off, and nobody remembers any more. It knows only of what it handed to
+    /// nobody. How long ago a write was handed out proves nothing: clocks stand still while a
+    /// machine is suspended, and a session ends early when there are too many.
+    pub(super) fn on_session_lost(&mut self) {
+        self.session.lost();
+        self.session_tried = None;
+        if self.applied.store().is_none() {
+            for waiting in self.requests.take_handed_out() {
+                let why = "the write was on its way when this node's session with the cluster \
+                           ended, and nobody remembers what became of it; it may have been \
+                           applied: read the key, or repeat the request under the same \
+                           --request-id";
+                (waiting.write.reply)(Err(RequestError::UnknownOutcome(why.to_owned())));
+            }
+        }
+        self.requests.unnumber();
+        self.open_session();
+    }
+
+    /// The session to hand a write out under, if it may be handed out now. A node without a store
+    /// could not tell what became of a write under a session that ended, so it gives nothing more
+    /// to one that may have: once nobody holds anything of it, it opens the next one.
+    fn session_for_write(&mut self, is_held: bool, now: Duration) -> Option<SessionId> {
         let Some(session) = self.session.id() else {
             if self.session_tried.is_none() {
                 self.open_session();
             }
-            return;
+            return None;
         };
+        let is_safe = self.applied.store().is_some() || !self.session.is_doubtful(now);
+        if is_safe || is_held {
+            // What may have been executed under this session can go under no other.
+            return Some(session);
+        }
+        if !self.requests.is_any_handed_out() {
+            self.requests.unnumber();
+            self.open_session();
+        }
+        None
+    }
+
+    pub(super) fn hand_out_write(&mut self, token: u64) {
+        let now = self.world.now();
+        let Some(waiting) = self.requests.writes.get(&token) else { return };
+        let is_held = waiting.handed_out > 0;
+        let Some(session) = self.session_for_write(is_held, now) else { return };
         let Some(waiting) = self.requests.writes.get_mut(&token) else { return };
         waiting.tried = Some(now);
+        waiting.first_tried.get_or_insert(now);
         waiting.handed_out += 1;
         let request_id = waiting
             .write

@@ -33,6 +33,8 @@ pub(super) struct WaitingWrite {
     pub(super) handed_out: u32,
     /// When it was handed out last.
     pub(super) tried: Option<Duration>,
+    /// When it was handed out first, under whatever number.
+    pub(super) first_tried: Option<Duration>,
 }
 
 /// Reads that share one question to the leader.
@@ -90,7 +92,8 @@ impl Requests {
         }
         self.write_bytes += bytes;
         let token = self.token();
-        let waiting = WaitingWrite { write, sequence: None, handed_out: 0, tried: None };
+        let (sequence, tried, first_tried) = (None, None, None);
+        let waiting = WaitingWrite { write, sequence, handed_out: 0, tried, first_tried };
         self.writes.insert(token, waiting);
         Some(token)
     }
@@ -127,8 +130,20 @@ impl Requests {
         }
     }
 
-    /// Takes the numbers back: their session is gone, and with it any chance that they are
-    /// executed.
+    /// Whether anybody was handed any of the writes that wait.
+    pub(super) fn is_any_handed_out(&self) -> bool {
+        self.writes.values().any(|waiting| waiting.handed_out > 0)
+    }
+
+    /// Lets all writes go that somebody was handed; the caller answers them.
+    pub(super) fn take_handed_out(&mut self) -> Vec<WaitingWrite> {
+        let handed_out = self.writes.iter().filter(|(_, waiting)| waiting.handed_out > 0);
+        let tokens: Vec<u64> = handed_out.map(|(token, _)| *token).collect();
+        tokens.into_iter().filter_map(|token| self.take_write(token)).collect()
+    }
+
+    /// Takes the numbers back. It is for the caller to know that nothing was executed under them,
+    /// and nothing will be.
     pub(super) fn unnumber(&mut self) {
         self.by_sequence.clear();
         for waiting in self.writes.values_mut() {
@@ -162,6 +177,9 @@ impl Requests {
         if let Some(waiting) = self.writes.get_mut(&token) {
             waiting.handed_out = waiting.handed_out.saturating_sub(1);
             waiting.tried = None;
+            if waiting.handed_out == 0 {
+                waiting.first_tried = None;
+            }
         } else if let Some(group) = self.read_groups.get_mut(&token) {
             group.tried = None;
         }

@@ -6,7 +6,13 @@
 //! so it is executed at most once.
 
 use crate::store::command::{Command, Operation, SessionId};
+use crate::store::sessions::SESSION_TTL;
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A session is taken for doubtful when it is not known to have been there for so long: half of
+/// what it lives unused, so that it is still there when the next command arrives.
+const DOUBTFUL_AFTER: Duration = Duration::from_nanos(SESSION_TTL / 2);
 
 /// Where the node's session stands.
 #[derive(Debug)]
@@ -23,11 +29,14 @@ pub(super) struct NodeSession {
     state: State,
     next: u64,
     waiting: BTreeSet<u64>,
+    /// On this node's clock: it was there after this.
+    proven: Duration,
 }
 
 impl NodeSession {
     pub(super) fn new(principal: String) -> NodeSession {
-        NodeSession { principal, state: State::Closed, next: 1, waiting: BTreeSet::new() }
+        let (state, waiting, proven) = (State::Closed, BTreeSet::new(), Duration::ZERO);
+        NodeSession { principal, state, next: 1, waiting, proven }
     }
 
     /// The open session.
@@ -73,11 +82,23 @@ impl NodeSession {
         }
     }
 
-    /// The session is open: numbers start over.
-    pub(super) fn opened(&mut self, id: SessionId) {
+    /// The session is open, by a command that was sent at `asked`: numbers start over.
+    pub(super) fn opened(&mut self, id: SessionId, asked: Duration) {
         self.state = State::Open { nonce: self.nonce(), id };
+        self.proven = asked;
         self.next = 1;
         self.waiting.clear();
+    }
+
+    /// A command that was first sent at `sent` was executed under the open session.
+    pub(super) fn used(&mut self, sent: Duration) {
+        self.proven = self.proven.max(sent);
+    }
+
+    /// Whether the session may have ended unseen. This node's clock may be wrong about it, so
+    /// nothing may rest on a no.
+    pub(super) fn is_doubtful(&self, now: Duration) -> bool {
+        now.saturating_sub(self.proven) > DOUBTFUL_AFTER
     }
 
     /// The session is gone; whatever waits needs a number in the next one.

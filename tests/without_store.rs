@@ -258,3 +258,16 @@ fn a_node_that_was_idle_writes_under_a_new_session() {
     client.host_tells(S2, &[(1, DONE)]);
     assert_eq!(told(&last), Some(Ok(DONE)));
 }
+
+#[test]
+fn a_write_of_which_one_copy_was_refused_may_have_been_executed() {
+    let mut client = Client::start();
+    let write = client.put_under(S1, Duration::from_secs(3));
+    client.pass(Duration::from_secs(2));
+    assert_eq!(client.forwarded_one(), (S1, 1), "there is one copy only");
+    // Both learners tell of the first one; the second is still on its way.
+    client.tell(L1, S1, &[(1, Outcome::WindowFull)]);
+    client.tell(L2, S1, &[(1, Outcome::WindowFull)]);
+    client.pass(Duration::from_secs(2));
+    assert!(is_unknown(&write), "{:?}", told(&write));
+}

@@ -450,7 +450,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let Some(token) = self.requests.by_sequence(sequence) else { return };
         match outcome {
             Outcome::SessionUnknown => self.on_session_lost(),
-            Outcome::WindowFull => self.requests.returned(token),
+            Outcome::WindowFull => self.requests.refused(token),
             outcome => {
                 self.session.settle(sequence);
                 if let Some(waiting) = self.requests.take_write(token) {

@@ -172,7 +172,15 @@ impl Requests {
         Some(waiting)
     }
 
-    /// The leader gave a request back, or there was none to give it to.
+    /// The log holds a copy of the write and refused it for now. Another copy may be on its way, so
+    /// it was handed out all the same.
+    pub(super) fn refused(&mut self, token: u64) {
+        if let Some(waiting) = self.writes.get_mut(&token) {
+            waiting.tried = None;
+        }
+    }
+
+    /// A request was handed to nobody after all: there was no leader to give it to, or no room.
     pub(super) fn returned(&mut self, token: u64) {
         if let Some(waiting) = self.writes.get_mut(&token) {
             waiting.handed_out = waiting.handed_out.saturating_sub(1);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use paxos_ssh::disk::Log;
 use paxos_ssh::disk::memory::{MemoryDisk, MemoryLog};
 use paxos_ssh::node::driver::{Driver, Parts};
-use paxos_ssh::node::event::{Event, RequestError, Write};
+use paxos_ssh::node::event::{Event, Lookup, RequestError, Write};
 use paxos_ssh::node::settings::TimeoutBounds;
 use paxos_ssh::node::world::{Peers, TICK, World};
 use paxos_ssh::paxos::ballot::{
@@ -19,7 +19,7 @@ use paxos_ssh::store::command::{Command, Condition, Operation, Outcome, SessionI
 use paxos_ssh::telemetry::metrics::ConsensusMetrics;
 use paxos_ssh::wire::command::decode_command;
 use paxos_ssh::wire::peer::PeerMessage;
-use paxos_ssh::wire::store_call::StoreAnswer;
+use paxos_ssh::wire::store_call::{Found, Query, StoreAnswer, StoreCall};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -148,6 +148,44 @@ impl Client {
         answer
     }
 
+    /// A client looks something up.
+    fn look_up(&mut self, token: u64, page: u64, query: Query) -> Answer<Found> {
+        let answer: Answer<Found> = Arc::default();
+        let told = Arc::clone(&answer);
+        let lookup = Lookup {
+            token,
+            linearizable: true,
+            page,
+            query,
+            deadline: self.clock.now() + MINUTE,
+            reply: Box::new(move |found| *told.lock().unwrap() = Some(found)),
+        };
+        self.hear(Event::Lookup(lookup));
+        answer
+    }
+
+    fn host(&self) -> NodeId {
+        self.driver.host().expect("it has a host")
+    }
+
+    /// What it called a learner for since it was looked at last.
+    fn calls(&mut self) -> Vec<(NodeId, StoreCall)> {
+        let calls = self.sent().into_iter().filter_map(|(to, message)| match message {
+            PeerMessage::Call(call) => Some((to, call)),
+            _ => None,
+        });
+        calls.collect()
+    }
+
+    /// Time passes, and the host answers all the while but has nothing to tell.
+    fn pass_in_vain(&mut self, time: Duration) {
+        let end = self.clock.now() + time;
+        while self.clock.now() < end {
+            self.pass(5 * TICK);
+            self.host_tells(S1, &[]);
+        }
+    }
+
     fn sent(&mut self) -> Vec<(NodeId, PeerMessage)> {
         std::mem::take(&mut *self.sent.lock().unwrap())
     }
@@ -185,8 +223,7 @@ impl Client {
 
     /// Its host says what became of things.
     fn host_tells(&mut self, session: SessionId, outcomes: &[(u64, Outcome)]) {
-        let host = self.driver.host().expect("it has a host");
-        self.tell(host, session, outcomes);
+        self.tell(self.host(), session, outcomes);
     }
 
     /// It writes under an open session; the write is under way.
@@ -270,4 +307,75 @@ fn a_write_of_which_one_copy_was_refused_may_have_been_executed() {
     client.tell(L2, S1, &[(1, Outcome::WindowFull)]);
     client.pass(Duration::from_secs(2));
     assert!(is_unknown(&write), "{:?}", told(&write));
+}
+
+#[test]
+fn a_host_that_tells_no_outcome_is_left() {
+    let mut client = Client::start();
+    let write = client.put_under(S1, MINUTE);
+    let first = client.host();
+    client.pass_in_vain(Duration::from_secs(1));
+    assert_eq!(client.host(), first, "it is left too early");
+    client.pass_in_vain(Duration::from_secs(3));
+    let next = client.host();
+    assert_ne!(next, first, "it is never left");
+    client.host_tells(S1, &[(1, DONE)]);
+    assert_eq!(told(&write), Some(Ok(DONE)));
+    // What the next one tells keeps it.
+    for sequence in 2..10 {
+        client.put(MINUTE);
+        client.pass_in_vain(Duration::from_secs(1));
+        client.host_tells(S1, &[(sequence, DONE)]);
+    }
+    assert_eq!(client.host(), next);
+}
+
+#[test]
+fn a_host_that_finds_nothing_is_left_though_it_tells_outcomes() {
+    let mut client = Client::start();
+    client.put_under(S1, MINUTE);
+    client.host_tells(S1, &[(1, DONE)]);
+    let first = client.host();
+    let read = client.look_up(1, 0, Query::Get { key: Bytes::from_static(b"k") });
+    for sequence in 2..6 {
+        client.put(MINUTE);
+        client.pass_in_vain(Duration::from_secs(1));
+        client.tell(first, S1, &[(sequence, DONE)]);
+    }
+    let next = client.host();
+    assert_ne!(next, first, "it is never left");
+    let asked = client.calls().into_iter().find_map(|call| match call {
+        (to, StoreCall::Read { token, .. }) if to == next => Some(token),
+        _ => None,
+    });
+    let token = asked.expect("the next one is not asked");
+    let found = Found { revision: 1, records: Vec::new(), ended: true };
+    let answer = StoreAnswer::Found { token, page: 0, found: found.clone() };
+    client.hear(Event::StoreAnswer(next, answer));
+    assert_eq!(told(&read), Some(Ok(found)));
+}
+
+#[test]
+fn a_host_is_kept_while_nobody_leads_or_no_other_could_serve() {
+    let mut client = Client::start();
+    client.put_under(S1, 20 * MINUTE);
+    let first = client.host();
+    let other = if first == L1 { L2 } else { L1 };
+    let down = |peer| Event::LinkDown { peer, refused: false, error: String::new() };
+    client.hear(down(other));
+    client.pass_in_vain(Duration::from_secs(20));
+    assert_eq!(client.host(), first);
+    // The leader falls silent, and the other learner comes back.
+    for _ in 0..200 {
+        client.clock.0.lock().unwrap().0 += TICK;
+        client.hear(Event::Tick);
+        client.host_tells(S1, &[]);
+    }
+    client.hear(Event::LinkUp(other));
+    for _ in 0..1000 {
+        client.clock.0.lock().unwrap().0 += TICK;
+        client.hear(Event::Tick);
+        client.host_tells(S1, &[]);
+    }
+    assert_eq!(client.host(), first, "lists that are read there are lost for nothing");
 }

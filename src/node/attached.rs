@@ -3,8 +3,8 @@
 //!
 //! Requests stay here, where they came in: this node numbers its commands, proposes them again, and
 //! keeps their deadlines. Of the other node, its host, it needs only what the log says anyway, so
-//! any other learner will do as soon as this one falls silent; nothing is lost by a change and
-//! nothing happens twice.
+//! any other learner will do as soon as this one falls silent, or answers and has nothing to say:
+//! it may be cut off from everybody else. Nothing is lost by a change and nothing happens twice.
 //!
 //! The cost: a read takes one hop more, and a list that is read page by page ends with an error if
 //! its host goes away.
@@ -12,7 +12,7 @@
 use super::driver::Driver;
 use super::event::{Lookup, RequestError};
 use super::requests::READS_WAITING_MAX;
-use super::world::{Peers, World};
+use super::world::{Peers, TICK, World};
 use crate::disk::Log;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::SessionId;
@@ -36,6 +36,21 @@ const HOST_PATIENCE_MAX: Duration = Duration::from_secs(4);
 /// How many times its usual answer a host may take.
 const ANSWERS_PER_PATIENCE: u32 = 4;
 
+/// A host that answers, but has told neither an outcome nor what was looked up for so long while
+/// both were due, is left for another. Long enough for a full page over a slow link, and short
+/// enough that a request of the usual timeout succeeds at the next host.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+
+/// And no sooner than after so many election timeouts: new leaders take that long.
+const STUCK_ELECTIONS: u32 = 2;
+
+/// And no sooner than after so many times what it may be silent.
+const STUCK_PATIENCES: u32 = 4;
+
+/// How often the time doubles if no host after the other gets anywhere: then it is not they, and
+/// changing costs lists. 16 s at the least.
+const STUCK_DOUBLINGS_MAX: u32 = 3;
+
 /// Sequence numbers in one question. Outcomes of what exceeds it are told as they come.
 const SEQUENCES_MAX: usize = 1024;
 
@@ -45,6 +60,8 @@ const LOOKUP_RETRY: Duration = Duration::from_millis(500);
 struct Waiting {
     lookup: Lookup,
     tried: Option<Duration>,
+    /// When this host was asked first.
+    asked: Option<Duration>,
 }
 
 /// See the module's documentation.
@@ -58,6 +75,12 @@ pub(super) struct Attachment {
     unanswered: Option<Duration>,
     patience: Duration,
     lookups: BTreeMap<u64, Waiting>,
+    /// Since when writes have waited and the host has told no outcome.
+    unsettled: Option<Duration>,
+    /// When nobody was known to lead last: no host gets anywhere then.
+    leaderless: Duration,
+    /// How many hosts were left in a row because they got nowhere.
+    stuck: u32,
 }
 
 impl Attachment {
@@ -70,6 +93,9 @@ impl Attachment {
             unanswered: None,
             patience: Duration::ZERO,
             lookups: BTreeMap::new(),
+            unsettled: None,
+            leaderless: Duration::ZERO,
+            stuck: 0,
         }
     }
 
@@ -81,6 +107,26 @@ impl Attachment {
     /// Whether that page is what a client waits for.
     fn awaits(&self, token: u64, page: u64) -> bool {
         self.lookups.get(&token).is_some_and(|waiting| waiting.lookup.page == page)
+    }
+
+    /// The host told an outcome, or what was looked up.
+    fn got_on(&mut self) {
+        self.unsettled = None;
+        self.stuck = 0;
+    }
+
+    /// Whether the host answers for longer than `limit` without telling what is awaited. Pages of
+    /// a list that was begun do not count: no other host has them.
+    fn is_stuck(&self, limit: Duration, now: Duration) -> bool {
+        let limit = limit * 2_u32.pow(self.stuck.min(STUCK_DOUBLINGS_MAX));
+        let waited = |since: Duration| now.saturating_sub(since) > limit;
+        let waits = |waiting: &Waiting| {
+            let needs_leader = waiting.lookup.linearizable;
+            let floor = if needs_leader { self.leaderless } else { Duration::ZERO };
+            waiting.lookup.page == 0 && waiting.asked.is_some_and(|asked| waited(asked.max(floor)))
+        };
+        self.unsettled.is_some_and(|since| waited(since.max(self.leaderless)))
+            || self.lookups.values().any(waits)
     }
 
     /// The node that serves this one, if any does.
@@ -98,7 +144,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             ))));
             return;
         }
-        self.attachment.lookups.insert(lookup.token, Waiting { lookup, tried: None });
+        let waiting = Waiting { lookup, tried: None, asked: None };
+        self.attachment.lookups.insert(waiting.lookup.token, waiting);
     }
 
     /// The client has read enough of a list.
@@ -116,17 +163,26 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             return;
         }
         let awaits_outcomes = !self.requests.writes.is_empty();
+        let now = self.world.now();
+        if self.leadership.is_none() {
+            self.attachment.leaderless = now;
+        }
+        if awaits_outcomes {
+            self.attachment.unsettled.get_or_insert(now);
+        } else {
+            self.attachment.unsettled = None;
+        }
         if !awaits_outcomes && self.attachment.lookups.is_empty() {
             self.attachment.unanswered = None;
             return;
         }
-        let now = self.world.now();
         self.choose_host(now);
         let Some(host) = self.attachment.host else { return };
         for (token, waiting) in &mut self.attachment.lookups {
             let stale = waiting.tried.is_none_or(|tried| now.saturating_sub(tried) > LOOKUP_RETRY);
             if stale {
                 waiting.tried = Some(now);
+                waiting.asked.get_or_insert(now);
                 let call = StoreCall::Read {
                     token: self.attachment.base.wrapping_add(*token),
                     page: waiting.lookup.page,
@@ -149,8 +205,19 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         }
     }
 
-    /// Keeps the host while it answers and its link stands; else takes the next learner whose link
-    /// stands, or any.
+    /// Whether the host answers and gets nowhere. Looked at as often as it is asked.
+    fn is_host_stuck(&self, now: Duration) -> bool {
+        let attachment = &self.attachment;
+        if attachment.asked.is_some_and(|asked| now.saturating_sub(asked) < ASK_EVERY) {
+            return false;
+        }
+        let elections = TICK * self.election_ticks() * STUCK_ELECTIONS;
+        let patience = attachment.patience.max(HOST_PATIENCE) * STUCK_PATIENCES;
+        attachment.is_stuck(STUCK_AFTER.max(elections).max(patience), now)
+    }
+
+    /// Keeps the host while it answers, gets on and its link stands; else takes the next learner
+    /// whose link stands, or any.
     fn choose_host(&mut self, now: Duration) {
         let patience = self.attachment.patience.max(HOST_PATIENCE);
         let silent =
@@ -159,10 +226,16 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let Some(replica) = &self.replica else { return };
         let learners: Vec<NodeId> =
             replica.configurations().newest().learners().filter(|id| *id != self.id).collect();
-        // A host whose link broke is left at once, but only for one whose link stands.
-        let better = learners.iter().any(|id| link(*id) == Some(true));
-        let broken = |host| link(host) == Some(false) && better;
-        if self.attachment.host.is_some_and(|host| !silent && !broken(host)) {
+        // A host whose link broke is left at once, but only for one whose link stands; and so is
+        // one that gets nowhere.
+        let better = |host| learners.iter().any(|id| *id != host && link(*id) == Some(true));
+        let is_stuck = self.is_host_stuck(now);
+        let broken = |host| link(host) == Some(false);
+        if self
+            .attachment
+            .host
+            .is_some_and(|host| !silent && !((broken(host) || is_stuck) && better(host)))
+        {
             return;
         }
         // The nodes that are served this way spread over the learners; a host that failed is
@@ -178,14 +251,19 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let next = stands.or(in_turn.first()).copied();
         if silent {
             self.attachment.patience = (patience * 2).min(HOST_PATIENCE_MAX);
+        } else if is_stuck {
+            self.attachment.stuck += 1;
         }
         self.attachment.unanswered = None;
+        self.attachment.unsettled = None;
         if next != self.attachment.host {
             self.attachment.host = next;
             self.fail_continued();
             // The new one is asked at once.
             self.attachment.asked = None;
-            self.attachment.lookups.values_mut().for_each(|waiting| waiting.tried = None);
+            for waiting in self.attachment.lookups.values_mut() {
+                (waiting.tried, waiting.asked) = (None, None);
+            }
         }
     }
 
@@ -203,6 +281,9 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     fn on_found(&mut self, is_host: bool, token: u64, page: u64, found: Found) {
         // The pages behind this one could not be had from a host that was left.
         if self.attachment.awaits(token, page) && (found.ended || is_host) {
+            if is_host {
+                self.attachment.got_on();
+            }
             self.end_lookup(token, Ok(found));
         }
     }
@@ -226,7 +307,11 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                     let took = self.world.now().saturating_sub(since);
                     self.attachment.patience = took * ANSWERS_PER_PATIENCE;
                 }
-                if session != SessionId::NONE && self.session.awaits(nonce) {
+                let opens = session != SessionId::NONE && self.session.awaits(nonce);
+                if is_host && (opens || !outcomes.is_empty()) {
+                    self.attachment.got_on();
+                }
+                if opens {
                     self.session.opened(session, self.session_tried.unwrap_or_default());
                     self.hand_out_all(self.world.now());
                 }

@@ -15,7 +15,7 @@ use crate::transport::identity::node_principal;
 use crate::wire::answer::Record;
 use crate::wire::peer::PeerMessage;
 use crate::wire::store_call::{Found, Query, StoreAnswer, StoreCall};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,13 @@ const VIEWS_MAX: usize = 64;
 /// How long a view is kept after its last page: a client that reads slowly, behind a node that
 /// waits for it.
 const VIEW_KEPT: Duration = Duration::from_secs(30);
+
+/// How long it is remembered that a caller let go of a view: a repeated question that was on its
+/// way meanwhile would else make another one, which nobody lets go of.
+const LEFT_REMEMBERED: Duration = Duration::from_secs(1);
+
+/// How many such callers are remembered. What is forgotten costs a view for half a minute.
+const LEFT_MAX: usize = 1024;
 
 /// Bytes of keys and values in one answer: a fraction of a frame, on a lane of its own.
 const FOUND_BYTES_MAX: usize = 1 << 20;
@@ -70,6 +77,11 @@ struct Awaited {
 pub(super) struct Hosting {
     callers: BTreeMap<NodeId, Caller>,
     views: BTreeMap<(NodeId, u64), Kept>,
+    /// Look-ups that wait for their round. They are asked for again meanwhile, and each waits once
+    /// among the reads of this node, of which there are only so many.
+    awaited: BTreeSet<(NodeId, u64)>,
+    /// Until when it is remembered that the caller wants no more of this.
+    left: BTreeMap<(NodeId, u64), Duration>,
     /// Filled in by the replies of reads, which know nothing of this node.
     ready: Arc<Mutex<Vec<Awaited>>>,
 }
@@ -93,6 +105,14 @@ impl Hosting {
     fn forget_the_gone(&mut self, now: Duration) {
         self.callers.retain(|_, caller| caller.until > now);
         self.views.retain(|_, kept| kept.until > now);
+        self.left.retain(|_, until| *until > now);
+    }
+
+    fn leave(&mut self, from: NodeId, token: u64, now: Duration) {
+        self.views.remove(&(from, token));
+        if self.left.len() < LEFT_MAX {
+            self.left.insert((from, token), now + LEFT_REMEMBERED);
+        }
     }
 }
 
@@ -117,15 +137,15 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                     self.answer_lookup(from, place, &query, &view);
                 } else if page > 0 {
                     self.cannot_read(from, place, false, "the view is gone");
+                } else if self.hosting.left.contains_key(&(from, token)) {
+                    // A repetition that came late.
                 } else if linearizable {
                     self.await_round(from, place, patience, query);
                 } else if let Some(view) = self.applied.view() {
                     self.answer_lookup(from, place, &query, &Arc::new(view));
                 }
             }
-            StoreCall::Leave { token } => {
-                self.hosting.views.remove(&(from, token));
-            }
+            StoreCall::Leave { token } => self.hosting.leave(from, token, self.world.now()),
         }
     }
 
@@ -150,8 +170,11 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         self.tell(from, StoreAnswer::Outcomes { nonce, session, outcomes });
     }
 
-    /// The look-up joins the reads of this node's own clients.
+    /// The look-up joins the reads of this node's own clients, if it is not among them already.
     fn await_round(&mut self, from: NodeId, place: Place, patience: Duration, query: Query) {
+        if !self.hosting.awaited.insert((from, place.token)) {
+            return;
+        }
         let ready = Arc::clone(&self.hosting.ready);
         let reply = move |allowed| {
             let awaited = Awaited { from, place, query, allowed };
@@ -169,15 +192,10 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             && let Some(view) = self.applied.view().map(Arc::new)
         {
             for Awaited { from, place, query, allowed } in ready {
+                self.hosting.awaited.remove(&(from, place.token));
                 match allowed {
-                    // Asked for twice before the round was over: one token is one view.
-                    Ok(()) => match self.hosting.views.get(&(from, place.token)) {
-                        Some(kept) => {
-                            let view = Arc::clone(&kept.view);
-                            self.answer_lookup(from, place, &query, &view);
-                        }
-                        None => self.answer_lookup(from, place, &query, &view),
-                    },
+                    Ok(()) if self.hosting.left.contains_key(&(from, place.token)) => {}
+                    Ok(()) => self.answer_lookup(from, place, &query, &view),
                     Err(error) => {
                         let busy = matches!(error, RequestError::Busy(_));
                         self.cannot_read(from, place, busy, &error.to_string());

@@ -232,3 +232,18 @@ fn a_question_that_comes_after_its_asker_left_makes_no_view() {
     assert!(!found(&host.list(C2, 7, 0, 2)).ended, "another caller's token is another one");
     assert_eq!(refusal(&host.list(C1, 7, 1, 2)), Some(false));
 }
+
+#[test]
+fn the_last_page_of_a_list_can_be_asked_for_again() {
+    let mut host = Host::leading(3);
+    assert!(!found(&host.list(C1, 7, 0, 2)).ended);
+    let last = found(&host.list(C1, 7, 1, 2)).clone();
+    assert!(last.ended);
+    // It is on its way for longer than the caller waits before it asks again.
+    host.put(9);
+    host.pass(SECOND);
+    assert_eq!(found(&host.list(C1, 7, 1, 2)), &last);
+    // Whoever has it says so; if that gets lost, the view is let go of soon.
+    host.pass(6 * SECOND);
+    assert_eq!(refusal(&host.list(C1, 7, 1, 2)), Some(false));
+}

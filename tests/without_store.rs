@@ -379,3 +379,26 @@ fn a_host_is_kept_while_nobody_leads_or_no_other_could_serve() {
     }
     assert_eq!(client.host(), first, "lists that are read there are lost for nothing");
 }
+
+#[test]
+fn a_list_that_was_read_to_its_end_is_let_go_of() {
+    let mut client = Client::start();
+    let query = |after| Query::List { prefix: Bytes::new(), after, limit: 1 };
+    let mut token = None;
+    for page in 0..3 {
+        let read = client.look_up(1, page, query(None));
+        let calls = client.calls();
+        token = calls.iter().find_map(|(_, call)| match call {
+            StoreCall::Read { token, .. } => Some(*token),
+            _ => None,
+        });
+        let left = calls.iter().any(|(_, call)| matches!(call, StoreCall::Leave { .. }));
+        assert!(!left, "page {page} is not the last one");
+        let found = Found { revision: 1, records: Vec::new(), ended: page == 2 };
+        let token = token.expect("the host is asked");
+        client.hear(Event::StoreAnswer(client.host(), StoreAnswer::Found { token, page, found }));
+        assert!(matches!(told(&read), Some(Ok(_))));
+    }
+    let left = StoreCall::Leave { token: token.unwrap() };
+    assert_eq!(client.calls(), [(client.host(), left)]);
+}

@@ -151,6 +151,11 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     /// The client has read enough of a list.
     pub(super) fn on_leave(&mut self, token: u64) {
         self.attachment.lookups.remove(&token);
+        self.leave_view(token);
+    }
+
+    /// Tells the host that the view which it keeps for this token is no longer needed.
+    fn leave_view(&mut self, token: u64) {
         if let Some(host) = self.attachment.host {
             let token = self.attachment.base.wrapping_add(token);
             self.peers.send(&[host], PeerMessage::Call(StoreCall::Leave { token }));
@@ -283,6 +288,9 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         if self.attachment.awaits(token, page) && (found.ended || is_host) {
             if is_host {
                 self.attachment.got_on();
+                if found.ended && page > 0 {
+                    self.leave_view(token);
+                }
             }
             self.end_lookup(token, Ok(found));
         }

@@ -31,6 +31,10 @@ const VIEWS_MAX: usize = 64;
 /// waits for it.
 const VIEW_KEPT: Duration = Duration::from_secs(30);
 
+/// How long a view is kept after the last page of its list was sent: should that page get lost, it
+/// is asked for again every half second. A caller that has it says so.
+const ENDED_KEPT: Duration = Duration::from_secs(5);
+
 /// How long it is remembered that a caller let go of a view: a repeated question that was on its
 /// way meanwhile would else make another one, which nobody lets go of.
 const LEFT_REMEMBERED: Duration = Duration::from_secs(1);
@@ -223,6 +227,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let Place { token, page } = place;
         let found = look_up(view, query);
         let is_list = matches!(query, Query::List { .. });
+        let now = self.world.now();
         if is_list && !found.ended {
             let kept = self.hosting.views.contains_key(&(to, token));
             if !kept && self.hosting.views.len() >= VIEWS_MAX {
@@ -230,10 +235,10 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 self.cannot_read(to, place, true, why);
                 return;
             }
-            let until = self.world.now() + VIEW_KEPT;
+            let until = now + VIEW_KEPT;
             self.hosting.views.insert((to, token), Kept { view: Arc::clone(view), until });
-        } else {
-            self.hosting.views.remove(&(to, token));
+        } else if let Some(kept) = self.hosting.views.get_mut(&(to, token)) {
+            kept.until = kept.until.min(now + ENDED_KEPT);
         }
         self.tell(to, StoreAnswer::Found { token, page, found });
     }

@@ -7,7 +7,7 @@ use paxos_ssh::store::command::{Outcome, SessionId};
 use paxos_ssh::wire::DecodeError;
 use paxos_ssh::wire::answer::Record;
 use paxos_ssh::wire::peer::{PeerMessage, decode_peer, encode_peer};
-use paxos_ssh::wire::store_call::{Found, Query, StoreAnswer, StoreCall};
+use paxos_ssh::wire::store_call::{Found, Query, SEQUENCES_MAX, StoreAnswer, StoreCall};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -155,4 +155,16 @@ fn another_version_or_kind_is_refused_and_the_protocol_passes() {
     assert!(matches!(refused(&[1]), DecodeError::Short { .. }));
     let inquire = PeerMessage::Paxos(Message::Statement(Statement::Inquire { round: 4 }));
     assert_eq!(decode_peer(&encode_peer(&inquire)), Ok(inquire));
+}
+
+#[test]
+fn a_question_for_too_many_outcomes_is_refused() {
+    let ask = |count: usize| {
+        let sequences = vec![7; count];
+        PeerMessage::Call(StoreCall::AskOutcomes { nonce: 1, session: SessionId(7), sequences })
+    };
+    let most = ask(SEQUENCES_MAX);
+    assert_eq!(decode_peer(&encode_peer(&most)), Ok(most));
+    let refused = decode_peer(&encode_peer(&ask(SEQUENCES_MAX + 1)));
+    assert!(matches!(refused, Err(DecodeError::Malformed { .. })), "{refused:?}");
 }

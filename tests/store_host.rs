@@ -18,7 +18,7 @@ use paxos_ssh::telemetry::metrics::ConsensusMetrics;
 use paxos_ssh::transport::identity::node_principal;
 use paxos_ssh::wire::command::encode_command;
 use paxos_ssh::wire::peer::PeerMessage;
-use paxos_ssh::wire::store_call::{Found, Query, StoreAnswer, StoreCall};
+use paxos_ssh::wire::store_call::{Found, LISTED_MAX, Query, StoreAnswer, StoreCall};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -246,4 +246,15 @@ fn the_last_page_of_a_list_can_be_asked_for_again() {
     // Whoever has it says so; if that gets lost, the view is let go of soon.
     host.pass(6 * SECOND);
     assert_eq!(refusal(&host.list(C1, 7, 1, 2)), Some(false));
+}
+
+#[test]
+fn a_page_is_bounded_whatever_limit_is_asked_for() {
+    let mut host = Host::leading(LISTED_MAX + 1);
+    for limit in [u64::MAX, LISTED_MAX as u64 + 1] {
+        let page = found(&host.list(C1, limit, 0, limit)).clone();
+        assert_eq!(page.records.len(), LISTED_MAX);
+        assert!(!page.ended);
+    }
+    assert!(found(&host.list(C1, 1, 0, 3)).records.len() == 3, "a limit is one");
 }

@@ -9,12 +9,13 @@ use crate::transport::session::{Gone, Output};
 use crate::wire::answer::{Page, Record, write_record, write_row};
 use crate::wire::failure::Failure;
 use crate::wire::request::{Format, Verb};
-use crate::wire::store_call::Found;
+use crate::wire::store_call::{Found, LISTED_MAX};
 use bytes::Bytes;
 use std::time::Instant;
 
-/// Keys taken from the view at a time: some tens of kilobytes with values of usual size.
-const PAGE_KEYS: usize = 256;
+/// Keys taken from the view at a time: some tens of kilobytes with values of usual size. Another
+/// node's view gives no more at once.
+const PAGE_KEYS: usize = LISTED_MAX;
 
 /// Bytes of keys and values in one answer that is not streamed; the list says that there is more.
 const ANSWER_BYTES_MAX: usize = 4 << 20;

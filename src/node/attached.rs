@@ -17,7 +17,7 @@ use crate::disk::Log;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::SessionId;
 use crate::wire::peer::PeerMessage;
-use crate::wire::store_call::{Found, StoreAnswer, StoreCall};
+use crate::wire::store_call::{Found, SEQUENCES_MAX, StoreAnswer, StoreCall};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -50,9 +50,6 @@ const STUCK_PATIENCES: u32 = 4;
 /// How often the time doubles if no host after the other gets anywhere: then it is not they, and
 /// changing costs lists. 16 s at the least.
 const STUCK_DOUBLINGS_MAX: u32 = 3;
-
-/// Sequence numbers in one question. Outcomes of what exceeds it are told as they come.
-const SEQUENCES_MAX: usize = 1024;
 
 /// A look-up that was sent longer ago than this is sent again.
 const LOOKUP_RETRY: Duration = Duration::from_millis(500);

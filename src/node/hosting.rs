@@ -14,7 +14,8 @@ use crate::store::command::{Command, Operation, Outcome, SessionId};
 use crate::transport::identity::node_principal;
 use crate::wire::answer::Record;
 use crate::wire::peer::PeerMessage;
-use crate::wire::store_call::{Found, Query, StoreAnswer, StoreCall};
+use crate::wire::request::TIMEOUT_MAX;
+use crate::wire::store_call::{Found, LISTED_MAX, Query, StoreAnswer, StoreCall};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -184,7 +185,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             let awaited = Awaited { from, place, query, allowed };
             ready.lock().unwrap_or_else(PoisonError::into_inner).push(awaited);
         };
-        let deadline = self.world.now() + patience;
+        let deadline = self.world.now() + patience.min(TIMEOUT_MAX);
         self.requests.push_read(Read { deadline, reply: Box::new(reply) });
     }
 
@@ -261,10 +262,10 @@ fn look_up(view: &StoreView, query: &Query) -> Found {
             Found { revision, records: found.into_iter().collect(), ended: true }
         }
         Query::List { prefix, after, limit } => {
-            let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
+            let limit = usize::try_from(*limit).unwrap_or(usize::MAX).min(LISTED_MAX);
             let mut records = Vec::new();
             let mut bytes = 0;
-            let rows = view.list(prefix, after.as_deref(), limit.saturating_add(1));
+            let rows = view.list(prefix, after.as_deref(), limit + 1);
             let count = rows.len();
             for (key, found) in rows.into_iter().take(limit) {
                 bytes += key.len() + found.value.len();

@@ -8,8 +8,17 @@ use super::answer::Record;
 use super::{DecodeError, decode, encode, split};
 use crate::store::command::{Outcome, SessionId};
 use bytes::Bytes;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
+
+/// Sequence numbers in one question: a quarter of the writes that may wait at a node. Outcomes of
+/// what exceeds it are told as they come. A longer question is refused.
+pub const SEQUENCES_MAX: usize = 1024;
+
+/// Keys in one answer, whatever limit was asked for: as many as a list takes at a time.
+pub const LISTED_MAX: usize = 256;
 
 const STORE_CALL: &str = "call to a store";
 
@@ -77,7 +86,7 @@ pub enum Query {
         prefix: Bytes,
         /// They come behind this.
         after: Option<Bytes>,
-        /// At most so many.
+        /// At most so many, and at most [`LISTED_MAX`].
         limit: u64,
     },
 }
@@ -187,7 +196,33 @@ type Text<'a> = &'a serde_bytes::Bytes;
 
 /// nonce (high, low), session, sequences.
 #[derive(Serialize, Deserialize)]
-struct WireAskOutcomes(u64, u64, u64, Vec<u64>);
+struct WireAskOutcomes(u64, u64, u64, #[serde(deserialize_with = "sequences")] Vec<u64>);
+
+/// Reads no more of them than there may be, so that a frame full of them costs no memory.
+fn sequences<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u64>, D::Error> {
+    struct Sequences;
+
+    impl<'de> Visitor<'de> for Sequences {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {SEQUENCES_MAX} sequence numbers")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<Vec<u64>, A::Error> {
+            let mut sequences = Vec::new();
+            while let Some(sequence) = numbers.next_element()? {
+                if sequences.len() >= SEQUENCES_MAX {
+                    return Err(A::Error::invalid_length(sequences.len() + 1, &self));
+                }
+                sequences.push(sequence);
+            }
+            Ok(sequences)
+        }
+    }
+
+    from.deserialize_seq(Sequences)
+}
 
 /// token, page, linearizable, patience in microseconds, the key of a `get` or else none, and
 /// of a list prefix, after and limit.

@@ -14,6 +14,7 @@ use paxos_ssh::paxos::message::{Message, Statement};
 use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::Record;
 use paxos_ssh::store::command::{Command, Condition, Operation, Outcome, SessionId};
+use paxos_ssh::store::sessions::SESSION_TTL;
 use paxos_ssh::telemetry::metrics::ConsensusMetrics;
 use paxos_ssh::transport::identity::node_principal;
 use paxos_ssh::wire::command::encode_command;
@@ -257,4 +258,36 @@ fn a_page_is_bounded_whatever_limit_is_asked_for() {
         assert!(!page.ended);
     }
     assert!(found(&host.list(C1, 1, 0, 3)).records.len() == 3, "a limit is one");
+}
+
+#[test]
+fn the_session_that_a_caller_names_is_the_one_that_it_is_told_of() {
+    let mut host = Host::leading(0);
+    let (nonce, principal) = (5, node_principal(C1, "test"));
+    let open = Command {
+        session: SessionId::NONE,
+        sequence: 0,
+        acknowledged_below: 0,
+        principal,
+        request_id: None,
+        operation: Operation::OpenSession { nonce },
+    };
+    let ask = |session| StoreCall::AskOutcomes { nonce, session, sequences: vec![1] };
+    assert_eq!(host.call(C1, ask(SessionId::NONE)).len(), 1);
+    let session = match &host.forward(C1, &open)[..] {
+        [StoreAnswer::Outcomes { session, .. }] => *session,
+        other => panic!("the session is not told of: {other:?}"),
+    };
+    assert_ne!(session, SessionId::NONE);
+    // It ends, and the command that opened it comes once more.
+    host.clock.0.lock().unwrap().0 += Duration::from_nanos(SESSION_TTL) + SECOND;
+    host.put(1);
+    host.call(C1, ask(session));
+    assert_eq!(host.forward(C1, &open), [], "nobody waits for that session");
+    let outcomes = |outcomes| StoreAnswer::Outcomes { nonce, session, outcomes };
+    assert_eq!(host.call(C1, ask(session)), [outcomes(Vec::new())]);
+    let operation =
+        Operation::Delete { key: Bytes::from_static(b"k"), condition: Condition::Always };
+    let command = Command { session, sequence: 1, operation, ..open };
+    assert_eq!(host.forward(C1, &command), [outcomes(vec![(1, Outcome::SessionUnknown)])]);
 }

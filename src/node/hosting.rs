@@ -96,7 +96,8 @@ impl Hosting {
     pub(super) fn applied(&mut self, command: &Command, outcome: &Outcome) {
         for caller in self.callers.values_mut().filter(|c| c.principal == command.principal) {
             if let Operation::OpenSession { nonce } = &command.operation {
-                if let (Outcome::SessionOpened(id), true) = (outcome, *nonce == caller.nonce) {
+                let awaits = caller.session == SessionId::NONE && *nonce == caller.nonce;
+                if let (Outcome::SessionOpened(id), true) = (outcome, awaits) {
                     caller.session = *id;
                     caller.is_due = true;
                 }
@@ -163,8 +164,13 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     ) {
         let Some(store) = self.applied.store() else { return };
         let principal = node_principal(from, &self.cluster);
-        // A session that ended is still named by its caller, who hears so from the next command.
-        let session = store.session_of(&principal, nonce).unwrap_or(session);
+        // A session that ended is still named by its caller, who hears so from the next command. It
+        // is not looked up by its nonce then: the command that opened it may have come twice, and
+        // late enough to open another one, of which its caller knows nothing.
+        let session = match session {
+            SessionId::NONE => store.session_of(&principal, nonce).unwrap_or(session),
+            named => named,
+        };
         let outcome = |sequence: &u64| {
             store.outcome(&principal, session, *sequence).map(|outcome| (*sequence, outcome))
         };

@@ -57,6 +57,7 @@ fn call() -> impl Strategy<Value = StoreCall> {
             query
         }),
         any::<u64>().prop_map(|token| StoreCall::Leave { token }),
+        any::<u64>().prop_map(|token| StoreCall::Keep { token }),
     ]
 }
 
@@ -137,6 +138,8 @@ fn layouts_are_fixed() {
         query: Query::Get { key: Bytes::from_static(b"k") },
     };
     assert_eq!(hex(&PeerMessage::Call(read)), "0121980502c309c4016bc400c000");
+    assert_eq!(hex(&PeerMessage::Call(StoreCall::Leave { token: 5 })), "012205");
+    assert_eq!(hex(&PeerMessage::Call(StoreCall::Keep { token: 5 })), "012605");
     let outcomes = vec![(3, Outcome::Put { revision: 8 })];
     let told = StoreAnswer::Outcomes { nonce, session, outcomes };
     assert_eq!(

@@ -291,3 +291,36 @@ fn the_session_that_a_caller_names_is_the_one_that_it_is_told_of() {
     let command = Command { session, sequence: 1, operation, ..open };
     assert_eq!(host.forward(C1, &command), [outcomes(vec![(1, Outcome::SessionUnknown)])]);
 }
+
+#[test]
+fn slow_lists_of_one_caller_shut_nobody_else_out() {
+    let mut host = Host::leading(3);
+    let begun = |answers: Vec<StoreAnswer>| match refusal(&answers) {
+        Some(busy) => {
+            assert!(busy, "{answers:?}");
+            false
+        }
+        None => !found(&answers).ended,
+    };
+    let lists = (0..1000).take_while(|token| begun(host.list(C1, *token, 0, 1))).count();
+    assert!((16..1000).contains(&lists), "{lists} lists at once");
+    assert!(begun(host.list(C2, 1, 0, 1)), "another caller's list is refused");
+    host.call(C1, StoreCall::Leave { token: 0 });
+    assert!(begun(host.list(C1, 5000, 0, 1)), "there is room again");
+}
+
+#[test]
+fn a_view_is_kept_for_as_long_as_its_caller_says_that_it_is_read() {
+    let mut host = Host::leading(3);
+    for token in [1, 2] {
+        assert!(!found(&host.list(C1, token, 0, 1)).ended);
+    }
+    for _ in 0..12 {
+        host.pass(10 * SECOND);
+        assert_eq!(host.call(C1, StoreCall::Keep { token: 1 }), []);
+    }
+    assert_eq!(found(&host.list(C1, 1, 1, 1)).records[0].key, "k001");
+    assert_eq!(refusal(&host.list(C1, 2, 1, 1)), Some(false), "nobody asked for that one");
+    host.pass(31 * SECOND);
+    assert_eq!(refusal(&host.list(C1, 1, 2, 1)), Some(false));
+}

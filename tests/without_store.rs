@@ -402,3 +402,26 @@ fn a_list_that_was_read_to_its_end_is_let_go_of() {
     let left = StoreCall::Leave { token: token.unwrap() };
     assert_eq!(client.calls(), [(client.host(), left)]);
 }
+
+#[test]
+fn the_view_of_a_list_that_is_read_slowly_is_kept() {
+    let mut client = Client::start();
+    let query = Query::List { prefix: Bytes::new(), after: None, limit: 1 };
+    client.look_up(1, 0, query);
+    let token = client.calls().into_iter().find_map(|(_, call)| match call {
+        StoreCall::Read { token, .. } => Some(token),
+        _ => None,
+    });
+    let token = token.expect("the host is asked");
+    let found = Found { revision: 1, records: Vec::new(), ended: false };
+    client.hear(Event::StoreAnswer(client.host(), StoreAnswer::Found { token, page: 0, found }));
+    let mut kept = |seconds: u64, client: &mut Client| {
+        for _ in 0..seconds {
+            client.pass(Duration::from_secs(1));
+        }
+        client.calls().iter().filter(|(_, call)| *call == StoreCall::Keep { token }).count()
+    };
+    assert_eq!(kept(60, &mut client), 6);
+    client.hear(Event::Leave(1));
+    assert_eq!(kept(60, &mut client), 0, "its client has gone");
+}

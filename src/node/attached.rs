@@ -54,6 +54,22 @@ const STUCK_DOUBLINGS_MAX: u32 = 3;
 /// A look-up that was sent longer ago than this is sent again.
 const LOOKUP_RETRY: Duration = Duration::from_millis(500);
 
+/// How often the host is asked to keep the view of a list whose client reads slowly: three times in
+/// the half minute that it keeps one by itself, so that two may get lost.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// How long such a client may rest before the next page: somebody reads, or fetches a coffee. After
+/// that its list is lost, for the view holds on to what the store has replaced since.
+const LIST_IDLE_MAX: Duration = Duration::from_secs(600);
+
+/// A list of which some pages were read.
+struct Begun {
+    /// When the last of them came.
+    read: Duration,
+    /// When the host was told last that it is wanted.
+    kept: Duration,
+}
+
 struct Waiting {
     lookup: Lookup,
     tried: Option<Duration>,
@@ -72,6 +88,8 @@ pub(super) struct Attachment {
     unanswered: Option<Duration>,
     patience: Duration,
     lookups: BTreeMap<u64, Waiting>,
+    /// Lists whose views the host keeps.
+    begun: BTreeMap<u64, Begun>,
     /// Since when writes have waited and the host has told no outcome.
     unsettled: Option<Duration>,
     /// When nobody was known to lead last: no host gets anywhere then.
@@ -90,6 +108,7 @@ impl Attachment {
             unanswered: None,
             patience: Duration::ZERO,
             lookups: BTreeMap::new(),
+            begun: BTreeMap::new(),
             unsettled: None,
             leaderless: Duration::ZERO,
             stuck: 0,
@@ -153,6 +172,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 
     /// Tells the host that the view which it keeps for this token is no longer needed.
     fn leave_view(&mut self, token: u64) {
+        self.attachment.begun.remove(&token);
         if let Some(host) = self.attachment.host {
             let token = self.attachment.base.wrapping_add(token);
             self.peers.send(&[host], PeerMessage::Call(StoreCall::Leave { token }));
@@ -166,6 +186,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         }
         let awaits_outcomes = !self.requests.writes.is_empty();
         let now = self.world.now();
+        self.keep_views(now);
         if self.leadership.is_none() {
             self.attachment.leaderless = now;
         }
@@ -204,6 +225,19 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 sequences: self.requests.numbered().take(SEQUENCES_MAX).collect(),
             };
             self.peers.send(&[host], PeerMessage::Call(call));
+        }
+    }
+
+    /// Has the host keep the views of lists that are read slowly.
+    fn keep_views(&mut self, now: Duration) {
+        self.attachment.begun.retain(|_, list| now.saturating_sub(list.read) < LIST_IDLE_MAX);
+        let Some(host) = self.attachment.host else { return };
+        for (token, list) in &mut self.attachment.begun {
+            if now.saturating_sub(list.kept) >= KEEP_EVERY {
+                list.kept = now;
+                let token = self.attachment.base.wrapping_add(*token);
+                self.peers.send(&[host], PeerMessage::Call(StoreCall::Keep { token }));
+            }
         }
     }
 
@@ -271,6 +305,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 
     /// Lists of which pages were read go on at no other node: their view was there.
     fn fail_continued(&mut self) {
+        self.attachment.begun.clear();
         let continued = |(_, waiting): &(&u64, &Waiting)| waiting.lookup.page > 0;
         let tokens = self.attachment.lookups.iter().filter(continued).map(|(token, _)| *token);
         for token in tokens.collect::<Vec<_>>() {
@@ -285,7 +320,10 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         if self.attachment.awaits(token, page) && (found.ended || is_host) {
             if is_host {
                 self.attachment.got_on();
-                if found.ended && page > 0 {
+                if !found.ended {
+                    let now = self.world.now();
+                    self.attachment.begun.insert(token, Begun { read: now, kept: now });
+                } else if page > 0 {
                     self.leave_view(token);
                 }
             }
@@ -336,6 +374,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 if !is_host || !self.attachment.awaits(token, page) {
                     return;
                 }
+                self.attachment.begun.remove(&token);
                 let error = match (page > 0, busy) {
                     (true, _) => list_lost(),
                     (false, true) => RequestError::Busy(why),

@@ -270,8 +270,9 @@ impl Borrowed {
 impl Drop for Borrowed {
     fn drop(&mut self) {
         if self.page.load(Ordering::Relaxed) > 0 {
-            // If there is no room, the view is let go of a little later.
-            let _full = self.node.push(Event::Leave(self.token));
+            // However much clients want: the view would be kept for long. Each list that was begun
+            // causes one.
+            self.node.inbox.push_own(Event::Leave(self.token));
         }
     }
 }

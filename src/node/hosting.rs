@@ -2,8 +2,8 @@
 //! and looks things up for them.
 //!
 //! A caller is served for a moment after each call and then forgotten, so a caller that is gone
-//! costs nothing. Everything is bounded: one caller a member, and so many views kept for lists that
-//! are read page by page.
+//! costs nothing. Everything is bounded: one caller a member, and for each so many views kept for
+//! lists that are read page by page.
 
 use super::driver::{Driver, StoreView};
 use super::event::{Read, RequestError};
@@ -24,12 +24,12 @@ use std::time::Duration;
 /// waits for any.
 const SUBSCRIPTION: Duration = Duration::from_secs(1);
 
-/// Views kept for lists that are read page by page, over all callers. Each holds on to what the
-/// store has replaced since.
-const VIEWS_MAX: usize = 64;
+/// Views kept for one caller's lists that are read page by page, so that slow lists at one node shut
+/// out nobody else's. Each holds on to what the store has replaced since.
+const VIEWS_MAX: usize = 32;
 
-/// How long a view is kept after its last page: a client that reads slowly, behind a node that
-/// waits for it.
+/// How long a view is kept after its last page. A caller whose client reads slowly asks three times
+/// meanwhile that it be kept; one that is gone asks no more.
 const VIEW_KEPT: Duration = Duration::from_secs(30);
 
 /// How long a view is kept after the last page of its list was sent: should that page get lost, it
@@ -151,6 +151,12 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                     self.answer_lookup(from, place, &query, &Arc::new(view));
                 }
             }
+            StoreCall::Keep { token } => {
+                let until = self.world.now() + VIEW_KEPT;
+                if let Some(kept) = self.hosting.views.get_mut(&(from, token)) {
+                    kept.until = kept.until.max(until);
+                }
+            }
             StoreCall::Leave { token } => self.hosting.leave(from, token, self.world.now()),
         }
     }
@@ -237,7 +243,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let now = self.world.now();
         if is_list && !found.ended {
             let kept = self.hosting.views.contains_key(&(to, token));
-            if !kept && self.hosting.views.len() >= VIEWS_MAX {
+            let callers = self.hosting.views.range((to, 0)..=(to, u64::MAX)).count();
+            if !kept && callers >= VIEWS_MAX {
                 let why = "too many lists are being read through this node; try again shortly";
                 self.cannot_read(to, place, true, why);
                 return;

@@ -32,10 +32,11 @@ const LEAVE: u8 = 34;
 const OUTCOMES: u8 = 35;
 const FOUND: u8 = 36;
 const UNREADABLE: u8 = 37;
+const KEEP: u8 = 38;
 
 /// Kinds from here to [`LAST_KIND`] are calls and answers.
 pub(super) const FIRST_KIND: u8 = ASK_OUTCOMES;
-pub(super) const LAST_KIND: u8 = UNREADABLE;
+pub(super) const LAST_KIND: u8 = KEEP;
 
 /// What a node without a store asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,11 @@ pub enum StoreCall {
         patience: Duration,
         /// What to look up.
         query: Query,
+    },
+    /// Keep the view of this token: its reader is slow, and not gone.
+    Keep {
+        /// The token.
+        token: u64,
     },
     /// Let go of the view that was kept for this token.
     Leave {
@@ -282,6 +288,7 @@ pub(super) fn encode_call(call: &StoreCall, out: &mut Vec<u8>) {
             let fields = WireRead(token, page, linearizable, micros, key, prefix, after, limit);
             encode(VERSION, READ, &fields, out);
         }
+        StoreCall::Keep { token } => encode(VERSION, KEEP, token, out),
         StoreCall::Leave { token } => encode(VERSION, LEAVE, token, out),
     }
 }
@@ -326,6 +333,7 @@ pub(super) fn decode_either(input: &Bytes) -> Result<Either, DecodeError> {
             Either::Call(StoreCall::AskOutcomes { nonce, session, sequences })
         }
         READ => Either::Call(decode::<WireRead<'_>>(STORE_CALL, fields)?.check(input)),
+        KEEP => Either::Call(StoreCall::Keep { token: decode(STORE_CALL, fields)? }),
         LEAVE => Either::Call(StoreCall::Leave { token: decode(STORE_CALL, fields)? }),
         OUTCOMES => {
             let WireOutcomes(high, low, session, outcomes) = decode(STORE_CALL, fields)?;

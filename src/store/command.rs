@@ -134,6 +134,56 @@ pub enum Outcome {
     RequestIdReused,
 }
 
+// Stored and sent: a number once given keeps its meaning.
+const SESSION_OPENED: u8 = 0;
+const SESSION_CLOSED: u8 = 1;
+const PUT: u8 = 2;
+const DELETED: u8 = 3;
+const NOT_FOUND: u8 = 4;
+const CONDITION_FAILED: u8 = 5;
+const CONDITION_FAILED_ABSENT: u8 = 6;
+const SESSION_UNKNOWN: u8 = 7;
+const SEQUENCE_ACKNOWLEDGED: u8 = 8;
+const WINDOW_FULL: u8 = 9;
+const REQUEST_ID_REUSED: u8 = 10;
+
+impl Outcome {
+    /// The outcome as its kind and one number, which say all there is of it.
+    pub fn numbers(&self) -> (u8, u64) {
+        match self {
+            Outcome::SessionOpened(id) => (SESSION_OPENED, id.0),
+            Outcome::SessionClosed => (SESSION_CLOSED, 0),
+            Outcome::Put { revision } => (PUT, *revision),
+            Outcome::Deleted { revision } => (DELETED, *revision),
+            Outcome::NotFound => (NOT_FOUND, 0),
+            Outcome::ConditionFailed { revision: Some(revision) } => (CONDITION_FAILED, *revision),
+            Outcome::ConditionFailed { revision: None } => (CONDITION_FAILED_ABSENT, 0),
+            Outcome::SessionUnknown => (SESSION_UNKNOWN, 0),
+            Outcome::SequenceAcknowledged => (SEQUENCE_ACKNOWLEDGED, 0),
+            Outcome::WindowFull => (WINDOW_FULL, 0),
+            Outcome::RequestIdReused => (REQUEST_ID_REUSED, 0),
+        }
+    }
+
+    /// The outcome of these numbers; none if there is no such kind.
+    pub fn from_numbers(kind: u8, number: u64) -> Option<Outcome> {
+        Some(match kind {
+            SESSION_OPENED => Outcome::SessionOpened(SessionId(number)),
+            SESSION_CLOSED => Outcome::SessionClosed,
+            PUT => Outcome::Put { revision: number },
+            DELETED => Outcome::Deleted { revision: number },
+            NOT_FOUND => Outcome::NotFound,
+            CONDITION_FAILED => Outcome::ConditionFailed { revision: Some(number) },
+            CONDITION_FAILED_ABSENT => Outcome::ConditionFailed { revision: None },
+            SESSION_UNKNOWN => Outcome::SessionUnknown,
+            SEQUENCE_ACKNOWLEDGED => Outcome::SequenceAcknowledged,
+            WINDOW_FULL => Outcome::WindowFull,
+            REQUEST_ID_REUSED => Outcome::RequestIdReused,
+            _ => return None,
+        })
+    }
+}
+
 /// Why a command may not enter the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LimitError {
@@ -247,5 +297,28 @@ mod tests {
         assert_eq!(command(PRINCIPAL_BYTES_MAX, SCOPED_ID_BYTES_MAX).check_limits(), Ok(()));
         assert!(command(PRINCIPAL_BYTES_MAX + 1, 1).check_limits().is_err());
         assert!(command(1, SCOPED_ID_BYTES_MAX + 1).check_limits().is_err());
+    }
+
+    #[test]
+    fn outcomes_keep_their_numbers() {
+        let outcomes = [
+            Outcome::SessionOpened(SessionId(7)),
+            Outcome::SessionClosed,
+            Outcome::Put { revision: 7 },
+            Outcome::Deleted { revision: 7 },
+            Outcome::NotFound,
+            Outcome::ConditionFailed { revision: Some(7) },
+            Outcome::ConditionFailed { revision: None },
+            Outcome::SessionUnknown,
+            Outcome::SequenceAcknowledged,
+            Outcome::WindowFull,
+            Outcome::RequestIdReused,
+        ];
+        for (kind, outcome) in (0..).zip(outcomes) {
+            let (found, number) = outcome.numbers();
+            assert_eq!(found, kind, "{outcome:?} has another number at nodes that run already");
+            assert_eq!(Outcome::from_numbers(kind, number), Some(outcome));
+        }
+        assert_eq!(Outcome::from_numbers(11, 0), None);
     }
 }

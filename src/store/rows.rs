@@ -77,7 +77,8 @@ impl Row {
 
     fn outcome(&mut self) -> Outcome {
         let (kind, number) = (self.u8(), self.u64());
-        outcome_of(kind, number)
+        let outcome = Outcome::from_numbers(kind, number);
+        outcome.unwrap_or_else(|| panic!("{DAMAGED}: an outcome of kind {kind}"))
     }
 
     fn text(self) -> String {
@@ -170,33 +171,9 @@ pub(super) fn request_key(request_id: &str) -> Bytes {
     Bytes::copy_from_slice(request_id.as_bytes())
 }
 
-const SESSION_OPENED: u8 = 0;
-const SESSION_CLOSED: u8 = 1;
-const PUT: u8 = 2;
-const DELETED: u8 = 3;
-const NOT_FOUND: u8 = 4;
-const CONDITION_FAILED: u8 = 5;
-const CONDITION_FAILED_ABSENT: u8 = 6;
-const SESSION_UNKNOWN: u8 = 7;
-const SEQUENCE_ACKNOWLEDGED: u8 = 8;
-const WINDOW_FULL: u8 = 9;
-const REQUEST_ID_REUSED: u8 = 10;
-
 /// The outcome as its kind and one number.
 pub(super) fn encode_outcome(outcome: &Outcome) -> Bytes {
-    let (kind, number) = match outcome {
-        Outcome::SessionOpened(id) => (SESSION_OPENED, id.0),
-        Outcome::SessionClosed => (SESSION_CLOSED, 0),
-        Outcome::Put { revision } => (PUT, *revision),
-        Outcome::Deleted { revision } => (DELETED, *revision),
-        Outcome::NotFound => (NOT_FOUND, 0),
-        Outcome::ConditionFailed { revision: Some(revision) } => (CONDITION_FAILED, *revision),
-        Outcome::ConditionFailed { revision: None } => (CONDITION_FAILED_ABSENT, 0),
-        Outcome::SessionUnknown => (SESSION_UNKNOWN, 0),
-        Outcome::SequenceAcknowledged => (SEQUENCE_ACKNOWLEDGED, 0),
-        Outcome::WindowFull => (WINDOW_FULL, 0),
-        Outcome::RequestIdReused => (REQUEST_ID_REUSED, 0),
-    };
+    let (kind, number) = outcome.numbers();
     let mut row = [kind; 9];
     row[1..].copy_from_slice(&number.to_be_bytes());
     Bytes::copy_from_slice(&row)
@@ -227,22 +204,5 @@ impl NamedRequest {
         let mut row = Row(row.clone());
         let outcome = row.outcome();
         NamedRequest { operation: row.u64(), outcome }
-    }
-}
-
-fn outcome_of(kind: u8, number: u64) -> Outcome {
-    match kind {
-        SESSION_OPENED => Outcome::SessionOpened(SessionId(number)),
-        SESSION_CLOSED => Outcome::SessionClosed,
-        PUT => Outcome::Put { revision: number },
-        DELETED => Outcome::Deleted { revision: number },
-        NOT_FOUND => Outcome::NotFound,
-        CONDITION_FAILED => Outcome::ConditionFailed { revision: Some(number) },
-        CONDITION_FAILED_ABSENT => Outcome::ConditionFailed { revision: None },
-        SESSION_UNKNOWN => Outcome::SessionUnknown,
-        SEQUENCE_ACKNOWLEDGED => Outcome::SequenceAcknowledged,
-        WINDOW_FULL => Outcome::WindowFull,
-        REQUEST_ID_REUSED => Outcome::RequestIdReused,
-        other => panic!("{DAMAGED}: an outcome of kind {other}"),
     }
 }

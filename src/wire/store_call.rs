@@ -146,55 +146,18 @@ pub struct Found {
 #[derive(Serialize, Deserialize)]
 struct WireOutcome(u8, u64);
 
-const SESSION_OPENED: u8 = 0;
-const SESSION_CLOSED: u8 = 1;
-const PUT: u8 = 2;
-const DELETED: u8 = 3;
-const NOT_FOUND: u8 = 4;
-const CONDITION_FAILED: u8 = 5;
-const CONDITION_FAILED_ABSENT: u8 = 6;
-const SESSION_UNKNOWN: u8 = 7;
-const SEQUENCE_ACKNOWLEDGED: u8 = 8;
-const WINDOW_FULL: u8 = 9;
-const REQUEST_ID_REUSED: u8 = 10;
-
 impl From<&Outcome> for WireOutcome {
     fn from(outcome: &Outcome) -> WireOutcome {
-        match outcome {
-            Outcome::SessionOpened(id) => WireOutcome(SESSION_OPENED, id.0),
-            Outcome::SessionClosed => WireOutcome(SESSION_CLOSED, 0),
-            Outcome::Put { revision } => WireOutcome(PUT, *revision),
-            Outcome::Deleted { revision } => WireOutcome(DELETED, *revision),
-            Outcome::NotFound => WireOutcome(NOT_FOUND, 0),
-            Outcome::ConditionFailed { revision: Some(revision) } => {
-                WireOutcome(CONDITION_FAILED, *revision)
-            }
-            Outcome::ConditionFailed { revision: None } => WireOutcome(CONDITION_FAILED_ABSENT, 0),
-            Outcome::SessionUnknown => WireOutcome(SESSION_UNKNOWN, 0),
-            Outcome::SequenceAcknowledged => WireOutcome(SEQUENCE_ACKNOWLEDGED, 0),
-            Outcome::WindowFull => WireOutcome(WINDOW_FULL, 0),
-            Outcome::RequestIdReused => WireOutcome(REQUEST_ID_REUSED, 0),
-        }
+        let (kind, number) = outcome.numbers();
+        WireOutcome(kind, number)
     }
 }
 
 impl WireOutcome {
     fn check(self) -> Result<Outcome, DecodeError> {
         let WireOutcome(kind, number) = self;
-        Ok(match kind {
-            SESSION_OPENED => Outcome::SessionOpened(SessionId(number)),
-            SESSION_CLOSED => Outcome::SessionClosed,
-            PUT => Outcome::Put { revision: number },
-            DELETED => Outcome::Deleted { revision: number },
-            NOT_FOUND => Outcome::NotFound,
-            CONDITION_FAILED => Outcome::ConditionFailed { revision: Some(number) },
-            CONDITION_FAILED_ABSENT => Outcome::ConditionFailed { revision: None },
-            SESSION_UNKNOWN => Outcome::SessionUnknown,
-            SEQUENCE_ACKNOWLEDGED => Outcome::SequenceAcknowledged,
-            WINDOW_FULL => Outcome::WindowFull,
-            REQUEST_ID_REUSED => Outcome::RequestIdReused,
-            found => return Err(DecodeError::Kind { what: "outcome", found }),
-        })
+        let unknown = DecodeError::Kind { what: "outcome", found: kind };
+        Outcome::from_numbers(kind, number).ok_or(unknown)
     }
 }
 

@@ -35,8 +35,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 fn query() -> impl Strategy<Value = Query> {
     prop_oneof![
         bytes().prop_map(|key| Query::Get { key }),
-        (bytes(), option::of(bytes()), any::<u64>())
-            .prop_map(|(prefix, after, limit)| Query::List { prefix, after, limit }),
+        (bytes(), option::of(bytes()), any::<u64>(), any::<bool>()).prop_map(
+            |(prefix, after, limit, keys_only)| Query::List { prefix, after, limit, keys_only }
+        ),
     ]
 }
 
@@ -62,9 +63,9 @@ fn call() -> impl Strategy<Value = StoreCall> {
 }
 
 fn record() -> impl Strategy<Value = Record> {
-    (bytes(), bytes(), any::<[u64; 3]>()).prop_map(|(key, value, numbers)| {
+    (bytes(), option::of(bytes()), any::<[u64; 3]>()).prop_map(|(key, value, numbers)| {
         let [revision, create_revision, version] = numbers;
-        Record { key, value: Some(value), revision, create_revision, version }
+        Record { key, value, revision, create_revision, version }
     })
 }
 
@@ -137,7 +138,7 @@ fn layouts_are_fixed() {
         patience: Duration::from_micros(9),
         query: Query::Get { key: Bytes::from_static(b"k") },
     };
-    assert_eq!(hex(&PeerMessage::Call(read)), "0121980502c309c4016bc400c000");
+    assert_eq!(hex(&PeerMessage::Call(read)), "0121990502c309c4016bc400c000c2");
     assert_eq!(hex(&PeerMessage::Call(StoreCall::Leave { token: 5 })), "012205");
     assert_eq!(hex(&PeerMessage::Call(StoreCall::Keep { token: 5 })), "012605");
     let outcomes = vec![(3, Outcome::Put { revision: 8 })];

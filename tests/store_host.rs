@@ -169,7 +169,8 @@ impl Host {
         // As many keys come before as were on the pages before.
         let before = page * limit;
         let after = before.checked_sub(1).map(|last| Bytes::from(format!("k{last:03}")));
-        let query = Query::List { prefix: Bytes::from_static(b"k"), after, limit };
+        let query =
+            Query::List { prefix: Bytes::from_static(b"k"), after, limit, keys_only: false };
         self.call(from, read(token, page, query))
     }
 
@@ -323,4 +324,19 @@ fn a_view_is_kept_for_as_long_as_its_caller_says_that_it_is_read() {
     assert_eq!(refusal(&host.list(C1, 2, 1, 1)), Some(false), "nobody asked for that one");
     host.pass(31 * SECOND);
     assert_eq!(refusal(&host.list(C1, 1, 2, 1)), Some(false));
+}
+
+#[test]
+fn values_stay_where_they_are_if_only_keys_are_listed() {
+    let mut host = Host::leading(2);
+    let prefix = Bytes::from_static(b"k");
+    let query = Query::List { prefix, after: None, limit: 9, keys_only: true };
+    let answers = host.call(C1, read(1, 0, query));
+    let records = &found(&answers).records;
+    assert_eq!(
+        records.iter().map(|record| &record.key[..]).collect::<Vec<_>>(),
+        [b"k000", b"k001"]
+    );
+    assert!(records.iter().all(|record| record.value.is_none() && record.version == 1));
+    assert!(found(&host.list(C1, 2, 0, 9)).records.iter().all(|record| record.value.is_some()));
 }

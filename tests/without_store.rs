@@ -383,7 +383,7 @@ fn a_host_is_kept_while_nobody_leads_or_no_other_could_serve() {
 #[test]
 fn a_list_that_was_read_to_its_end_is_let_go_of() {
     let mut client = Client::start();
-    let query = |after| Query::List { prefix: Bytes::new(), after, limit: 1 };
+    let query = |after| Query::List { prefix: Bytes::new(), after, limit: 1, keys_only: false };
     let mut token = None;
     for page in 0..3 {
         let read = client.look_up(1, page, query(None));
@@ -406,7 +406,7 @@ fn a_list_that_was_read_to_its_end_is_let_go_of() {
 #[test]
 fn the_view_of_a_list_that_is_read_slowly_is_kept() {
     let mut client = Client::start();
-    let query = Query::List { prefix: Bytes::new(), after: None, limit: 1 };
+    let query = Query::List { prefix: Bytes::new(), after: None, limit: 1, keys_only: false };
     client.look_up(1, 0, query);
     let token = client.calls().into_iter().find_map(|(_, call)| match call {
         StoreCall::Read { token, .. } => Some(token),
@@ -415,7 +415,7 @@ fn the_view_of_a_list_that_is_read_slowly_is_kept() {
     let token = token.expect("the host is asked");
     let found = Found { revision: 1, records: Vec::new(), ended: false };
     client.hear(Event::StoreAnswer(client.host(), StoreAnswer::Found { token, page: 0, found }));
-    let mut kept = |seconds: u64, client: &mut Client| {
+    let kept = |seconds: u64, client: &mut Client| {
         for _ in 0..seconds {
             client.pass(Duration::from_secs(1));
         }

@@ -70,12 +70,14 @@ pub trait Reads: Send + Sync + 'static {
     -> impl Future<Output = Result<Option<Record>, RequestError>> + Send;
 
     /// Some keys that start with `prefix` and come behind `after`, in order, with their values: at
-    /// most `limit`, and fewer if they are large. At least one, if there is one.
+    /// most `limit`, and fewer if they are large. At least one, if there is one. Values may be
+    /// missing if only keys are wanted.
     fn list(
         &self,
         prefix: &Bytes,
         after: Option<&Bytes>,
         limit: usize,
+        keys_only: bool,
     ) -> impl Future<Output = Result<Found, RequestError>> + Send;
 }
 
@@ -147,6 +149,7 @@ impl Reads for Sight {
         prefix: &Bytes,
         after: Option<&Bytes>,
         limit: usize,
+        keys_only: bool,
     ) -> Result<Found, RequestError> {
         match self {
             Sight::Here(view) => {
@@ -159,7 +162,7 @@ impl Reads for Sight {
             }
             Sight::Elsewhere(view) => {
                 let (prefix, after) = (prefix.clone(), after.cloned());
-                view.look_up(Query::List { prefix, after, limit: limit as u64 }).await
+                view.look_up(Query::List { prefix, after, limit: limit as u64, keys_only }).await
             }
         }
     }

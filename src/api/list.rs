@@ -43,7 +43,7 @@ impl<V: Reads> Listing<'_, V> {
     /// Reads the next keys.
     async fn read(&mut self) -> Result<(), Failure> {
         let left = self.left.map_or(PAGE_KEYS, |left| left.min(PAGE_KEYS as u64) as usize);
-        let found = self.view.list(&self.prefix, self.after.as_ref(), left).await;
+        let found = self.view.list(&self.prefix, self.after.as_ref(), left, self.keys_only).await;
         let found = found.map_err(|error| failure(error, "read"))?;
         self.more = !found.ended;
         self.revision = found.revision;

@@ -16,6 +16,7 @@ use crate::wire::answer::Record;
 use crate::wire::peer::PeerMessage;
 use crate::wire::request::TIMEOUT_MAX;
 use crate::wire::store_call::{Found, LISTED_MAX, Query, StoreAnswer, StoreCall};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -274,18 +275,22 @@ fn look_up(view: &StoreView, query: &Query) -> Found {
             let found = view.get(key).map(|found| Record::new(key.clone(), found));
             Found { revision, records: found.into_iter().collect(), ended: true }
         }
-        Query::List { prefix, after, limit } => {
+        Query::List { prefix, after, limit, keys_only } => {
             let limit = usize::try_from(*limit).unwrap_or(usize::MAX).min(LISTED_MAX);
             let mut records = Vec::new();
             let mut bytes = 0;
             let rows = view.list(prefix, after.as_deref(), limit + 1);
             let count = rows.len();
             for (key, found) in rows.into_iter().take(limit) {
-                bytes += key.len() + found.value.len();
+                let mut record = Record::new(key, found);
+                if *keys_only {
+                    record.value = None;
+                }
+                bytes += record.key.len() + record.value.as_ref().map_or(0, Bytes::len);
                 if bytes > FOUND_BYTES_MAX && !records.is_empty() {
                     break;
                 }
-                records.push(Record::new(key, found));
+                records.push(record);
             }
             let ended = records.len() == count;
             Found { revision, records, ended }

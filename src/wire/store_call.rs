@@ -94,6 +94,8 @@ pub enum Query {
         after: Option<Bytes>,
         /// At most so many, and at most [`LISTED_MAX`].
         limit: u64,
+        /// Without their values.
+        keys_only: bool,
     },
 }
 
@@ -194,7 +196,7 @@ fn sequences<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u64>, D::Error> {
 }
 
 /// token, page, linearizable, patience in microseconds, the key of a `get` or else none, and
-/// of a list prefix, after and limit.
+/// of a list prefix, after, limit and whether only keys are wanted.
 #[derive(Serialize, Deserialize)]
 struct WireRead<'a>(
     u64,
@@ -205,15 +207,16 @@ struct WireRead<'a>(
     #[serde(borrow)] Text<'a>,
     #[serde(borrow)] Option<Text<'a>>,
     u64,
+    bool,
 );
 
 /// nonce (high, low), session, outcomes.
 #[derive(Serialize, Deserialize)]
 struct WireOutcomes(u64, u64, u64, Vec<(u64, WireOutcome)>);
 
-/// key, value, revision, create revision, version.
+/// key, value if wanted, revision, create revision, version.
 #[derive(Serialize, Deserialize)]
-struct WireRecord<'a>(#[serde(borrow)] Text<'a>, #[serde(borrow)] Text<'a>, u64, u64, u64);
+struct WireRecord<'a>(#[serde(borrow)] Text<'a>, #[serde(borrow)] Option<Text<'a>>, u64, u64, u64);
 
 /// token, page, revision, records, ended.
 #[derive(Serialize, Deserialize)]
@@ -241,14 +244,15 @@ pub(super) fn encode_call(call: &StoreCall, out: &mut Vec<u8>) {
         StoreCall::Read { token, page, linearizable, patience, query } => {
             let micros = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
             let empty = serde_bytes::Bytes::new(&[]);
-            let (key, prefix, after, limit) = match query {
-                Query::Get { key } => (Some(text(key)), empty, None, 0),
-                Query::List { prefix, after, limit } => {
-                    (None, text(prefix), after.as_ref().map(text), *limit)
+            let (key, prefix, after, limit, keys_only) = match query {
+                Query::Get { key } => (Some(text(key)), empty, None, 0, false),
+                Query::List { prefix, after, limit, keys_only } => {
+                    (None, text(prefix), after.as_ref().map(text), *limit, *keys_only)
                 }
             };
             let (token, page, linearizable) = (*token, *page, *linearizable);
-            let fields = WireRead(token, page, linearizable, micros, key, prefix, after, limit);
+            let fields =
+                WireRead(token, page, linearizable, micros, key, prefix, after, limit, keys_only);
             encode(VERSION, READ, &fields, out);
         }
         StoreCall::Keep { token } => encode(VERSION, KEEP, token, out),
@@ -265,11 +269,10 @@ pub(super) fn encode_answer(answer: &StoreAnswer, out: &mut Vec<u8>) {
             encode(VERSION, OUTCOMES, &fields, out);
         }
         StoreAnswer::Found { token, page, found } => {
-            let none = Bytes::new();
             let records = found.records.iter().map(|record| {
-                let value = record.value.as_ref().unwrap_or(&none);
+                let value = record.value.as_ref().map(text);
                 let (revision, created) = (record.revision, record.create_revision);
-                WireRecord(text(&record.key), text(value), revision, created, record.version)
+                WireRecord(text(&record.key), value, revision, created, record.version)
             });
             let fields = WireFound(*token, *page, found.revision, records.collect(), found.ended);
             encode(VERSION, FOUND, &fields, out);
@@ -325,11 +328,14 @@ pub(super) fn decode_either(input: &Bytes) -> Result<Either, DecodeError> {
 
 impl WireRead<'_> {
     fn check(self, input: &Bytes) -> StoreCall {
-        let WireRead(token, page, linearizable, micros, key, prefix, after, limit) = self;
+        let WireRead(token, page, linearizable, micros, key, prefix, after, limit, keys_only) =
+            self;
         let share = |part: Text<'_>| super::share(input, part);
         let query = match key {
             Some(key) => Query::Get { key: share(key) },
-            None => Query::List { prefix: share(prefix), after: after.map(share), limit },
+            None => {
+                Query::List { prefix: share(prefix), after: after.map(share), limit, keys_only }
+            }
         };
         let patience = Duration::from_micros(micros);
         StoreCall::Read { token, page, linearizable, patience, query }
@@ -339,7 +345,7 @@ impl WireRead<'_> {
 impl WireRecord<'_> {
     fn check(self, input: &Bytes) -> Record {
         let WireRecord(key, value, revision, create_revision, version) = self;
-        let value = Some(super::share(input, value));
+        let value = value.map(|value| super::share(input, value));
         Record { key: super::share(input, key), value, revision, create_revision, version }
     }
 }

@@ -77,6 +77,7 @@ impl Reads for View {
         prefix: &Bytes,
         after: Option<&Bytes>,
         limit: usize,
+        _keys_only: bool,
     ) -> Result<Found, RequestError> {
         let wanted = |key: &Bytes| key.starts_with(prefix) && after.is_none_or(|after| key > after);
         let mut found = self.keys.iter().filter(|(key, _)| wanted(key));

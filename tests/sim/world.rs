@@ -201,6 +201,7 @@ impl Listing {
                 prefix: Bytes::from_static(b"c"),
                 after: self.before.as_ref().map(|(key, _)| key.clone()),
                 limit: LISTED,
+                keys_only: false,
             },
             reply: Box::new(move |found| *slot.lock().unwrap() = Some(found)),
         })

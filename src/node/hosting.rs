@@ -25,8 +25,8 @@ use std::time::Duration;
 /// waits for any.
 const SUBSCRIPTION: Duration = Duration::from_secs(1);
 
-/// Views kept for one caller's lists that are read page by page, so that slow lists at one node shut
-/// out nobody else's. Each holds on to what the store has replaced since.
+/// Views kept for one caller's lists that are read page by page, so that slow lists at one node
+/// shut out nobody else's. Each holds on to what the store has replaced since.
 const VIEWS_MAX: usize = 32;
 
 /// How long a view is kept after its last page. A caller whose client reads slowly asks three times

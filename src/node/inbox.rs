@@ -1,9 +1,9 @@
 //! The one queue between the asynchronous world and the node's thread.
 //!
-//! Three lanes, so that a flood in one starves no other: what the node's own disk and clock say, and
-//! that a list is over; what peers say; and what clients want. Each is bounded. The node's thread
-//! takes everything that waits at once, which is what makes batches: one wake-up, one lock, for as
-//! many events as gathered meanwhile.
+//! Three lanes, so that a flood in one starves no other: what the node's own disk and clock say,
+//! and that a list is over; what peers say; and what clients want. Each is bounded. The node's
+//! thread takes everything that waits at once, which is what makes batches: one wake-up, one lock,
+//! for as many events as gathered meanwhile.
 //!
 //! A full lane refuses: a peer's message is dropped (the protocol stands that), a client's request
 //! is handed back to be answered `busy`. Nothing that the disk or the clock says is ever dropped,

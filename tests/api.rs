@@ -796,8 +796,8 @@ async fn the_protocol_is_shown_line_by_line() {
     let got = ask(&fake, "paxos logs --protocol --grep 'SLOTS 5..' --lines 1").await;
     assert_eq!(got, said(&line(5)));
     let got = ask(&fake, "paxos logs --protocol --lines 1 -o json").await;
-    let object = "{\"at\":\"2026-11-25T01:02:03.000007Z\",\"node\":\"node1\",\"event\":\"sent\",\
-                  \"what\":\"accept\",\"peers\":[\"node2\",\"n9\"],\"ballot\":\"101\",\
+    let object = "{\"at\":\"2026-11-25T01:02:03.000007Z\",\"node\":\"node1\",\"seq\":6,\
+                  \"event\":\"sent\",\"what\":\"accept\",\"peers\":[\"node2\",\"n9\"],\"ballot\":\"101\",\
                   \"counter\":1,\"proposer\":1,\"first\":7,\"last\":9}\n";
     assert_eq!(got, said(object));
     let got = ask_with(&fake, "paxos batch", b"logs --protocol --lines 2\nlogs -f\n").await;
@@ -875,6 +875,7 @@ async fn a_slot_is_traced() {
     let event = |node: &str, at: u64, event, what, peer: &str| ProtocolEvent {
         at: Moment(at),
         node: node.to_owned(),
+        seq: None,
         event,
         what,
         peers: vec![peer.to_owned()],

@@ -215,7 +215,7 @@ impl<B: Backend> Executor<B> {
         }
         let show = Show::new(Format::Json, self.backend.status());
         let mut tape = Tape::new(&self.backend);
-        let wanted = |recorded: &Recorded| show.wants(&query, recorded);
+        let wanted = |recorded: &(u64, Recorded)| show.wants(&query, recorded);
         let last = tape.last(query.lines, wanted, deadline).await?;
         Ok(Answer::Events(last.iter().map(|recorded| show.event(recorded)).collect()))
     }

@@ -63,7 +63,7 @@ async fn serve_events<B: Backend>(
 ) -> Result<Result<(), Failure>, Gone> {
     let show = Show::new(format, backend.status());
     let mut tape = Tape::new(backend);
-    let wanted = |recorded: &Recorded| show.wants(query, recorded);
+    let wanted = |recorded: &(u64, Recorded)| show.wants(query, recorded);
     let last = match tape.last(query.lines, wanted, deadline).await {
         Ok(last) => last,
         Err(failure) => return Ok(Err(failure)),

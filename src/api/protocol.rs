@@ -25,7 +25,8 @@ pub(super) struct Tape<'a, B> {
 
 /// What was read of the tape at once.
 pub(super) struct Stretch {
-    pub(super) events: Vec<Recorded>,
+    /// With their numbers.
+    pub(super) events: Vec<(u64, Recorded)>,
     /// Events that the ring dropped before they were read.
     pub(super) lost: u64,
     /// The number that the next event to be recorded will get.
@@ -56,16 +57,17 @@ impl<'a, B: Backend> Tape<'a, B> {
         let lost = recalled.first.saturating_sub(self.next);
         self.next = recalled.next();
         let (next, end) = (self.next, recalled.end);
-        Ok(Stretch { lost, next, end, events: recalled.events })
+        let events = (recalled.first..).zip(recalled.events).collect();
+        Ok(Stretch { lost, next, end, events })
     }
 
     /// Reads what is recorded now, and keeps the last of what is wanted.
     pub(super) async fn last(
         &mut self,
         lines: usize,
-        wanted: impl Fn(&Recorded) -> bool,
+        wanted: impl Fn(&(u64, Recorded)) -> bool,
         deadline: Instant,
-    ) -> Result<VecDeque<Recorded>, Failure> {
+    ) -> Result<VecDeque<(u64, Recorded)>, Failure> {
         let mut last = VecDeque::new();
         let mut until = None;
         loop {
@@ -103,7 +105,7 @@ impl Show {
     }
 
     /// With a newline.
-    pub(super) fn line(&self, recorded: &Recorded) -> String {
+    pub(super) fn line(&self, recorded: &(u64, Recorded)) -> String {
         let event = self.event(recorded);
         match self.format {
             Format::Json => event.to_json(),
@@ -112,15 +114,15 @@ impl Show {
     }
 
     /// With names in it.
-    pub(super) fn event(&self, recorded: &Recorded) -> ProtocolEvent {
-        story::told(recorded, &self.status.node, |id| {
+    pub(super) fn event(&self, (seq, recorded): &(u64, Recorded)) -> ProtocolEvent {
+        story::told((*seq, recorded), &self.status.node, |id| {
             let member = self.status.members.iter().find(|member| member.id == id);
             member.map_or_else(|| id.to_string(), |member| member.name.clone())
         })
     }
 
     /// Whether somebody who asked so wants the event: what is looked for is the line as it shows.
-    pub(super) fn wants(&self, query: &LogQuery, recorded: &Recorded) -> bool {
+    pub(super) fn wants(&self, query: &LogQuery, recorded: &(u64, Recorded)) -> bool {
         query.grep.is_none() || query.wants(&self.line(recorded))
     }
 }

@@ -66,6 +66,7 @@ mod tests {
         ProtocolEvent {
             at: Moment(at),
             node: "l1".to_owned(),
+            seq: None,
             event: Direction::Local,
             what: What::Learned,
             peers: Vec::new(),

@@ -197,18 +197,23 @@ impl Recorder {
         self.end += 1;
     }
 
-    /// Those that say how a slot was chosen: the first `most` of them.
-    pub(super) fn about(&self, slot: Slot, most: usize) -> impl Iterator<Item = &Recorded> {
+    /// The number of the oldest event that is kept.
+    fn oldest(&self) -> u64 {
+        self.end - self.ring.len() as u64
+    }
+
+    /// Those that say how a slot was chosen, with their numbers: the first `most` of them.
+    pub(super) fn about(&self, slot: Slot, most: usize) -> impl Iterator<Item = (u64, &Recorded)> {
         let number = |slot: Option<Slot>| slot.map(|slot| slot.0);
-        let covers = move |recorded: &&Recorded| {
+        let covers = move |(_, recorded): &(u64, &Recorded)| {
             recorded.what.covers(number(recorded.first), number(recorded.last), slot.0)
         };
-        self.ring.iter().filter(covers).take(most)
+        (self.oldest()..).zip(&self.ring).filter(covers).take(most)
     }
 
     /// Copies events from number `since` on, or from the oldest one there is.
     pub(super) fn recall(&self, since: u64) -> Recalled {
-        let oldest = self.end - self.ring.len() as u64;
+        let oldest = self.oldest();
         let first = since.clamp(oldest, self.end);
         // What is skipped is at most the ring.
         let skipped = usize::try_from(first - oldest).unwrap_or(usize::MAX);

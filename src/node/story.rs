@@ -6,11 +6,16 @@ use crate::paxos::effects::{Offence, StepDown};
 use crate::wire::event::{Moment, ProtocolEvent, What};
 use crate::wire::report::JsonId;
 
-/// An event of this node, with names in it.
-pub fn told(recorded: &Recorded, node: &str, name: impl Fn(NodeId) -> String) -> ProtocolEvent {
+/// An event of this node, with its number and with names in it.
+pub fn told(
+    (seq, recorded): (u64, &Recorded),
+    node: &str,
+    name: impl Fn(NodeId) -> String,
+) -> ProtocolEvent {
     let mut event = ProtocolEvent {
         at: Moment::since_epoch(recorded.at),
         node: node.to_owned(),
+        seq: Some(seq),
         event: recorded.direction,
         what: recorded.what,
         peers: recorded.peers.as_slice().iter().map(|id| name(*id)).collect(),

@@ -167,6 +167,10 @@ pub struct ProtocolEvent {
     pub at: Moment,
     /// At which node.
     pub node: String,
+    /// The how-manieth event of the node's recorder it is; they count from 0 in the life of the
+    /// process. None from a node that does not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seq: Option<u64>,
     /// Which way.
     pub event: Direction,
     /// What.
@@ -304,6 +308,7 @@ mod tests {
         ProtocolEvent {
             at: Moment(1_795_568_523_123_456),
             node: node.to_owned(),
+            seq: Some(7),
             event,
             what,
             peers: peers.iter().map(|&peer| peer.to_owned()).collect(),
@@ -352,7 +357,7 @@ mod tests {
         let json = accept.to_json();
         assert_eq!(
             json,
-            "{\"at\":\"2026-11-25T01:02:03.123456Z\",\"node\":\"p1\",\"event\":\"sent\",\
+            "{\"at\":\"2026-11-25T01:02:03.123456Z\",\"node\":\"p1\",\"seq\":7,\"event\":\"sent\",\
              \"what\":\"accept\",\"peers\":[\"a1\"],\"ballot\":\"101\",\"counter\":1,\
              \"proposer\":1,\"first\":8,\"last\":10}\n"
         );

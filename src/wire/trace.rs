@@ -171,6 +171,7 @@ mod tests {
         ProtocolEvent {
             at: Moment(at),
             node: node.to_owned(),
+            seq: None,
             event,
             what,
             peers: peers.iter().map(|&peer| peer.to_owned()).collect(),

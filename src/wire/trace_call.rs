@@ -93,6 +93,7 @@ mod tests {
         ProtocolEvent {
             at: Moment(1),
             node: "a1".to_owned(),
+            seq: None,
             event: Direction::Local,
             what: What::Learned,
             peers: Vec::new(),

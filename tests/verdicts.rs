@@ -5,16 +5,17 @@
 //! it can also do what no real node can be made to: tell clients "Not the leader", lead without
 //! votes, agree with nobody.
 
-use paxos_ssh::controller::verdict::{Asked, Check, Role, Roster, Timed, Verdict, report};
-use paxos_ssh::controller::verify::{Ask, Meanwhile, Nodes, Pace, Stream, verify};
+use paxos_ssh::controller::hand_over::Timed;
+use paxos_ssh::controller::verdict::{Asked, Check, Role, Roster, Verdict, report};
+use paxos_ssh::controller::verify::{Ask, Interrupted, Meanwhile, Nodes, Pace, Stream, verify};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Nobody here needs time.
+/// Nobody here needs time; the leader is looked at three times and more.
 const PACE: Pace =
-    Pace { leader: Duration::ZERO, settle: Duration::ZERO, watch: Duration::from_millis(150) };
+    Pace { leader: Duration::ZERO, settle: Duration::ZERO, watch: Duration::from_millis(400) };
 
 /// What is wrong with the cluster, if anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,36 @@ enum Fault {
     Lags(&'static str),
     /// It keeps another value.
     Corrupts(&'static str),
+    /// Nobody's fault: others write all the time, and learners learn a moment later.
+    Busy,
+    /// So few acceptors are reached that nobody could be elected.
+    FewReached,
+    /// No request happens to be under way while leadership moves.
+    NothingUnderWay,
+    /// No request can be sent to it.
+    Unreachable(&'static str),
+    /// It is elected again.
+    WinsAgain,
+    /// It resigns, and nobody leads then.
+    NobodyWins,
+    /// It wins and does not record that it leads.
+    WinsUnseen,
+    /// A leader that votes records no vote of its own.
+    NoOwnVotes,
+    /// It hears what is chosen, and is never asked.
+    HearsOnlyChosen(&'static str),
+    /// Only the first acceptor accepts.
+    FewAccept,
+    /// It campaigns while somebody leads, and does not always show its metrics.
+    CampaignsInSecret(&'static str),
+    /// Quorums are larger than the inventory says.
+    OtherQuorums,
+    /// It has more roles than the inventory says.
+    OtherRoles(&'static str),
+    /// It is no member.
+    NoMember(&'static str),
+    /// There is a member that the inventory does not name.
+    Stowaway,
 }
 
 /// The cluster that is made up.
@@ -68,6 +99,8 @@ struct Stand {
     fault: Fault,
     roster: Roster,
     state: RefCell<State>,
+    /// The user stops the run after so many questions.
+    patience: usize,
 }
 
 #[derive(Default)]
@@ -87,12 +120,14 @@ struct State {
 impl State {
     fn record(&mut self, node: &str, event: &str, what: &str, peers: &[&str], run: (u64, u64)) {
         self.moment += 1;
+        let recorder = self.recorders.entry(node.to_owned()).or_default();
+        // Clocks run backwards here, for none may decide anything.
         let event = json!({
-            "at": format!("2026-11-25T00:00:00.{:06}Z", self.moment), "node": node,
-            "event": event, "what": what, "peers": peers,
+            "at": format!("2026-11-25T00:00:00.{:06}Z", 999_999 - self.moment), "node": node,
+            "seq": recorder.len(), "event": event, "what": what, "peers": peers,
             "ballot": self.ballot.to_string(), "first": run.0, "last": run.1,
         });
-        self.recorders.entry(node.to_owned()).or_default().push(event);
+        recorder.push(event);
     }
 }
 
@@ -125,7 +160,7 @@ fn apart() -> Roster {
 
 impl Stand {
     fn new(roster: Roster, fault: Fault) -> Stand {
-        let stand = Stand { fault, roster, state: RefCell::default() };
+        let stand = Stand { fault, roster, state: RefCell::default(), patience: usize::MAX };
         let first = stand.proposers()[0].clone();
         stand.elect(&first);
         stand
@@ -145,6 +180,10 @@ impl Stand {
         let acceptors = self.names(|role| role.acceptor);
         let others: Vec<&str> =
             acceptors.iter().map(String::as_str).filter(|name| *name != leader).collect();
+        let votes = acceptors.iter().any(|name| name == leader);
+        if votes && self.fault != Fault::NoOwnVotes {
+            state.record(leader, "sent", words.1, &[leader], run);
+        }
         if others.is_empty() {
             return;
         }
@@ -153,7 +192,14 @@ impl Stand {
             if self.fault.is(Fault::Deaf, acceptor) || self.fault.is(Fault::Silent, acceptor) {
                 continue;
             }
+            if self.fault.is(Fault::HearsOnlyChosen, acceptor) {
+                state.record(acceptor, "received", "chosen", &[leader], run);
+                continue;
+            }
             state.record(acceptor, "received", words.0, &[leader], run);
+            if self.fault == Fault::FewAccept && words.1 == "accepted" && acceptor != "a1" {
+                continue;
+            }
             state.record(acceptor, "sent", words.1, &[leader], run);
             let alone = self.fault == Fault::LeadsWithoutVotes && words.1 == "promise";
             if !self.fault.is(Fault::Mute, acceptor) && (!alone || acceptor == "a1") {
@@ -174,7 +220,9 @@ impl Stand {
         let next = self.state.borrow().slot + 1;
         self.phase(winner, ("prepare", "promise"), (next, next));
         let mut state = self.state.borrow_mut();
-        state.record(winner, "local", "leads", &[], (next, next));
+        if self.fault != Fault::WinsUnseen {
+            state.record(winner, "local", "leads", &[], (next, next));
+        }
         state.leader = winner.to_owned();
         for other in self.proposers().iter().filter(|other| *other != winner) {
             if self.fault.is(Fault::LeadsToo, other) {
@@ -198,6 +246,8 @@ impl Stand {
         };
         self.phase(&leader, ("accept", "accepted"), (slot, slot));
         let mut state = self.state.borrow_mut();
+        let late = u64::from(self.fault == Fault::Busy);
+        let slot = slot - late.min(slot - 1);
         for node in self.roster.nodes.iter().map(|role| role.name.as_str()) {
             if !self.fault.is(Fault::Ignorant, node) {
                 state.record(node, "local", "learned", &[], (slot, slot));
@@ -221,24 +271,56 @@ impl Stand {
             _ => &state.leader,
         };
         let behind = u64::from(self.fault.is(Fault::Lags, node));
+        let named = (!named.is_empty()).then_some(named);
+        let reachable = if self.fault == Fault::FewReached { 1 } else { 3 };
+        let larger = usize::from(self.fault == Fault::OtherQuorums);
+        let mut members: Vec<Value> =
+            self.roster.nodes.iter().filter_map(|role| self.member(role)).collect();
+        if self.fault == Fault::Stowaway {
+            members.push(self.member(&Role { name: "x4".to_owned(), ..role.clone() }).unwrap());
+        }
         json!({
             "cluster": "made-up", "cluster_id": null, "node": node, "id": "1", "roles": [],
             "state": word, "leader": named,
             "ballot": {"number": state.ballot.to_string(), "counter": 1, "proposer": 1},
             "chosen_slot": state.slot, "applied_slot": state.slot - behind, "revision": null,
-            "quorum": {"phase1": 2, "phase2": 2, "acceptors": 3, "reachable": 3,
-                       "unreachable_members": []},
-            "members": [], "health": "healthy", "why": "", "next": "", "uptime_seconds": 1.0,
+            "quorum": {"phase1": self.roster.phase1 + larger, "phase2": self.roster.phase2,
+                       "acceptors": 3, "reachable": reachable, "unreachable_members": []},
+            "members": members, "health": "healthy", "why": "", "next": "", "uptime_seconds": 1.0,
             "version": "0",
+        })
+    }
+
+    /// As a status tells of it.
+    fn member(&self, role: &Role) -> Option<Value> {
+        let more = self.fault.is(Fault::OtherRoles, &role.name);
+        let roles: Vec<&str> =
+            [("proposer", role.proposer), ("acceptor", role.acceptor), ("learner", role.learner)]
+                .into_iter()
+                .filter(|(_, has)| *has || more)
+                .map(|(word, _)| word)
+                .collect();
+        (!self.fault.is(Fault::NoMember, &role.name)).then(|| {
+            json!({
+                "name": role.name, "id": "1", "roles": roles, "address": "h:1", "state": "up",
+                "rtt_seconds": null, "chosen_slot": null, "applied_slot": null,
+                "last_heard_seconds": null,
+            })
         })
     }
 
     fn metrics(&self, node: &str) -> String {
         let mut state = self.state.borrow_mut();
         state.looks += 1;
+        let secret = self.fault.is(Fault::CampaignsInSecret, node);
+        // Nodes are asked in turn, three of them: every other look at one of them.
+        if secret && (state.looks - 1) / 3 % 2 == 1 {
+            return String::new();
+        }
         let counted = state.elections.get(node).copied().unwrap_or_default();
         let leads = self.fault == Fault::LeaderCampaigns && state.leader == node;
-        let more = if leads || self.fault.is(Fault::Campaigns, node) { state.looks } else { 0 };
+        let campaigns = leads || secret || self.fault.is(Fault::Campaigns, node);
+        let more = if campaigns { state.looks } else { 0 };
         format!("paxos_is_leader 1\npaxos_elections_started_total {}\n", counted + more)
     }
 
@@ -253,11 +335,19 @@ impl Stand {
                     .to_string(),
             ),
             "logs" if protocol => {
-                let lines: usize = words[words.len() - 1].parse().unwrap();
+                let after =
+                    |flag| words.iter().position(|word| *word == flag).map(|at| words[at + 1]);
+                let lines: usize = after("--lines").unwrap().parse().unwrap();
+                let leads = self.state.borrow().leader == node;
+                if leads && self.fault == Fault::Busy {
+                    self.write("theirs", "x");
+                }
                 let state = self.state.borrow();
-                let events = state.recorders.get(node).map_or(&[][..], Vec::as_slice);
-                let last = &events[events.len().saturating_sub(lines)..];
-                (0, last.iter().map(|event| format!("{event}\n")).collect())
+                let events = state.recorders.get(node).into_iter().flatten();
+                let events: Vec<String> = events.map(|event| format!("{event}\n")).collect();
+                let wanted = |line: &&String| after("--grep").is_none_or(|text| line.contains(text));
+                let wanted: Vec<&String> = events.iter().filter(wanted).collect();
+                (0, wanted[wanted.len().saturating_sub(lines)..].iter().copied().cloned().collect())
             }
             "logs" => (0, "a line\n".to_owned()),
             "metrics" => (0, self.metrics(node)),
@@ -273,6 +363,10 @@ impl Stand {
                 Some(value) => (0, format!("{value}\n")),
                 None => (3, String::new()),
             },
+            "list" => {
+                let state = self.state.borrow();
+                (0, state.values.keys().map(|key| format!("{key}\n")).collect())
+            }
             "delete" => {
                 self.state.borrow_mut().values.remove(words[2]);
                 (0, String::new())
@@ -308,11 +402,19 @@ impl Nodes for Stand {
         asks.iter().map(one).collect()
     }
 
+    fn interrupted(&self) -> bool {
+        self.state.borrow().commands.len() > self.patience
+    }
+
     fn ask_meanwhile(&self, ask: &Ask, streams: &[Stream], limit: Duration) -> Meanwhile {
         let at = Duration::from_millis;
         if ask.command.contains("resign") && self.fault != Fault::Clings {
             let next = self.proposers().into_iter().find(|name| *name != ask.node).unwrap();
-            self.elect(&next);
+            let again = self.fault == Fault::WinsAgain;
+            self.elect(if again { &ask.node } else { &next });
+            if self.fault == Fault::NobodyWins {
+                self.state.borrow_mut().leader.clear();
+            }
         }
         let leader = Ask { node: ask.node.clone(), command: "paxos leader".to_owned() };
         let asked = Asked { command: ask.command.clone(), ..self.ask(&[leader], limit).remove(0) };
@@ -330,18 +432,24 @@ impl Nodes for Stand {
                 }
                 _ => (Some(at(60)), true, ""),
             };
-            Timed { sent: at(20), answered, ok, text: text.to_owned() }
+            let sent = if self.fault == Fault::NothingUnderWay { at(20) } else { at(5) };
+            Timed { sent, answered, ok, text: text.to_owned() }
         };
-        let requests =
-            streams.iter().map(|stream| (stream.node.clone(), vec![request(&stream.node)]));
-        Meanwhile { asked, span: (at(10), at(50)), requests: requests.collect() }
+        let mut meanwhile = Meanwhile { asked, span: (at(10), at(50)), ..Meanwhile::default() };
+        for Stream { node, .. } in streams {
+            match self.fault.is(Fault::Unreachable, node) {
+                true => _ = meanwhile.unreached.insert(node.clone(), "refused".to_owned()),
+                false => _ = meanwhile.requests.insert(node.clone(), vec![request(node)]),
+            }
+        }
+        meanwhile
     }
 }
 
 fn run(roster: Roster, fault: Fault, passive: bool) -> (Vec<Verdict>, Stand) {
     let stand = Stand::new(roster, fault);
     let verdicts = verify(&stand, &stand.roster, "1", passive, PACE);
-    (verdicts, stand)
+    (verdicts.expect("nobody interrupts it"), stand)
 }
 
 fn failed(verdicts: &[Verdict]) -> BTreeSet<&'static str> {
@@ -360,7 +468,13 @@ fn demand_green(verdicts: &[Verdict]) {
 /// against the cluster.
 #[track_caller]
 fn demand_red(fault: Fault, expected: &[(Check, &[&str])]) {
-    let (verdicts, _) = run(apart(), fault, false);
+    demand_red_of(apart(), fault, expected);
+}
+
+/// The same of a cluster of these nodes; answers what was asked of it.
+#[track_caller]
+fn demand_red_of(roster: Roster, fault: Fault, expected: &[(Check, &[&str])]) -> Vec<String> {
+    let (verdicts, stand) = run(roster, fault, false);
     let wanted: BTreeSet<&str> = expected.iter().map(|(check, _)| check.name()).collect();
     assert_eq!(failed(&verdicts), wanted, "{fault:?}\n{}", report(&verdicts));
     for (check, words) in expected {
@@ -369,6 +483,7 @@ fn demand_red(fault: Fault, expected: &[(Check, &[&str])]) {
         let all = |line: &&String| words.iter().all(|word| line.contains(word));
         assert!(told.clone().any(|line| all(&line)), "{fault:?}: {words:?}\n{}", report(&verdicts));
     }
+    stand.state.take().commands
 }
 
 #[test]
@@ -445,13 +560,137 @@ fn no_leader_fails_when_requests_do_not_wait() {
     demand_red(Fault::SaysNotTheLeader("p3"), &[(check, &["p3", "Not the leader"])]);
     demand_red(Fault::FailsMeanwhile("l1"), &[(check, &["l1", "is refused", "no_quorum"])]);
     demand_red(Fault::DropsMeanwhile("c1"), &[(check, &["c1", "is not answered"])]);
+    demand_red(
+        Fault::Unreachable("c1"),
+        &[(check, &["c1", "no request could be sent", "refused"])],
+    );
+}
+
+#[test]
+fn no_leader_shows_nothing_where_no_request_was_under_way() {
+    let nothing: &[&str] = &["no request was under way"];
+    let commands = demand_red_of(apart(), Fault::NothingUnderWay, &[(Check::NoLeader, nothing)]);
+    let resigned = commands.iter().filter(|command| command.contains("resign"));
+    assert_eq!(resigned.count(), 8, "it is tried a few times");
+}
+
+#[test]
+fn nobody_is_asked_to_resign_where_nobody_could_be_elected() {
+    let why: &[&str] = &["p1 was not asked to resign", "reaches 1 of 3", "promises of 2"];
+    let expected = [(Check::NoLeader, why), (Check::Election, why)];
+    let commands = demand_red_of(apart(), Fault::FewReached, &expected);
+    assert!(!commands.iter().any(|command| command.contains("resign")));
+}
+
+#[test]
+fn an_election_that_nobody_wins_or_the_same_one_again_is_no_hand_over() {
+    let again: &[(Check, &[&str])] = &[
+        (Check::NoLeader, &["p1 was asked to resign, and still leads"]),
+        (Check::Election, &["p1 resigned and won again"]),
+    ];
+    demand_red(Fault::WinsAgain, again);
+    let none: &[&str] = &["p1, p2, p3: none of them knows a leader"];
+    let nobody: &[(Check, &[&str])] = &[
+        (Check::NoLeader, &["p1 resigned, and nobody leads since"]),
+        (Check::Election, &["says that nobody leads"]),
+        (Check::ProposerAcceptor, none),
+        (Check::LeaderKnows, none),
+        (Check::AcceptorReceives, none),
+        (Check::AcceptorLearner, none),
+    ];
+    demand_red(Fault::NobodyWins, nobody);
+}
+
+#[test]
+fn proposer_reachable_fails_for_a_cluster_that_is_not_the_inventory_s() {
+    let check = Check::ProposerReachable;
+    let quorum: &[&str] = &["p1: its quorum of phase 1 is 3 acceptors; the inventory says 2"];
+    demand_red(Fault::OtherQuorums, &[(check, quorum)]);
+    let roles: &[&str] = &["p1: l1 is proposer, acceptor, learner; the inventory says learner"];
+    demand_red(Fault::OtherRoles("l1"), &[(check, roles)]);
+    demand_red(Fault::NoMember("c1"), &[(check, &["p1: c1 of the inventory is no member"])]);
+    demand_red(
+        Fault::Stowaway,
+        &[(check, &["p1: x4 is a member; the inventory does not name it"])],
+    );
+}
+
+#[test]
+fn a_leader_that_votes_is_not_taken_to_have_voted() {
+    let two = || roster(&[("p1", "pal"), ("p2", "pal")]);
+    demand_green(&run(two(), Fault::None, false).0);
+    let expected: &[(Check, &[&str])] = &[
+        (Check::Election, &["p2", "promises of p1; 2 are needed"]),
+        (Check::ProposerAcceptor, &["p2 leads and votes, and recorded no Promise of its own"]),
+        (Check::AcceptorReceives, &["p2", "did not accept once"]),
+        (Check::AcceptorLearner, &["was accepted by p1; 2 are needed"]),
+    ];
+    demand_red_of(two(), Fault::NoOwnVotes, expected);
+}
+
+#[test]
+fn an_acceptor_that_is_told_and_never_asked_is_named() {
+    let expected: &[(Check, &[&str])] = &[
+        (Check::ProposerAcceptor, &["p2 sent Accept to a3", "not seen"]),
+        (Check::AcceptorReceives, &["a3", "no Prepare and no Accept"]),
+    ];
+    demand_red(Fault::HearsOnlyChosen("a3"), expected);
+}
+
+#[test]
+fn acceptor_learner_fails_where_no_quorum_accepted() {
+    let expected: &[(Check, &[&str])] = &[
+        (Check::ProposerAcceptor, &["a2 sent no Accepted to p2"]),
+        (Check::AcceptorLearner, &["accepted by a1; 2 are needed"]),
+    ];
+    demand_red(Fault::FewAccept, expected);
+}
+
+#[test]
+fn after_an_election_both_phases_are_seen_or_something_is_wrong() {
+    let expected: &[(Check, &[&str])] = &[
+        (Check::Election, &["p1, p2, p3: none recorded that it leads"]),
+        (Check::ProposerAcceptor, &["p2: leads since the election just held"]),
+    ];
+    demand_red(Fault::WinsUnseen, expected);
+    let (verdicts, _) = run(apart(), Fault::WinsUnseen, true);
+    demand_green(&verdicts);
+    let phases = verdicts.iter().find(|verdict| verdict.check == "proposer-acceptor").unwrap();
+    assert!(phases.evidence[0].starts_with("phase 1: not seen"), "{:?}", phases.evidence);
+}
+
+#[test]
+fn a_cluster_on_which_others_write_passes() {
+    demand_green(&run(apart(), Fault::Busy, false).0);
+}
+
+#[test]
+fn an_interrupted_run_has_no_verdicts_and_cleans_up() {
+    let mut stand = Stand::new(apart(), Fault::None);
+    stand.patience = 20;
+    let stopped = verify(&stand, &stand.roster, "1", false, PACE);
+    assert_eq!(stopped, Err(Interrupted("_verify/1/".to_owned())));
+    let state = stand.state.borrow();
+    assert!(state.values.is_empty(), "all keys are deleted: {:?}", state.values);
+    assert!(!state.commands.iter().any(|command| command.contains("resign")));
+}
+
+#[test]
+fn what_an_earlier_run_left_is_deleted() {
+    let stand = Stand::new(apart(), Fault::None);
+    for key in ["_verify/0/probe/p1", "theirs", "_verify/a b"] {
+        stand.state.borrow_mut().values.insert(key.to_owned(), "x".to_owned());
+    }
+    demand_green(&verify(&stand, &stand.roster, "1", true, PACE).expect("nobody interrupts it"));
+    let state = stand.state.borrow();
+    assert_eq!(state.values.keys().collect::<Vec<_>>(), ["_verify/a b", "theirs"]);
 }
 
 #[test]
 fn a_leader_that_does_not_resign_fails_both_checks() {
     let expected: &[(Check, &[&str])] = &[
         (Check::NoLeader, &["p1", "still leads"]),
-        (Check::Election, &["no proposer recorded that it leads"]),
+        (Check::Election, &["p1, p2, p3: none recorded that it leads"]),
     ];
     demand_red(Fault::Clings, expected);
 }
@@ -474,13 +713,14 @@ fn leader_knows_fails_for_a_leader_in_doubt_and_for_a_rival() {
     demand_red(Fault::DoesNotKnow, &[(check, &["p2", "follower"])]);
     demand_red(Fault::LeaderCampaigns, &[(check, &["p2", "elections_started went from"])]);
     demand_red(Fault::Campaigns("p3"), &[(check, &["p3", "elections_started went from"])]);
+    demand_red(Fault::CampaignsInSecret("p3"), &[(check, &["p3", "elections_started went from"])]);
 }
 
 #[test]
 fn an_acceptor_that_does_not_hear_or_is_not_heard_is_named() {
     let deaf: &[(Check, &[&str])] = &[
         (Check::ProposerAcceptor, &["p2 sent Accept to a3", "not seen"]),
-        (Check::AcceptorReceives, &["a3", "no message"]),
+        (Check::AcceptorReceives, &["a3", "no Prepare and no Accept"]),
     ];
     demand_red(Fault::Deaf("a3"), deaf);
     demand_red(

@@ -11,7 +11,8 @@
 //! * [`operate`] is the rest of a cluster's life, [`overview`] what its status looks like, [`logs`]
 //!   what all nodes say as one story, [`destroy`] its end.
 //! * [`verify`] runs the eight checks of the roles, over [`streams`] of requests and commands;
-//!   [`verdict`] and [`traces`] judge what was seen, the latter what nodes [`recorded`].
+//!   [`verdict`], [`hand_over`] and [`traces`] judge what was seen, the last of these what nodes
+//!   [`recorded`].
 //!
 //! What must hold: facts are gathered without a change; a genesis is given once in a cluster's
 //! life; what an inventory leaves out is not taken away; no process and no file that is somebody
@@ -20,6 +21,7 @@
 pub mod deploy;
 pub mod destroy;
 pub mod groups;
+pub mod hand_over;
 pub mod host;
 pub mod inventory;
 pub mod issuer;

@@ -13,7 +13,9 @@ use crate::wire::failure::{Code, Failure};
 use crate::wire::report::StatusReport;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// No node may take longer to say how it is.
 pub const ASK_LIMIT: Duration = Duration::from_secs(5);
@@ -21,8 +23,9 @@ pub const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// Added to what a command was given, for the way there and back.
 pub(super) const ROUND_TRIP: Duration = Duration::from_secs(1);
 
-/// A status of a thousand members is below this; more than that is no answer to what was asked.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// A status of a thousand members is below this, and so are all events of a recorder; more than that
+/// is no answer to what was asked.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// What a node said of itself, or why it did not.
 pub type Answer = Result<StatusReport, String>;
@@ -100,6 +103,23 @@ impl Asker {
     /// Waits for something that uses the asker's doors.
     pub(super) fn run<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
+    }
+
+    /// Takes Ctrl-C from now on; whoever looks sees whether it came.
+    pub(super) fn heed_interrupts(&self) -> Arc<AtomicBool> {
+        let came = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&came);
+        self.runtime.block_on(async {
+            // Without a handler Ctrl-C ends the program, as it does anyway.
+            if let Ok(mut signal) = signal(SignalKind::interrupt()) {
+                tokio::spawn(async move {
+                    if signal.recv().await.is_some() {
+                        seen.store(true, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        came
     }
 
     pub(super) fn door(&self, node: &Contact) -> Door {

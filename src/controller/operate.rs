@@ -12,7 +12,7 @@ use super::plan::{Facts, NodeFacts, plan};
 use super::state::ClusterState;
 use super::streams::Reached;
 use super::verdict::{Role, Roster, Verdict};
-use super::verify::{Pace, verify};
+use super::verify::{Interrupted, Pace, verify};
 use super::{host_failure, keys_failure};
 use crate::wire::failure::{Code, Failure};
 use rand::RngExt;
@@ -187,9 +187,12 @@ impl Cluster {
     /// leader where it is.
     ///
     /// # Errors
-    /// When nobody can be asked for want of keys.
+    /// When nobody can be asked for want of keys or of a way to the hosts, and when the user stops
+    /// it.
     pub fn verify(&self, passive: bool) -> Result<Vec<Verdict>, Failure> {
         let inventory = &self.inventory;
+        // Says that hosts over ssh are not for this version, before it misses their keys.
+        self.named(&[])?;
         let nodes = Reached::new(self.asker()?, inventory.nodes.iter().map(Contact::of));
         let role = |node: &NodeSpec| Role {
             name: node.name.clone(),
@@ -203,7 +206,15 @@ impl Cluster {
             phase2: inventory.quorums.phase2(),
         };
         let run = format!("{:016x}", rand::rng().random::<u64>());
-        Ok(verify(&nodes, &roster, &run, passive, Pace::default()))
+        let verdicts = verify(&nodes, &roster, &run, passive, Pace::default());
+        verdicts.map_err(|Interrupted(prefix)| {
+            let message = "it was stopped before all checks were done, so there are no verdicts";
+            let hint = format!(
+                "keys under {prefix} were deleted as far as that could be done; the next verify \
+                 deletes what remains"
+            );
+            Failure::new(Code::Interrupted, message, hint)
+        })
     }
 
     /// The last lines that nodes wrote.

@@ -1,8 +1,9 @@
 //! Judging what nodes recorded of the protocol: an election, both phases, what acceptors heard and
 //! what learners learned. Pure functions, as in [`super::verdict`].
 //!
-//! A node says nothing to itself over the network, so what a leader that votes says to its own
-//! acceptor is in no recorder; such a pair is taken as given.
+//! A leader that votes sends its own acceptor nothing over the network, so there are no questions
+//! of that kind in any recorder; its own promises and acceptances are, once they are durable, and
+//! count like those of others. Nothing is taken as given.
 
 use super::observe::Answer;
 use super::recorded::{Mark, Recording, after, uncovered};
@@ -50,7 +51,7 @@ struct Candidate {
     backed_off: bool,
 }
 
-fn candidate(events: &[ProtocolEvent]) -> Candidate {
+fn candidate(node: &str, events: &[ProtocolEvent]) -> Candidate {
     let mut candidate = Candidate::default();
     for event in events {
         let ballot = || event.ballot.map_or(0, |ballot| ballot.0);
@@ -65,6 +66,10 @@ fn candidate(events: &[ProtocolEvent]) -> Candidate {
                 let promises = candidate.promises.entry(ballot()).or_default();
                 promises.extend(event.peers.iter().cloned());
             }
+            // To itself: to others it promises what they ask for.
+            (Direction::Sent, What::Promise) if with(event, node) => {
+                candidate.promises.entry(ballot()).or_default().insert(node.to_owned());
+            }
             _ => {}
         }
     }
@@ -77,7 +82,7 @@ pub fn election(roster: &Roster, campaigns: &Campaigns) -> Verdict {
     let mut candidates = BTreeMap::new();
     for (node, recording) in &campaigns.recordings {
         match recording {
-            Ok(events) => _ = candidates.insert(node.as_str(), candidate(events)),
+            Ok(events) => _ = candidates.insert(node.as_str(), candidate(node, events)),
             Err(error) => findings.wrong(format!("{node}: its recorder was not read: {error}")),
         }
     }
@@ -98,7 +103,7 @@ pub fn election(roster: &Roster, campaigns: &Campaigns) -> Verdict {
             Some(only)
         }
         ([], None) => {
-            findings.wrong("no proposer recorded that it leads");
+            findings.wrong(format!("{}: none recorded that it leads", roster.proposers_named()));
             None
         }
         (several, _) => {
@@ -116,10 +121,9 @@ fn judge_candidate(findings: &mut Findings, roster: &Roster, node: &str, candida
     let nobody = BTreeSet::new();
     for ballot in &candidate.tried {
         let promises = candidate.promises.get(ballot).unwrap_or(&nobody);
-        // Its own acceptor promises without a message.
-        let own = roster.votes(node).then_some(node);
-        let voters: BTreeSet<&str> = promises.iter().map(String::as_str).chain(own).collect();
-        let list = voters.iter().copied().collect::<Vec<_>>().join(", ");
+        let voters: Vec<&str> =
+            promises.iter().map(String::as_str).filter(|name| roster.votes(name)).collect();
+        let list = voters.join(", ");
         let votes = format!("promises of {}", if list.is_empty() { "nobody" } else { &list });
         let led = candidate.led.contains(ballot);
         match (led, voters.len() >= roster.phase1) {
@@ -169,7 +173,9 @@ pub struct Probe {
     pub value: String,
     /// The slots that were proposed meanwhile, the write's among them; none if it left no trace.
     pub slots: Option<(u64, u64)>,
-    /// By node: all that its recorder still has.
+    /// By node: what its recorder still has of phase 1 and of who led.
+    pub history: BTreeMap<String, Recording>,
+    /// By node: what its recorder has, back to the mark.
     pub recordings: BTreeMap<String, Recording>,
     /// By node: where its recorder ended before the write; none if it could not be read then.
     pub marks: BTreeMap<String, Option<Mark>>,
@@ -185,14 +191,14 @@ impl Probe {
     /// What the node recorded after the write was sent.
     fn since(&self, node: &str) -> Recording {
         match (self.recordings.get(node), self.marks.get(node)) {
-            (Some(Ok(events)), Some(Some(mark))) => Ok(after(events, *mark)),
+            (Some(Ok(events)), Some(Some(mark))) => after(events, *mark),
             (Some(Err(error)), _) => Err(error.clone()),
             _ => Err("it did not answer before the write".to_owned()),
         }
     }
 
     fn whole(&self, node: &str) -> Result<&[ProtocolEvent], String> {
-        match self.recordings.get(node) {
+        match self.history.get(node) {
             Some(Ok(events)) => Ok(events),
             Some(Err(error)) => Err(error.clone()),
             None => Err("it was not asked".to_owned()),
@@ -200,9 +206,9 @@ impl Probe {
     }
 
     /// Leader and slots, or what speaks against the cluster already.
-    fn basis(&self, findings: &mut Findings) -> Option<(&str, (u64, u64))> {
+    fn basis(&self, roster: &Roster, findings: &mut Findings) -> Option<(&str, (u64, u64))> {
         let Some(leader) = &self.leader else {
-            findings.wrong("no node knows a leader");
+            findings.wrong(format!("{}: none of them knows a leader", roster.proposers_named()));
             return None;
         };
         if !self.write.done() {
@@ -244,7 +250,7 @@ impl Leg<'_> {
 /// Both phases are seen at the leader and at each acceptor.
 pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
     let mut findings = Findings::default();
-    let Some((leader, (first, last))) = probe.basis(&mut findings) else {
+    let Some((leader, (first, last))) = probe.basis(roster, &mut findings) else {
         return findings.verdict(Check::ProposerAcceptor);
     };
     let (whole, since) = match (probe.whole(leader), probe.since(leader)) {
@@ -256,15 +262,17 @@ pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
     };
     let ballot = whole.iter().rev().find(|event| is(event, Direction::Local, What::Leads));
     let ballot = ballot.and_then(|event| event.ballot);
-    if ballot.is_none() {
-        findings.saw(format!("{leader}: its recorder does not reach back to its election"));
+    match (ballot, probe.elected) {
+        (Some(_), _) => {}
+        (None, true) => findings.wrong(format!(
+            "{leader}: leads since the election just held, and did not record that it does"
+        )),
+        (None, false) => findings.saw(format!(
+            "phase 1: not seen, for the recorder of {leader} does not reach back to its election"
+        )),
     }
     for acceptor in roster.acceptors() {
         let name = acceptor.name.as_str();
-        if name == leader {
-            findings.saw(format!("{name}: votes for its own proposals, without messages"));
-            continue;
-        }
         let (all, new) = match (probe.whole(name), probe.since(name)) {
             (Ok(all), Ok(new)) => (all, new),
             (Err(error), _) | (_, Err(error)) => {
@@ -273,15 +281,16 @@ pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
             }
         };
         if let Some(JsonId(ballot)) = ballot {
-            let missing =
-                phase((leader, whole), (name, all), (What::Prepare, What::Promise), |event| {
-                    event.ballot == Some(JsonId(ballot))
-                });
+            let words = (What::Prepare, What::Promise);
+            let missing = phase((leader, whole), (name, all), words, |event| {
+                event.ballot == Some(JsonId(ballot))
+            });
             match missing.is_empty() {
                 true => findings.saw(format!("{name}: Prepare and Promise, ballot {ballot}")),
                 // A node that came later was not needed for it.
-                false if !probe.elected => findings
-                    .saw(format!("{name}: had no part in the last election, ballot {ballot}")),
+                false if !probe.elected => findings.saw(format!(
+                    "{name}: phase 1: not seen in the last election, ballot {ballot}"
+                )),
                 false => missing.iter().for_each(|text| findings.wrong(text)),
             }
         }
@@ -298,13 +307,22 @@ pub fn proposer_acceptor(roster: &Roster, probe: &Probe) -> Verdict {
     findings.verdict(Check::ProposerAcceptor)
 }
 
-/// What is missing of a question and its answer.
+/// What is missing of a question and its answer; of the answer only where an acceptor leads, which
+/// asks itself without a message.
 fn phase(
     leader: (&str, &[ProtocolEvent]),
     acceptor: (&str, &[ProtocolEvent]),
     (question, answer): (What, What),
     about: impl Fn(&ProtocolEvent) -> bool,
 ) -> Vec<String> {
+    if leader.0 == acceptor.0 {
+        let (own, what) = (acceptor.0, answer.word());
+        let is_own = |e: &&ProtocolEvent| is(e, Direction::Sent, answer) && with(e, own);
+        return match acceptor.1.iter().filter(is_own).any(about) {
+            true => Vec::new(),
+            false => vec![format!("{own} leads and votes, and recorded no {what} of its own")],
+        };
+    }
     let there = Leg { what: question, from: leader, to: acceptor };
     let back = Leg { what: answer, from: acceptor, to: leader };
     [there, back].iter().filter_map(|leg| leg.missing(&about)).collect()
@@ -313,7 +331,7 @@ fn phase(
 /// Each acceptor hears a proposer.
 pub fn acceptor_receives(roster: &Roster, probe: &Probe) -> Verdict {
     let mut findings = Findings::default();
-    let Some((leader, _)) = probe.basis(&mut findings) else {
+    let Some((leader, _)) = probe.basis(roster, &mut findings) else {
         return findings.verdict(Check::AcceptorReceives);
     };
     for acceptor in roster.acceptors() {
@@ -326,16 +344,26 @@ pub fn acceptor_receives(roster: &Roster, probe: &Probe) -> Verdict {
             }
         };
         let mut heard: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        for event in events.iter().filter(|event| event.event == Direction::Received) {
+        // What else a proposer sends, it sends to learners as well, and votes answer an acceptor.
+        let asks = |event: &&ProtocolEvent| {
+            event.event == Direction::Received && matches!(event.what, What::Prepare | What::Accept)
+        };
+        for event in events.iter().filter(asks) {
             for peer in roster.proposers().filter(|peer| with(event, &peer.name)) {
                 *heard.entry((peer.name.as_str(), event.what.word())).or_default() += 1;
             }
         }
-        if heard.is_empty() {
-            match name == leader {
-                true => findings.saw(format!("{name}: leads, and hears itself without messages")),
-                false => findings.wrong(format!("{name}: recorded no message of a proposer")),
+        if name == leader {
+            let own =
+                events.iter().filter(|e| is(e, Direction::Sent, What::Accepted) && with(e, name));
+            match own.count() {
+                0 => findings.wrong(format!("{name}: leads and votes, and did not accept once")),
+                count => findings.saw(format!("{name}: leads, and accepted {count} times itself")),
             }
+            continue;
+        }
+        if heard.is_empty() {
+            findings.wrong(format!("{name}: recorded no Prepare and no Accept of a proposer"));
             continue;
         }
         let list = heard.iter().map(|((peer, what), count)| format!("{count} {what} of {peer}"));
@@ -348,14 +376,12 @@ pub fn acceptor_receives(roster: &Roster, probe: &Probe) -> Verdict {
 /// What was accepted is learned by each learner.
 pub fn acceptor_learner(roster: &Roster, probe: &Probe) -> Verdict {
     let mut findings = Findings::default();
-    let Some((leader, (first, last))) = probe.basis(&mut findings) else {
+    let Some((_, (first, last))) = probe.basis(roster, &mut findings) else {
         return findings.verdict(Check::AcceptorLearner);
     };
     let accepted = |name: &str| {
         let events = probe.since(name).unwrap_or_default();
-        let said = events.iter().any(|e| is(e, Direction::Sent, What::Accepted) && covers(e, last));
-        // An acceptor that leads tells nobody but itself if there is nobody else.
-        said || name == leader
+        events.iter().any(|e| is(e, Direction::Sent, What::Accepted) && covers(e, last))
     };
     let voters: Vec<&str> =
         roster.acceptors().map(|node| node.name.as_str()).filter(|name| accepted(name)).collect();
@@ -363,7 +389,8 @@ pub fn acceptor_learner(roster: &Roster, probe: &Probe) -> Verdict {
     match voters.len() >= needed {
         true => findings.saw(format!("slot {last} was accepted by {names}")),
         false => {
-            findings.wrong(format!("slot {last} was accepted by {names}; {needed} are needed"))
+            let names = if names.is_empty() { "nobody" } else { &names };
+            findings.wrong(format!("slot {last} was accepted by {names}; {needed} are needed"));
         }
     }
     for learner in roster.learners() {

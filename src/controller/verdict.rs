@@ -6,13 +6,13 @@
 
 use super::observe::Answer;
 use crate::wire::failure::Failure;
-use crate::wire::report::table;
+use crate::wire::report::{StatusReport, table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Lines of requests that failed which are shown of each node; the rest are counted.
-const FAILED_SHOWN: usize = 3;
+pub(super) const FAILED_SHOWN: usize = 3;
 
 /// So much of what a node said goes into a line of evidence.
 const SAID_SHOWN: usize = 240;
@@ -110,6 +110,12 @@ pub fn report(verdicts: &[Verdict]) -> String {
     let count = |wanted: &str| verdicts.iter().filter(|v| outcome(v) == wanted).count();
     let (passed, failed, skipped) = (count("pass"), count("FAIL"), count("skipped"));
     text.push_str(&format!("\n{passed} passed, {failed} failed, {skipped} skipped\n"));
+    if failed > 0 {
+        text.push_str(
+            "next: \"paxos-ctl status\" shows what is down, and \"paxos-ctl deploy\" starts it; \
+             then verify again\n",
+        );
+    }
     text
 }
 
@@ -154,6 +160,15 @@ pub struct Role {
     pub learner: bool,
 }
 
+impl Role {
+    /// As a status names them.
+    fn words(&self) -> Vec<&'static str> {
+        let all =
+            [("proposer", self.proposer), ("acceptor", self.acceptor), ("learner", self.learner)];
+        all.into_iter().filter(|(_, has)| *has).map(|(word, _)| word).collect()
+    }
+}
+
 /// Who does what in the cluster, and how many must agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roster {
@@ -186,6 +201,11 @@ impl Roster {
         let mut proposers = self.proposers();
         let first = proposers.next()?;
         proposers.next().is_none().then_some(&first.name)
+    }
+
+    /// The names of those that may lead, for evidence that is about all of them.
+    pub(super) fn proposers_named(&self) -> String {
+        self.proposers().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// Whether the node votes.
@@ -266,9 +286,15 @@ pub struct Reach {
     pub recorder: Asked,
 }
 
-/// Each proposer says how it is, and its logs can be read.
-pub fn proposer_reachable(reaches: &[Reach]) -> Verdict {
+/// Each proposer says how it is, and its logs can be read; the leader goes by the same members,
+/// roles and quorums as the inventory does.
+pub fn proposer_reachable(roster: &Roster, reaches: &[Reach]) -> Verdict {
     let mut findings = Findings::default();
+    let told = || reaches.iter().filter_map(|reach| reach.status.as_ref().ok());
+    // Without a leader the first that answers speaks for the cluster.
+    if let Some(status) = told().find(|status| status.state == "leader").or_else(|| told().next()) {
+        compare(&mut findings, roster, status);
+    }
     for reach in reaches {
         let node = &reach.node;
         match &reach.status {
@@ -295,6 +321,41 @@ pub fn proposer_reachable(reaches: &[Reach]) -> Verdict {
         }
     }
     findings.verdict(Check::ProposerReachable)
+}
+
+/// Each difference between what the inventory says and what this node goes by.
+fn compare(findings: &mut Findings, roster: &Roster, status: &StatusReport) {
+    let node = &status.node;
+    let sizes = [
+        ("phase 1", status.quorum.phase1, roster.phase1),
+        ("phase 2", status.quorum.phase2, roster.phase2),
+    ];
+    for (phase, told, wanted) in sizes.into_iter().filter(|(_, told, size)| *told != *size as u64) {
+        findings.wrong(format!(
+            "{node}: its quorum of {phase} is {told} acceptors; the inventory says {wanted}"
+        ));
+    }
+    for role in &roster.nodes {
+        let name = &role.name;
+        let Some(member) = status.members.iter().find(|member| member.name == *name) else {
+            findings.wrong(format!("{node}: {name} of the inventory is no member"));
+            continue;
+        };
+        let (told, wanted) = (member.roles.join(", "), role.words().join(", "));
+        if told != wanted {
+            let or_client = |roles: String| match roles.is_empty() {
+                true => "client".to_owned(),
+                false => roles,
+            };
+            let (told, wanted) = (or_client(told), or_client(wanted));
+            findings.wrong(format!("{node}: {name} is {told}; the inventory says {wanted}"));
+        }
+    }
+    let known = |name: &str| roster.nodes.iter().any(|role| role.name == name);
+    for member in status.members.iter().filter(|member| !known(&member.name)) {
+        let name = &member.name;
+        findings.wrong(format!("{node}: {name} is a member; the inventory does not name it"));
+    }
 }
 
 /// A write and a read through one proposer.
@@ -332,115 +393,6 @@ pub fn client_request(exchanges: &[Exchange]) -> Verdict {
     findings.verdict(Check::ClientRequest)
 }
 
-/// A request out of many that were sent while leadership moved. Times count from the same moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timed {
-    /// When it was sent.
-    pub sent: Duration,
-    /// When its answer came, if it did.
-    pub answered: Option<Duration>,
-    /// Whether it was granted.
-    pub ok: bool,
-    /// The answer's text, or why there was none.
-    pub text: String,
-}
-
-impl Timed {
-    fn waited(&self) -> Option<Duration> {
-        Some(self.answered?.saturating_sub(self.sent))
-    }
-}
-
-/// A leader that resigned, and requests at other nodes meanwhile.
-#[derive(Debug, Clone, Default)]
-pub struct HandOver {
-    /// Who led before, if anybody did.
-    pub before: Option<String>,
-    /// How it was asked to resign; none where nobody else could lead.
-    pub resigned: Option<Asked>,
-    /// When that began and ended; all of the time where nobody was asked.
-    pub span: (Duration, Duration),
-    /// Who leads now, if anybody does.
-    pub after: Option<String>,
-    /// The requests, by the node that took them.
-    pub requests: BTreeMap<String, Vec<Timed>>,
-}
-
-/// The answer that must never be given, in small letters.
-const NEVER_SAID: &str = "not the leader";
-
-/// While leadership moves, requests wait and are answered.
-pub fn no_leader(roster: &Roster, hand_over: &HandOver) -> Verdict {
-    let mut findings = Findings::default();
-    match (&hand_over.before, &hand_over.resigned, roster.sole_proposer()) {
-        (None, ..) => findings.wrong("nobody led, so nobody could resign"),
-        (Some(before), _, Some(only)) if before == only => findings.saw(format!(
-            "{only} is the only proposer, so leadership cannot move; it was not asked to resign"
-        )),
-        (Some(before), Some(asked), _) => {
-            let took = ms(asked.took);
-            if asked.stdout.to_lowercase().contains(NEVER_SAID)
-                || asked.stderr.to_lowercase().contains(NEVER_SAID)
-            {
-                findings.wrong(format!("{} says \"Not the leader\"", asked.failure()));
-            }
-            match &hand_over.after {
-                _ if !asked.done() => findings.wrong(asked.failure()),
-                None => findings.wrong(format!("{before} resigned, and nobody leads since")),
-                Some(after) if after == before => {
-                    findings.wrong(format!("{before} was asked to resign, and still leads"));
-                }
-                Some(after) => findings.saw(format!("{before} resigned; {after} leads {took} on")),
-            }
-        }
-        (Some(before), None, _) => findings.wrong(format!("{before} was not asked to resign")),
-    }
-    let mut under_way = 0;
-    for (node, requests) in &hand_over.requests {
-        under_way += judge_requests(&mut findings, node, requests, hand_over.span);
-    }
-    if under_way == 0 {
-        findings.wrong("no request was under way while leadership moved, so nothing is shown");
-    }
-    findings.verdict(Check::NoLeader)
-}
-
-/// Judges the requests of one node; gives how many were under way while leadership moved.
-fn judge_requests(
-    findings: &mut Findings,
-    node: &str,
-    requests: &[Timed],
-    (begun, ended): (Duration, Duration),
-) -> usize {
-    let failed: Vec<&Timed> = requests.iter().filter(|r| !r.ok || r.answered.is_none()).collect();
-    for request in failed.iter().take(FAILED_SHOWN) {
-        let text = &request.text;
-        let after = ms(request.sent.saturating_sub(begun));
-        let how = match (&request.answered, text.to_lowercase().contains(NEVER_SAID)) {
-            (_, true) => "is told \"Not the leader\"",
-            (Some(_), false) => "is refused",
-            (None, false) => "is not answered",
-        };
-        findings.wrong(format!("{node}: a request sent {after} after the resign {how}: {text}"));
-    }
-    if failed.len() > FAILED_SHOWN {
-        findings.wrong(format!("{node}: {} more such requests", failed.len() - FAILED_SHOWN));
-    }
-    let spans = |request: &&Timed| {
-        request.sent <= ended && request.answered.is_none_or(|answered| answered >= begun)
-    };
-    let under_way: Vec<&Timed> = requests.iter().filter(spans).collect();
-    let longest = under_way.iter().filter_map(|request| request.waited()).max();
-    if let (true, Some(longest)) = (failed.is_empty(), longest) {
-        let (all, count, longest) = (requests.len(), under_way.len(), ms(longest));
-        findings.saw(format!(
-            "{node}: {all} requests answered, {count} of them under way meanwhile; \
-             the longest waited {longest}"
-        ));
-    }
-    under_way.len()
-}
-
 /// What a proposer counts and says, at one moment of the watch.
 pub type Counted = Result<u64, String>;
 
@@ -463,10 +415,10 @@ pub struct Watch {
 }
 
 /// The leader knows that it leads, and nobody tries to take its place.
-pub fn leader_knows(watch: &Watch) -> Verdict {
+pub fn leader_knows(roster: &Roster, watch: &Watch) -> Verdict {
     let mut findings = Findings::default();
     let Some(leader) = &watch.leader else {
-        findings.wrong("no node knows a leader");
+        findings.wrong(format!("{}: none of them knows a leader", roster.proposers_named()));
         return findings.verdict(Check::LeaderKnows);
     };
     for (node, states) in &watch.states {
@@ -496,18 +448,24 @@ pub fn leader_knows(watch: &Watch) -> Verdict {
     }
     for (node, counts) in &watch.elections {
         let known: Vec<u64> = counts.iter().flatten().copied().collect();
-        match (known.first(), known.last(), counts.iter().find_map(|c| c.as_ref().err())) {
-            (_, _, Some(error)) if node == leader => {
-                findings.wrong(format!("{node}: no metrics: {error}"));
-            }
-            (_, _, Some(_)) => {}
-            (Some(first), Some(last), None) if first == last => {
+        let error = counts.iter().find_map(|count| count.as_ref().err());
+        // One that is silent now and then still shows what it counted in between.
+        match (known.first(), known.last()) {
+            (Some(first), Some(last)) if first == last => {
                 findings.saw(format!("{node}: elections_started stays at {first}"));
             }
-            (Some(first), Some(last), None) => findings.wrong(format!(
+            (Some(first), Some(last)) => findings.wrong(format!(
                 "{node}: elections_started went from {first} to {last} while {leader} led"
             )),
-            _ => findings.wrong(format!("{node}: its metrics were not read")),
+            _ if error.is_none() => findings.wrong(format!("{node}: its metrics were not read")),
+            _ => {}
+        }
+        match error {
+            Some(error) if node == leader => {
+                findings.wrong(format!("{node}: no metrics: {error}"));
+            }
+            Some(error) => findings.saw(format!("{node}: not always told: {error}")),
+            None => {}
         }
     }
     let failed: Vec<&Asked> = watch.writes.iter().filter(|write| !write.done()).collect();

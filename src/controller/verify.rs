@@ -5,17 +5,18 @@
 //! node can be made to. Nothing is killed; what is written lies under [`PREFIX`] and is deleted at
 //! the end. Every wait has an end, and nodes are asked at once.
 
+use super::hand_over::{HandOver, Timed, no_leader};
 use super::observe::{ASK_LIMIT, Answer, ROUND_TRIP, leader};
-use super::recorded::{Mark, Recording, after, mark, read};
+use super::recorded::{Mark, Recording, after, mark, reaches, read};
 use super::traces::{
-    Campaigns, Probe, acceptor_learner, acceptor_receives, election, is, proposer_acceptor,
+    Campaigns, Probe, acceptor_learner, acceptor_receives, election, proposer_acceptor,
 };
 use super::verdict::{
-    Asked, Check, Counted, Exchange, HandOver, Reach, Roster, Timed, Verdict, Watch,
-    client_request, leader_knows, no_leader, proposer_reachable,
+    Asked, Check, Counted, Exchange, Findings, Reach, Roster, Verdict, Watch, client_request,
+    leader_knows, proposer_reachable,
 };
 use super::wait::until;
-use crate::wire::event::{Direction, What};
+use crate::wire::logs::LOG_LINES_MAX;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -56,8 +57,24 @@ impl Default for Pace {
     }
 }
 
-/// Events of each recorder that are read: the most lines that a node gives at once.
-const EVENTS_MAX: usize = 10_000;
+/// Events of each recorder that are read at first; where these do not reach back far enough, more.
+const EVENTS_FIRST: usize = 1024;
+
+/// So many times more then, up to all that a node keeps.
+const EVENTS_MORE: usize = 8;
+
+/// Shows a node's recorder.
+const RECORDER: &str = "paxos logs --protocol -o json";
+
+/// What tells of phase 1 and of who led, in the events of a recorder. Nodes find these words, so
+/// that all of what they keep is looked through and little is sent.
+const HISTORY: [&str; 3] = ["prepare", "promise", "leads"];
+
+/// Keys of earlier runs that are deleted at most: those that were interrupted left a few each.
+const EARLIER_MAX: usize = 1000;
+
+/// Keys that are deleted at once.
+const DELETES_AT_ONCE: usize = 16;
 
 /// Nodes that get requests while leadership moves; more show nothing more.
 const STREAMS_MAX: usize = 16;
@@ -92,7 +109,13 @@ pub struct Meanwhile {
     pub span: (Duration, Duration),
     /// Of the requests, by node.
     pub requests: BTreeMap<String, Vec<Timed>>,
+    /// Nodes to which no request could be sent, and why not.
+    pub unreached: BTreeMap<String, String>,
 }
+
+/// The user stopped it: there are no verdicts, and keys under this prefix may remain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interrupted(pub String);
 
 /// The nodes of a cluster, to whoever may ask them.
 pub trait Nodes {
@@ -101,40 +124,29 @@ pub trait Nodes {
 
     /// Asks while requests keep coming from before the question until after its answer.
     fn ask_meanwhile(&self, ask: &Ask, streams: &[Stream], limit: Duration) -> Meanwhile;
+
+    /// Whether the user wants no more.
+    fn interrupted(&self) -> bool {
+        false
+    }
 }
 
 /// Runs the eight checks. `run` tells the keys of this run from those of others; with `passive` the
 /// leader is not made to resign.
+///
+/// # Errors
+/// When the user stopped it; what was written is deleted all the same, if that can be done.
 pub fn verify(
     nodes: &dyn Nodes,
     roster: &Roster,
     run: &str,
     passive: bool,
     pace: Pace,
-) -> Vec<Verdict> {
+) -> Result<Vec<Verdict>, Interrupted> {
     let run = Run { nodes, roster, run, pace, keys: RefCell::default() };
-    let mut verdicts = BTreeMap::new();
-    verdicts.insert(Check::ProposerReachable, proposer_reachable(&run.reach()));
-    verdicts.insert(Check::ClientRequest, client_request(&run.exchange()));
-    if passive {
-        for check in Check::ALL.into_iter().filter(|check| check.disturbs()) {
-            verdicts.insert(check, Verdict::skipped(check, "--passive: the leader stays"));
-        }
-    } else {
-        let (waited, elected) = run.hand_over();
-        verdicts.insert(Check::NoLeader, waited);
-        verdicts.insert(Check::Election, elected);
-    }
-    // Before the watch, while recorders still hold the election.
-    let elected = !passive && roster.sole_proposer().is_none();
-    let [phases, heard, learned] = run.probe(elected);
-    verdicts.insert(Check::ProposerAcceptor, phases);
-    verdicts.insert(Check::AcceptorReceives, heard);
-    verdicts.insert(Check::AcceptorLearner, learned);
-    let watched = run.watch();
-    verdicts.insert(Check::LeaderKnows, leader_knows(&watched));
+    let verdicts = run.checks(passive);
     run.tidy();
-    Check::ALL.into_iter().filter_map(|check| verdicts.remove(&check)).collect()
+    verdicts
 }
 
 struct Run<'a> {
@@ -146,7 +158,61 @@ struct Run<'a> {
     keys: RefCell<BTreeSet<String>>,
 }
 
+/// A hand-over, judged, and whether doing it again would show no more.
+struct Moved {
+    waited: Verdict,
+    elected: Verdict,
+    /// Whether there was an election just now.
+    is_new: bool,
+    is_telling: bool,
+}
+
 impl Run<'_> {
+    fn checks(&self, passive: bool) -> Result<Vec<Verdict>, Interrupted> {
+        let mut verdicts = BTreeMap::new();
+        self.find_earlier();
+        verdicts.insert(Check::ProposerReachable, proposer_reachable(self.roster, &self.reach()));
+        self.go_on()?;
+        verdicts.insert(Check::ClientRequest, client_request(&self.exchange()));
+        self.go_on()?;
+        let mut elected = false;
+        if passive {
+            for check in Check::ALL.into_iter().filter(|check| check.disturbs()) {
+                verdicts.insert(check, Verdict::skipped(check, "--passive: the leader stays"));
+            }
+        } else {
+            let moved = self.hand_over();
+            elected = moved.is_new;
+            verdicts.insert(Check::NoLeader, moved.waited);
+            verdicts.insert(Check::Election, moved.elected);
+        }
+        self.go_on()?;
+        let [phases, heard, learned] = self.probe(elected);
+        verdicts.insert(Check::ProposerAcceptor, phases);
+        verdicts.insert(Check::AcceptorReceives, heard);
+        verdicts.insert(Check::AcceptorLearner, learned);
+        self.go_on()?;
+        verdicts.insert(Check::LeaderKnows, leader_knows(self.roster, &self.watch()));
+        self.go_on()?;
+        Ok(Check::ALL.into_iter().filter_map(|check| verdicts.remove(&check)).collect())
+    }
+
+    fn go_on(&self) -> Result<(), Interrupted> {
+        match self.nodes.interrupted() {
+            true => Err(Interrupted(format!("{PREFIX}{}/", self.run))),
+            false => Ok(()),
+        }
+    }
+
+    /// Looks again until it is as it should be, the time is up, or the user wants no more.
+    fn settle(&self, limit: Duration, mut look: impl FnMut() -> bool) {
+        let look = || {
+            let settled = look() || self.nodes.interrupted();
+            Ok::<_, std::convert::Infallible>(settled.then_some(()))
+        };
+        let _settled_or_not = until(limit, LOOK_EVERY, look);
+    }
+
     fn everybody(&self) -> Vec<&str> {
         self.roster.nodes.iter().map(|node| node.name.as_str()).collect()
     }
@@ -175,16 +241,57 @@ impl Run<'_> {
         asked.into_iter().map(|(name, asked)| (name, status(&asked))).collect()
     }
 
-    fn recordings(&self, names: &[&str]) -> BTreeMap<String, Recording> {
-        let command = format!("paxos logs --protocol -o json --lines {EVENTS_MAX}");
-        let asked = self.each(names, &command);
-        asked.into_iter().map(|(name, asked)| (name, recording(&asked))).collect()
+    /// The newest events of recorders, each back to its mark; without one, all that is kept.
+    fn recordings(
+        &self,
+        names: &[&str],
+        marks: &BTreeMap<String, Option<Mark>>,
+    ) -> BTreeMap<String, Recording> {
+        let (mut recordings, mut names) = (BTreeMap::new(), names.to_vec());
+        let mut lines = EVENTS_FIRST;
+        loop {
+            let asked = self.each(&names, &format!("{RECORDER} --lines {lines}"));
+            for (name, asked) in asked {
+                let recording = recording(&asked);
+                let mark = marks.get(&name).copied().flatten().flatten();
+                let is_enough = lines >= LOG_LINES_MAX
+                    || recording.as_ref().map_or(true, |events| reaches(events, mark));
+                if is_enough {
+                    names.retain(|other| *other != name);
+                    recordings.insert(name, recording);
+                }
+            }
+            if names.is_empty() || lines >= LOG_LINES_MAX {
+                return recordings;
+            }
+            lines = lines.saturating_mul(EVENTS_MORE).min(LOG_LINES_MAX);
+        }
+    }
+
+    /// What recorders keep of phase 1 and of who led.
+    fn histories(&self, names: &[&str]) -> BTreeMap<String, Recording> {
+        let mut histories: BTreeMap<String, Recording> = BTreeMap::new();
+        for word in HISTORY {
+            let command = format!("{RECORDER} --lines {LOG_LINES_MAX} --grep {word}");
+            for (name, asked) in self.each(names, &command) {
+                let history = histories.entry(name).or_insert_with(|| Ok(Vec::new()));
+                match (&mut *history, recording(&asked)) {
+                    (Ok(events), Ok(more)) => events.extend(more),
+                    (Ok(_), Err(error)) => *history = Err(error),
+                    (Err(_), _) => {}
+                }
+            }
+        }
+        for events in histories.values_mut().flatten() {
+            events.sort_by_key(|event| event.seq);
+        }
+        histories
     }
 
     /// Where each recorder ends now; none of those that cannot be read.
     fn marks(&self, names: &[&str]) -> BTreeMap<String, Option<Mark>> {
-        let asked = self.each(names, "paxos logs --protocol -o json --lines 1");
-        let mark = |asked: &Asked| recording(asked).ok().map(|events| mark(&events));
+        let asked = self.each(names, &format!("{RECORDER} --lines 1"));
+        let mark = |asked: &Asked| recording(asked).and_then(|events| mark(&events)).ok();
         asked.into_iter().map(|(name, asked)| (name, mark(&asked))).collect()
     }
 
@@ -248,20 +355,20 @@ impl Run<'_> {
         until(self.pace.leader, LOOK_EVERY, look).unwrap_or_default()
     }
 
-    /// Moves leadership while requests come in at other nodes. Where it moves within a millisecond,
-    /// no request may happen to be under way just then, and nothing is shown: it is moved again.
-    fn hand_over(&self) -> (Verdict, Verdict) {
+    /// Moves leadership while requests are under way at other nodes. Where it moves within a
+    /// millisecond, none may happen to be just then, and nothing is shown: it is moved again.
+    fn hand_over(&self) -> Moved {
         for _ in 1..HAND_OVERS_MAX {
-            let (verdicts, was_shown) = self.hand_over_once();
-            if was_shown {
-                return verdicts;
+            let moved = self.hand_over_once();
+            // What went wrong once is not tried again until it does not.
+            if moved.is_telling || !moved.elected.pass || self.nodes.interrupted() {
+                return moved;
             }
         }
-        self.hand_over_once().0
+        self.hand_over_once()
     }
 
-    /// Also answers whether any request was under way.
-    fn hand_over_once(&self) -> ((Verdict, Verdict), bool) {
+    fn hand_over_once(&self) -> Moved {
         let mut hand_over = HandOver { before: self.leader(), ..HandOver::default() };
         let only = self.roster.sole_proposer();
         let marks = match only {
@@ -269,39 +376,58 @@ impl Run<'_> {
             // Its one election is all that there is to see.
             Some(_) => BTreeMap::new(),
         };
-        if let Some(before) = &hand_over.before {
-            let words = match only {
+        if let Some(before) = hand_over.before.clone() {
+            hand_over.refused = only.is_none().then(|| self.obstacle(&before)).flatten();
+            if let Some(why) = &hand_over.refused {
+                let waited = no_leader(self.roster, &hand_over);
+                let mut findings = Findings::default();
+                findings.wrong(why);
+                let elected = findings.verdict(Check::Election);
+                return Moved { waited, elected, is_new: false, is_telling: true };
+            }
+            let command = match only {
                 None => format!("paxos leader resign --timeout {}s", REQUEST_LIMIT.as_secs()),
                 Some(_) => "paxos leader".to_owned(),
             };
-            let ask = Ask { node: before.clone(), command: words };
+            let ask = Ask { node: before.clone(), command };
             let limit = REQUEST_LIMIT + ROUND_TRIP;
-            let done = self.nodes.ask_meanwhile(&ask, &self.streams(before), limit);
-            hand_over.requests = done.requests;
-            match only {
-                None => (hand_over.resigned, hand_over.span) = (Some(done.asked), done.span),
-                Some(_) => hand_over.span = (Duration::ZERO, Duration::MAX),
+            let done = self.nodes.ask_meanwhile(&ask, &self.streams(&before), limit);
+            (hand_over.requests, hand_over.unreached) = (done.requests, done.unreached);
+            if only.is_none() {
+                (hand_over.resigned, hand_over.span) = (Some(done.asked), done.span);
             }
         }
-        let mut elected = None;
-        let look = || {
+        let mut elected = election(self.roster, &Campaigns::default());
+        self.settle(self.pace.settle, || {
             let campaigns = self.campaigns(hand_over.before.clone(), &marks);
             hand_over.after = leader(&campaigns.statuses);
-            let verdict = election(self.roster, &campaigns);
-            let settled = verdict.pass.then_some(());
-            elected = Some(verdict);
-            Ok::<_, std::convert::Infallible>(settled)
-        };
-        let _settled_or_not = until(self.pace.settle, LOOK_EVERY, look);
-        let elected = elected.unwrap_or_else(|| election(self.roster, &Campaigns::default()));
-        // Where leadership did not move, moving it again shows no more.
-        let moved = hand_over.resigned.as_ref().is_some_and(Asked::done);
-        let was_shown = !moved
-            || hand_over.requests.iter().any(|(_, requests)| {
-                let (begun, ended) = hand_over.span;
-                requests.iter().any(|r| r.sent <= ended && r.answered.is_none_or(|at| at >= begun))
-            });
-        ((no_leader(self.roster, &hand_over), elected), was_shown)
+            elected = election(self.roster, &campaigns);
+            elected.pass
+        });
+        let waited = no_leader(self.roster, &hand_over);
+        let (is_new, is_telling) = (hand_over.moved(), hand_over.is_telling());
+        Moved { waited, elected, is_new, is_telling }
+    }
+
+    /// Why this leader must not resign, if nobody could be elected in its place: what is down now
+    /// may leave enough to write and too little to elect, and a check takes no cluster down.
+    fn obstacle(&self, before: &str) -> Option<String> {
+        match self.statuses(&[before]).remove(before) {
+            Some(Ok(status)) => {
+                let quorum = &status.quorum;
+                let (reached, all, needed) = (quorum.reachable, quorum.acceptors, quorum.phase1);
+                (reached < needed).then(|| {
+                    format!(
+                        "{before} was not asked to resign: it reaches {reached} of {all} \
+                         acceptors, and an election needs promises of {needed}; start the others"
+                    )
+                })
+            }
+            Some(Err(error)) => Some(format!(
+                "{before} was not asked to resign, for it does not say whom it reaches: {error}"
+            )),
+            None => None,
+        }
     }
 
     /// Requests at nodes other than the leader, if there are any.
@@ -320,11 +446,11 @@ impl Run<'_> {
         before: Option<String>,
         marks: &BTreeMap<String, Option<Mark>>,
     ) -> Campaigns {
-        let mut recordings = self.recordings(&self.proposers());
+        let mut recordings = self.recordings(&self.proposers(), marks);
         for (name, mark) in marks {
             let Some(recording) = recordings.get_mut(name) else { continue };
             match (&mut *recording, mark) {
-                (Ok(events), Some(mark)) => *events = after(events, *mark),
+                (Ok(events), Some(mark)) => *recording = after(events, *mark),
                 (Ok(_), None) => *recording = Err("it did not answer before".to_owned()),
                 (Err(_), _) => {}
             }
@@ -337,7 +463,7 @@ impl Run<'_> {
         let mut watch = Watch { leader: self.leader(), ..Watch::default() };
         let Some(leader) = watch.leader.clone() else { return watch };
         let (key, begun) = (self.key("watch", &leader), Instant::now());
-        let look = || {
+        self.settle(self.pace.watch, || {
             watch.writes.push(self.request(&leader, &format!("put {key} {}", watch.writes.len())));
             for (name, status) in self.statuses(&names) {
                 let state = status.map(|status| (status.state, status.leader));
@@ -347,9 +473,8 @@ impl Run<'_> {
                 watch.elections.entry(name).or_default().push(elections(&asked));
             }
             watch.span = begun.elapsed();
-            Ok::<Option<()>, std::convert::Infallible>(None)
-        };
-        let _it_never_finds_anything = until(self.pace.watch, LOOK_EVERY, look);
+            false
+        });
         watch
     }
 
@@ -372,24 +497,37 @@ impl Run<'_> {
         if !probe.write.done() {
             return self.judge(&probe);
         }
-        let before = self.statuses(&[&leader]);
+        let before = self.chosen(&leader);
         probe.write = self.request(&leader, &format!("put {key} {}", probe.value));
         if !probe.write.done() {
             return self.judge(&probe);
         }
-        let mut verdicts = None;
-        let look = || {
-            probe.recordings = self.recordings(&everybody);
+        // Both ends are fixed before the first look: others go on writing, and a learner need not
+        // have learned what was proposed a moment ago.
+        self.settle(self.pace.settle, || {
+            let slots = before.zip(self.chosen(&leader)).map(|(before, last)| (before + 1, last));
+            probe.slots = slots.filter(|(first, last)| first <= last);
+            probe.slots.is_some()
+        });
+        let voters: BTreeSet<&str> =
+            self.roster.acceptors().map(|node| &*node.name).chain([&*leader]).collect();
+        let voters: Vec<&str> = voters.into_iter().collect();
+        let mut verdicts = self.judge(&probe);
+        self.settle(self.pace.settle, || {
+            probe.history = self.histories(&voters);
+            probe.recordings = self.recordings(&everybody, &probe.marks);
             probe.statuses = self.statuses(&everybody);
-            probe.slots = slots(&probe, &before, &leader);
             probe.reads = self.each(&learners, &format!("paxos get {key} --consistency local"));
-            let judged = self.judge(&probe);
-            let settled = judged.iter().all(|verdict| verdict.pass).then_some(());
-            verdicts = Some(judged);
-            Ok::<_, std::convert::Infallible>(settled)
-        };
-        let _settled_or_not = until(self.pace.settle, LOOK_EVERY, look);
-        verdicts.unwrap_or_else(|| self.judge(&Probe::default()))
+            verdicts = self.judge(&probe);
+            verdicts.iter().all(|verdict| verdict.pass)
+        });
+        verdicts
+    }
+
+    /// The end of what the node knows to be chosen.
+    fn chosen(&self, node: &str) -> Option<u64> {
+        let status = self.statuses(&[node]).remove(node)?;
+        Some(status.ok()?.chosen_slot)
     }
 
     fn judge(&self, probe: &Probe) -> [Verdict; 3] {
@@ -400,7 +538,19 @@ impl Run<'_> {
         ]
     }
 
-    /// Deletes what was written. A key that stays does no harm, and its run names it.
+    /// Notes what earlier runs left, which is deleted with what this one writes. A run that goes on
+    /// meanwhile writes its keys anew.
+    fn find_earlier(&self) {
+        let command = format!("paxos list {PREFIX} --keys-only --limit {EARLIER_MAX}");
+        let listed = self.each(&self.proposers(), &command);
+        let lines = listed.values().find(|asked| asked.done()).map_or("", |asked| &*asked.stdout);
+        // What a shell or a terminal would not take as it is was not written here.
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_/.-".contains(c);
+        let keys = lines.lines().filter(|key| key.starts_with(PREFIX) && key.chars().all(plain));
+        self.keys.borrow_mut().extend(keys.map(str::to_owned));
+    }
+
+    /// Deletes what was written. A key that stays does no harm, and the next run deletes it.
     fn tidy(&self) {
         let names = self.proposers();
         let statuses = self.statuses(&names);
@@ -412,29 +562,10 @@ impl Run<'_> {
             command: format!("paxos delete {key} --timeout {}s", REQUEST_LIMIT.as_secs()),
         };
         let asks: Vec<Ask> = keys.iter().map(delete).collect();
-        let _best_effort = self.nodes.ask(&asks, REQUEST_LIMIT + ROUND_TRIP);
+        for asks in asks.chunks(DELETES_AT_ONCE) {
+            let _best_effort = self.nodes.ask(asks, REQUEST_LIMIT + ROUND_TRIP);
+        }
     }
-}
-
-/// The slots of what was proposed after the status of `before`: as the leader recorded it, or,
-/// where it has nobody to send anything to, up to what its status says now.
-fn slots(probe: &Probe, before: &BTreeMap<String, Answer>, leader: &str) -> Option<(u64, u64)> {
-    let chosen = |statuses: &BTreeMap<String, Answer>| match statuses.get(leader) {
-        Some(Ok(status)) => Some(status.chosen_slot),
-        _ => None,
-    };
-    let next = chosen(before)? + 1;
-    let Some(Ok(events)) = probe.recordings.get(leader) else { return None };
-    let sent = events.iter().filter(|event| is(event, Direction::Sent, What::Accept));
-    let sent = sent.filter_map(|event| Some((event.first?.max(next), event.last?)));
-    let sent: Vec<(u64, u64)> = sent.filter(|(first, last)| first <= last).collect();
-    let first = sent.iter().map(|(first, _)| *first).min();
-    let last = sent.iter().map(|(_, last)| *last).max();
-    if let (Some(first), Some(last)) = (first, last) {
-        return Some((first, last));
-    }
-    let last = chosen(&probe.statuses)?;
-    (next <= last).then_some((next, last))
 }
 
 /// The exit status is not looked at: a node without a quorum answers, and exits with 69.

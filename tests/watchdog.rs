@@ -227,6 +227,10 @@ async fn a_node_whose_thread_hangs_is_named_in_its_status_and_recovers() {
     assert!(ill["stalled"][0]["for_seconds"].as_f64().unwrap() >= LIMIT.as_secs_f64(), "{ill}");
     assert!(ill["age_seconds"].as_f64().unwrap() >= LIMIT.as_secs_f64() / 2.0, "{ill}");
     assert_eq!(node.ask("paxos health").await, (0, "degraded\n".to_owned()));
+    let (exit, health) = node.ask("paxos health -o json").await;
+    let health: Value = serde_json::from_str(&health).expect("an object");
+    assert_eq!((exit, &health["stalled"][0]["loop"]), (0, &"node".into()));
+    assert!(health["why"].as_str().unwrap().contains("the loop node stands still for"), "{health}");
     let (_, page) = node.ask("paxos metrics").await;
     for line in ["paxos_loop_stalled 1", "paxos_loop_stalls_total{loop=\"node\"} 1"] {
         assert!(page.lines().any(|shown| shown == line), "{line} is missing in\n{page}");

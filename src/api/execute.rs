@@ -71,9 +71,7 @@ impl<B: Backend> Executor<B> {
     ) -> Result<Answer, Failure> {
         match verb {
             Verb::Status => Ok(Answer::Status(Box::new(status::report(&self.backend.status())))),
-            Verb::Health => {
-                Ok(Answer::Health(status::health(self.backend.status().health).to_owned()))
-            }
+            Verb::Health => Ok(Answer::Health(status::health_report(&self.backend.status()))),
             Verb::Members => Ok(Answer::Members(status::members(&self.backend.status()))),
             Verb::Put { key, value: ValueSource::Given(value), condition, request_id } => {
                 access.write(&key)?;
@@ -317,6 +315,10 @@ pub(super) fn failure(error: RequestError, what: &str) -> Failure {
             match what {
                 "read" => {
                     "\"paxos status\" says what is missing; --consistency local reads without it"
+                }
+                // The wish may have reached the leader, and be granted after its deadline.
+                "transfer" => {
+                    "leadership may have moved meanwhile, or still move: see \"paxos leader\""
                 }
                 _ => "nothing was changed; \"paxos status\" says what is missing",
             },

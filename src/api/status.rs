@@ -3,7 +3,8 @@
 use crate::node::status::{Health, MemberStatus, NodeState, NodeStatus, PeerState, RoleName};
 use crate::telemetry::watchdog::Stall;
 use crate::wire::report::{
-    BallotReport, JsonId, MemberReport, QuorumReport, StallReport, StatusReport, UnreachableMember,
+    BallotReport, HealthReport, JsonId, MemberReport, QuorumReport, StallReport, StatusReport,
+    UnreachableMember,
 };
 use std::time::Duration;
 
@@ -47,6 +48,15 @@ pub(super) fn report(status: &NodeStatus) -> StatusReport {
 /// Every member.
 pub(super) fn members(status: &NodeStatus) -> Vec<MemberReport> {
     status.members.iter().map(member).collect()
+}
+
+/// Health, and what speaks against it.
+pub(super) fn health_report(status: &NodeStatus) -> HealthReport {
+    HealthReport {
+        health: health(status.health).to_owned(),
+        why: status.why.clone(),
+        stalled: status.stalled.iter().map(stall).collect(),
+    }
 }
 
 /// Health in a word.

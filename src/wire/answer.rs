@@ -7,7 +7,7 @@ use super::base64;
 use super::event::{Columns, ProtocolEvent};
 use super::failure::{Code, Failure};
 use super::grammar::escaped;
-use super::report::{self, JsonId, MemberReport, StatusReport};
+use super::report::{self, HealthReport, JsonId, MemberReport, StatusReport};
 use super::request::Format;
 use super::trace::TraceReport;
 use crate::store::KeyValue;
@@ -58,8 +58,8 @@ pub struct Page {
 pub enum Answer {
     /// To `status`.
     Status(Box<StatusReport>),
-    /// To `health`: healthy, degraded or no_quorum.
-    Health(String),
+    /// To `health`.
+    Health(HealthReport),
     /// To `members`.
     Members(Vec<MemberReport>),
     /// To `put` and `delete`.
@@ -114,7 +114,7 @@ impl Answer {
     pub fn exit(&self) -> u8 {
         match self {
             Answer::Status(report) => report::status_exit(&report.health),
-            Answer::Health(health) => report::health_exit(health),
+            Answer::Health(report) => report::health_exit(&report.health),
             _ => 0,
         }
     }
@@ -134,7 +134,7 @@ impl Answer {
     fn to_table(&self) -> Bytes {
         let text = match self {
             Answer::Status(report) => report.to_table(),
-            Answer::Health(health) => format!("{health}\n"),
+            Answer::Health(report) => format!("{}\n", report.health),
             Answer::Members(members) => report::members_table(members),
             Answer::Written { revision, .. } => format!("revision {revision}\n"),
             Answer::Value { record, raw } => return value_with_newline(record, *raw),
@@ -238,7 +238,11 @@ fn write_answer<M: SerializeMap>(
     let node_id = if in_batch { "node_id" } else { "id" };
     match answer {
         Answer::Status(report) => write_status(report, node_id, map),
-        Answer::Health(health) => map.serialize_entry("health", health),
+        Answer::Health(report) => {
+            map.serialize_entry("health", &report.health)?;
+            map.serialize_entry("why", &report.why)?;
+            map.serialize_entry("stalled", &report.stalled)
+        }
         Answer::Members(members) => map.serialize_entry("members", members),
         Answer::Written { key, revision } => {
             write_bytes("key", key, map)?;

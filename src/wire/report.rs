@@ -96,6 +96,17 @@ pub struct StallReport {
     pub what: String,
 }
 
+/// What `paxos health` says: to people the one word, to programs all of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// healthy, degraded or no_quorum.
+    pub health: String,
+    /// Why it is not healthy.
+    pub why: String,
+    /// Loops that stand still; empty when all turn.
+    pub stalled: Vec<StallReport>,
+}
+
 /// Everything that `paxos status` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {

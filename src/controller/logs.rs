@@ -106,7 +106,8 @@ impl Cluster {
             node: node.name.clone(),
             wish,
             queue: sender.clone(),
-            newest: None,
+            seen: Seen::default(),
+            skip: Skip::Nothing,
             is_away: false,
         };
         let sources: Vec<Source> = nodes.iter().map(source).collect();
@@ -146,14 +147,79 @@ fn nobody(failures: &[String]) -> Failure {
     Failure::new(Code::NoQuorum, message, "see paxos-ctl status; start what is stopped: deploy")
 }
 
+/// The end of what was shown of a node.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    /// The newest time that a line had.
+    newest: Option<Moment>,
+    /// The last line that had a time of its own.
+    last: Option<Body>,
+    /// How many came since that had none: a panic's, for example.
+    untimed: usize,
+}
+
+impl Seen {
+    fn note(&mut self, own: Option<Moment>, body: &Body) {
+        match own {
+            Some(_) => (self.last, self.untimed) = (Some(body.clone()), 0),
+            None => self.untimed += 1,
+        }
+        self.newest = self.newest.max(own);
+    }
+
+    /// Whether what a node tells is newer by its own account: its time, or an event's number.
+    fn is_older_than(&self, own: Option<Moment>, body: &Body) -> bool {
+        let by_number = match (&self.last, body) {
+            (Some(Body::Event(last)), Body::Event(event)) => event.seq > last.seq,
+            _ => false,
+        };
+        own > self.newest || by_number
+    }
+}
+
+/// What is left out of what a node tells again: up to the last line that was shown, and no line
+/// more, for what a node said last before it died is what somebody looks for.
+#[derive(Debug)]
+enum Skip {
+    /// Up to this.
+    Until(Seen),
+    /// So many lines without a time of their own.
+    Untimed(usize),
+    /// Nothing more.
+    Nothing,
+}
+
+impl Skip {
+    fn leaves_out(&mut self, own: Option<Moment>, body: &Body) -> bool {
+        match self {
+            Skip::Nothing => return false,
+            Skip::Untimed(left) if own.is_none() && *left > 0 => {
+                *left -= 1;
+                return true;
+            }
+            Skip::Untimed(_) => {}
+            Skip::Until(seen) if seen.is_older_than(own, body) => {}
+            Skip::Until(seen) => {
+                if seen.last.as_ref() == Some(body) {
+                    *self = Skip::Untimed(seen.untimed);
+                }
+                return true;
+            }
+        }
+        *self = Skip::Nothing;
+        false
+    }
+}
+
 /// One node that is read.
 struct Source {
     door: Door,
     node: String,
     wish: Wish,
     queue: mpsc::Sender<Shown>,
-    /// The newest line that was passed on; a node that is asked again tells some of them twice.
-    newest: Option<Moment>,
+    /// The end of what was passed on; a node that is asked again tells some of it twice.
+    seen: Seen,
+    skip: Skip,
     /// Said once for each time that it goes away.
     is_away: bool,
 }
@@ -167,7 +233,14 @@ impl Source {
                 Ok(()) => "it ended the conversation".to_owned(),
                 Err(reason) => reason,
             };
-            let trouble = format!("{}: {trouble}", self.node);
+            let trouble = match self.wish.follow {
+                false => format!("{}: {trouble}", self.node),
+                true => format!(
+                    "{}: following its log broke off ({trouble}); it is asked again every second; \
+                     see paxos-ctl status",
+                    self.node
+                ),
+            };
             if !std::mem::replace(&mut self.is_away, true) {
                 let _nobody_looks = self.queue.send(Shown::Trouble(trouble.clone())).await;
             }
@@ -181,7 +254,7 @@ impl Source {
     fn command(&self) -> String {
         let Wish { lines, protocol, follow } = self.wish;
         // What happened while the node could not be asked is wanted, too.
-        let lines = if self.newest.is_some() { LOG_LINES_MAX } else { lines };
+        let lines = if self.seen.last.is_some() { LOG_LINES_MAX } else { lines };
         let protocol = if protocol { " --protocol" } else { "" };
         let follow = if follow { " --follow" } else { "" };
         format!("paxos logs --lines {lines}{protocol}{follow} -o json --timeout 30s")
@@ -194,12 +267,15 @@ impl Source {
         // A node that is gone already says so when its output is read.
         let _gone = input.end().await;
         let (mut rest, mut complaint) = (Vec::new(), Vec::new());
-        let after = self.newest;
+        self.skip = match self.seen.last {
+            Some(_) => Skip::Until(self.seen.clone()),
+            None => Skip::Nothing,
+        };
         loop {
             match output.next().await {
                 ChannelEvent::Stdout(bytes) => {
                     rest.extend_from_slice(&bytes);
-                    self.pass_on(&mut rest, after).await?;
+                    self.pass_on(&mut rest).await?;
                 }
                 ChannelEvent::Stderr(bytes) if complaint.len() < LINE_BYTES_MAX => {
                     complaint.extend_from_slice(&bytes);
@@ -215,8 +291,8 @@ impl Source {
         }
     }
 
-    /// Passes whole lines on that are newer than `after`.
-    async fn pass_on(&mut self, rest: &mut Vec<u8>, after: Option<Moment>) -> Result<(), String> {
+    /// Passes whole lines on, but for those that were shown before.
+    async fn pass_on(&mut self, rest: &mut Vec<u8>) -> Result<(), String> {
         let Some(end) = rest.iter().rposition(|&byte| byte == b'\n') else {
             return match rest.len() > LINE_BYTES_MAX {
                 true => Err(format!("it said a line of more than {LINE_BYTES_MAX} bytes")),
@@ -225,12 +301,14 @@ impl Source {
         };
         let lines: Vec<u8> = rest.drain(..=end).collect();
         for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let (at, body) = understood(line, self.newest)?;
+            let (own, body) = understood(line)?;
             self.is_away = false;
-            if after.is_some_and(|after| at <= after) {
+            if self.skip.leaves_out(own, &body) {
                 continue;
             }
-            self.newest = self.newest.max(Some(at));
+            // A line without a time of its own belongs to the one before it.
+            let at = own.or(self.seen.newest).unwrap_or_default();
+            self.seen.note(own, &body);
             let line = NodeLine { at, node: self.node.clone(), body };
             if self.queue.send(Shown::Line(line)).await.is_err() {
                 return Ok(());
@@ -240,10 +318,10 @@ impl Source {
     }
 }
 
-/// What a line of a node's answer holds: an event, or a line of its log.
-fn understood(line: &[u8], newest: Option<Moment>) -> Result<(Moment, Body), String> {
+/// What a line of a node's answer holds: an event, or a line of its log; and when, if it tells.
+fn understood(line: &[u8]) -> Result<(Option<Moment>, Body), String> {
     if let Ok(event) = serde_json::from_slice::<ProtocolEvent>(line) {
-        return Ok((event.at, Body::Event(Box::new(event))));
+        return Ok((Some(event.at), Body::Event(Box::new(event))));
     }
     let told = || {
         let told = String::from_utf8_lossy(&line[..line.len().min(300)]).into_owned();
@@ -254,9 +332,7 @@ fn understood(line: &[u8], newest: Option<Moment>) -> Result<(Moment, Body), Str
         return Err(message.to_owned());
     }
     let text = value["line"].as_str().ok_or_else(told)?;
-    // A line without a time of its own belongs to the one before it.
-    let at = time_of(text).or(newest).unwrap_or_default();
-    Ok((at, Body::Line(text.to_owned())))
+    Ok((time_of(text), Body::Line(text.to_owned())))
 }
 
 /// When a line of a log was written: it begins with that, as text or in JSON.
@@ -370,11 +446,39 @@ mod tests {
 
     #[test]
     fn what_is_no_line_of_a_log_is_an_error() {
-        let newest = Some(Moment(5));
-        let text = understood(b"{\"line\":\"panicked\"}", newest).unwrap();
-        assert_eq!(text, (Moment(5), Body::Line("panicked".to_owned())));
+        let text = understood(b"{\"line\":\"panicked\"}").unwrap();
+        assert_eq!(text, (None, Body::Line("panicked".to_owned())));
         let denied = b"{\"ok\":false,\"error\":{\"code\":\"denied\",\"message\":\"may not\"}}";
-        assert_eq!(understood(denied, newest), Err("may not".to_owned()));
-        assert!(understood(b"hello", newest).is_err());
+        assert_eq!(understood(denied), Err("may not".to_owned()));
+        assert!(understood(b"hello").is_err());
+    }
+
+    /// What is shown of lines that a node tells, each with its time or none.
+    fn shown(seen: &mut Seen, told: &[(Option<u64>, &str)]) -> Vec<String> {
+        let mut skip = if seen.last.is_some() { Skip::Until(seen.clone()) } else { Skip::Nothing };
+        let mut shown = Vec::new();
+        for (own, text) in told {
+            let (own, body) = (own.map(Moment), Body::Line((*text).to_owned()));
+            if !skip.leaves_out(own, &body) {
+                seen.note(own, &body);
+                shown.push((*text).to_owned());
+            }
+        }
+        shown
+    }
+
+    #[test]
+    fn the_last_words_of_a_node_that_crashed_are_shown_once() {
+        let mut seen = Seen::default();
+        let alive = [(Some(1), "one"), (Some(2), "two")];
+        assert_eq!(shown(&mut seen, &alive), ["one", "two"]);
+        let words = [(None, "panicked at"), (None, "note")];
+        let dead = [alive, words].concat();
+        assert_eq!(shown(&mut seen, &dead), ["panicked at", "note"]);
+        let again = [&dead[..], &[(None, "more"), (Some(3), "three")]].concat();
+        assert_eq!(shown(&mut seen, &again), ["more", "three"]);
+        assert_eq!(shown(&mut seen, &again), [""; 0]);
+        // The file that held them was put aside.
+        assert_eq!(shown(&mut seen, &[(None, "lost"), (Some(4), "four")]), ["four"]);
     }
 }

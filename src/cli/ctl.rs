@@ -63,14 +63,21 @@ struct Words {
     words: Vec<String>,
 }
 
+#[derive(Args)]
+struct Whole {
+    /// The inventory; what is done is done to the whole cluster
+    #[arg(value_name = "INVENTORY")]
+    words: Vec<String>,
+}
+
 #[derive(Subcommand)]
 enum Verb {
     /// Shows what deploy would do; exit 2 if there is something
-    Plan(Words),
+    Plan(Whole),
     /// Makes the cluster what the inventory says, and starts what is stopped
     Deploy {
         #[command(flatten)]
-        words: Words,
+        words: Whole,
         /// Does not ask
         #[arg(short, long)]
         yes: bool,
@@ -79,11 +86,11 @@ enum Verb {
         dry_run: bool,
     },
     /// Shows how the cluster and its nodes are; exit 0 healthy, 2 degraded, 69 no quorum
-    Status(Words),
+    Status(Whole),
     /// Shows that each role does its part, by eight checks; exit 0 if all pass, else 1
     Verify {
         #[command(flatten)]
-        words: Words,
+        words: Whole,
         /// Leaves the leader where it is, and skips what needs an election
         #[arg(long)]
         passive: bool,
@@ -114,14 +121,14 @@ enum Verb {
         args: LogArgs,
     },
     /// Prints an ssh_config with which OpenSSH reaches every node
-    SshConfig(Words),
+    SshConfig(Whole),
     /// Issues keys
     #[command(subcommand)]
     Keys(KeysVerb),
     /// Ends the cluster for good: its processes, its data and its keys
     Destroy {
         #[command(flatten)]
-        words: Words,
+        words: Whole,
         /// The cluster's name, as a confirmation
         #[arg(long, value_name = "CLUSTER")]
         confirm: Option<String>,
@@ -238,16 +245,17 @@ fn fail(failure: &Failure, format: Format) -> u8 {
 
 fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
     let words = match &line.verb {
-        Verb::Plan(words) | Verb::Status(words) | Verb::Stop(words) | Verb::SshConfig(words) => {
-            words
-        }
-        Verb::Deploy { words, .. }
-        | Verb::Verify { words, .. }
-        | Verb::Restart { words, .. }
-        | Verb::Kill { words, .. }
-        | Verb::Logs { words, .. }
-        | Verb::Destroy { words, .. }
-        | Verb::Keys(KeysVerb::Issue { words, .. }) => words,
+        Verb::Plan(Whole { words })
+        | Verb::Status(Whole { words })
+        | Verb::SshConfig(Whole { words })
+        | Verb::Deploy { words: Whole { words }, .. }
+        | Verb::Verify { words: Whole { words }, .. }
+        | Verb::Destroy { words: Whole { words }, .. }
+        | Verb::Stop(Words { words })
+        | Verb::Restart { words: Words { words }, .. }
+        | Verb::Kill { words: Words { words }, .. }
+        | Verb::Logs { words: Words { words }, .. }
+        | Verb::Keys(KeysVerb::Issue { words: Words { words }, .. }) => words,
     };
     let (file, names) = split(line, words)?;
     let cluster = open(line, &file)?;
@@ -279,10 +287,10 @@ fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
 }
 
 /// Tells the inventory from the names of nodes: what looks like a path is the inventory.
-fn split(line: &Line, words: &Words) -> Result<(PathBuf, Vec<String>), Failure> {
+fn split(line: &Line, words: &[String]) -> Result<(PathBuf, Vec<String>), Failure> {
     let is_file =
         |word: &&String| word.contains('/') || word.ends_with(".yaml") || word.ends_with(".yml");
-    let mut names = words.words.clone();
+    let mut names = words.to_vec();
     let place = names.iter().position(|word| is_file(&word));
     let named = place.map(|place| PathBuf::from(names.remove(place)));
     match named.or_else(|| line.inventory.clone()) {

@@ -220,7 +220,7 @@ impl Cluster {
     /// The last lines that nodes wrote.
     ///
     /// # Errors
-    /// When a log cannot be read.
+    /// When a log cannot be read, or none of them holds a line.
     pub fn logs(
         &self,
         names: &[String],
@@ -230,6 +230,16 @@ impl Cluster {
             let lines = self.host.log_tail(&Place::of(node), lines).map_err(host_failure)?;
             Ok((node.name.clone(), lines))
         };
-        self.named(names)?.iter().map(read).collect()
+        let logs: Vec<(String, Vec<String>)> =
+            self.named(names)?.iter().map(read).collect::<Result<_, Failure>>()?;
+        match logs.iter().all(|(_, lines)| lines.is_empty()) {
+            false => Ok(logs),
+            true => {
+                let names = logs.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+                let message = format!("there is no log yet of {}", names.join(", "));
+                let hint = "deploy writes the first lines; paxos-ctl plan says what it would do";
+                Err(Failure::new(Code::NotFound, message, hint))
+            }
+        }
     }
 }

@@ -191,6 +191,30 @@ fn a_key_that_may_not_read_logs_verifies_nothing() {
     }
 }
 
+/// With quorums of 4 and 2 a leader goes on writing where nobody could be elected in its place.
+#[test]
+fn no_cluster_is_taken_down_that_could_elect_nobody() {
+    let _turn = turn();
+    const FIVE: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
+    let quorums = Quorums::Sizes { phase1: 4, phase2: 2 };
+    let cluster = Cluster::found_with(&FIVE.map(|node| (node, ALL_ROLES)), quorums);
+    let leader = cluster.leader();
+    FIVE.into_iter().filter(|node| *node != leader).take(3).for_each(|node| cluster.kill(node));
+    harness::until("the leader misses them", || {
+        let status = cluster.status(leader)?;
+        (status["quorum"]["reachable"] == 2).then_some(())
+    });
+    let ran = cluster.ctl(&["verify", "-o", "json"]);
+    let failed = failed(&ran);
+    for check in ["no-leader", "election"] {
+        let lines = failed.iter().find(|(name, _)| name == check).map(|(_, lines)| &lines[..]);
+        let [line] = lines.unwrap_or_default() else { panic!("{check}: {}", ran.said()) };
+        assert!(line.contains(leader) && line.contains("reaches 2 of 5 acceptors"), "{line}");
+    }
+    assert_eq!(cluster.leader(), leader);
+    cluster.ssh(leader, "paxos put still written").expect(0);
+}
+
 #[test]
 fn any_mix_of_roles_passes() {
     let _turn = turn();

@@ -799,8 +799,8 @@ async fn the_protocol_is_shown_line_by_line() {
     assert_eq!(got, said(&line(5)));
     let got = ask(&fake, "paxos logs --protocol --lines 1 -o json").await;
     let object = "{\"at\":\"2026-11-25T01:02:03.000007Z\",\"node\":\"node1\",\"seq\":6,\
-                  \"event\":\"sent\",\"what\":\"accept\",\"peers\":[\"node2\",\"n9\"],\"ballot\":\"101\",\
-                  \"counter\":1,\"proposer\":1,\"first\":7,\"last\":9}\n";
+                  \"event\":\"sent\",\"what\":\"accept\",\"peers\":[\"node2\",\"n9\"],\
+                  \"ballot\":\"101\",\"counter\":1,\"proposer\":1,\"first\":7,\"last\":9}\n";
     assert_eq!(got, said(object));
     let got = ask_with(&fake, "paxos batch", b"logs --protocol --lines 2\nlogs -f\n").await;
     let answers: Vec<Value> =

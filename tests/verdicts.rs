@@ -345,9 +345,11 @@ impl Stand {
                 let state = self.state.borrow();
                 let events = state.recorders.get(node).into_iter().flatten();
                 let events: Vec<String> = events.map(|event| format!("{event}\n")).collect();
-                let wanted = |line: &&String| after("--grep").is_none_or(|text| line.contains(text));
+                let text = after("--grep");
+                let wanted = |line: &&String| text.is_none_or(|text| line.contains(text));
                 let wanted: Vec<&String> = events.iter().filter(wanted).collect();
-                (0, wanted[wanted.len().saturating_sub(lines)..].iter().copied().cloned().collect())
+                let last = &wanted[wanted.len().saturating_sub(lines)..];
+                (0, last.iter().map(|line| line.as_str()).collect())
             }
             "logs" => (0, "a line\n".to_owned()),
             "metrics" => (0, self.metrics(node)),

@@ -23,8 +23,8 @@ pub const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// Added to what a command was given, for the way there and back.
 pub(super) const ROUND_TRIP: Duration = Duration::from_secs(1);
 
-/// A status of a thousand members is below this, and so are all events of a recorder; more than that
-/// is no answer to what was asked.
+/// A status of a thousand members is below this, and so are all events of a recorder; more than
+/// that is no answer to what was asked.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// What a node said of itself, or why it did not.

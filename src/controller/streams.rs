@@ -2,7 +2,7 @@
 //!
 //! Requests go through `paxos batch`: one connection for all of a node's, some on their way at all
 //! times, each with its own answer. The command that goes out meanwhile finds its connection open,
-//! too, and each stream sends one more request just before it.
+//! too, and each stream sends some more requests just before it.
 
 use super::hand_over::Timed;
 use super::observe::{Asker, Contact, ROUND_TRIP, Said, say};
@@ -26,9 +26,12 @@ const OPEN_MAX: usize = 2;
 /// Requests of one stream: as many as go through in the time that a hand-over may take.
 const REQUESTS_MAX: usize = 20_000;
 
-/// Requests of one stream that a node works on at once: those, one more before the command and one
-/// after it.
-const WINDOW: usize = OPEN_MAX + 2;
+/// Requests that each stream sends just before the command: so many that the last of them reach
+/// the leader after it, whose way is shorter.
+const TOPS: usize = 8;
+
+/// Requests of one stream that a node works on at once: all of these, and one after the command.
+const WINDOW: usize = OPEN_MAX + TOPS + 1;
 
 /// A node that did not answer once is not waited for longer than this again.
 const SILENT_LIMIT: Duration = Duration::from_secs(1);
@@ -36,7 +39,7 @@ const SILENT_LIMIT: Duration = Duration::from_secs(1);
 /// So long streams may take to begin, before the command goes out without those that did not.
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// So long streams may take to send one request more.
+/// So long streams may take to send these.
 const TOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// The nodes of an inventory, asked as its operator.
@@ -221,7 +224,7 @@ fn unanswered(sent: Duration) -> Timed {
 enum Stage {
     /// It was not sent.
     Flow,
-    /// It goes out as soon as each stream has sent one request more, which reaches the cluster at
+    /// It goes out as soon as each stream has sent some requests more, which reach the cluster at
     /// about the same time.
     Ask,
     /// It was answered.
@@ -285,9 +288,9 @@ impl Flow {
 
     /// Keeps requests under way until it is told to stop, and sends one more then.
     async fn send(&self, input: &mut TalkInput, key: &str, topped: mpsc::Sender<()>) {
-        let mut topped = Some(topped);
+        let (mut topped, mut left) = (Some(topped), TOPS);
         for number in 0..REQUESTS_MAX {
-            let stage = self.turn(topped.is_some()).await;
+            let stage = self.turn(left > 0).await;
             let line = match number % 2 {
                 0 => format!("@{number} put {key} {number}\n"),
                 _ => format!("@{number} get {key}\n"),
@@ -301,7 +304,12 @@ impl Flow {
             }
             match stage {
                 Stage::Flow => {}
-                Stage::Ask => drop(topped.take()),
+                Stage::Ask => {
+                    left = left.saturating_sub(1);
+                    if left == 0 {
+                        drop(topped.take());
+                    }
+                }
                 Stage::Over => break,
             }
         }
@@ -310,13 +318,13 @@ impl Flow {
     }
 
     /// Waits until the next request is to be sent, which is at once where one more is wanted.
-    async fn turn(&self, one_more: bool) -> Stage {
+    async fn turn(&self, more: bool) -> Stage {
         let mut stages = self.stages.clone();
         loop {
             let stage = *stages.borrow_and_update();
             let wanted = match stage {
                 Stage::Flow => false,
-                Stage::Ask => one_more,
+                Stage::Ask => more,
                 Stage::Over => true,
             };
             if wanted || self.open.get() < OPEN_MAX {

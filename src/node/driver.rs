@@ -137,6 +137,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         });
         let mut applied = Applied::new(with_store);
         let attachment = Attachment::new(parts.world.random());
+        let token_base = parts.world.random();
         if let Some(replica) = &mut replica {
             applied.rebuild(&mut parts.log, chosen, replica)?;
         }
@@ -154,7 +155,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             synced_to: end,
             views: Arc::new(ArcSwapOption::new(applied.view().map(Arc::new))),
             applied,
-            requests: Requests::default(),
+            requests: Requests::new(token_base),
             session: NodeSession::new(node_principal(parts.id, &parts.cluster)),
             cluster: parts.cluster,
             session_tried: None,

@@ -46,8 +46,9 @@ pub(super) struct WaitingReads {
 }
 
 /// See the module's documentation.
-#[derive(Default)]
 pub(super) struct Requests {
+    /// Tokens travel, and answers may come late: those to an earlier life of this process must fit
+    /// no question of this one.
     next_token: u64,
     pub(super) writes: BTreeMap<u64, WaitingWrite>,
     write_bytes: usize,
@@ -68,6 +69,20 @@ fn weight(write: &Write) -> usize {
 }
 
 impl Requests {
+    /// Nothing waits. Tokens count up from somewhere near `base`, which is drawn at random.
+    pub(super) fn new(base: u64) -> Requests {
+        Requests {
+            // Room to count up.
+            next_token: base >> 1,
+            writes: BTreeMap::new(),
+            write_bytes: 0,
+            by_sequence: BTreeMap::new(),
+            new_reads: Vec::new(),
+            read_groups: BTreeMap::new(),
+            reads: 0,
+        }
+    }
+
     fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
@@ -242,5 +257,24 @@ impl Requests {
         let writes = self.writes.iter().filter(|(_, w)| due(w.tried)).map(|(token, _)| *token);
         let open = self.read_groups.iter().filter(|(_, g)| g.index.is_none() && due(g.tried));
         (writes.collect(), open.map(|(token, _)| *token).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token_of_a_read(requests: &mut Requests) -> u64 {
+        requests.push_read(Read { deadline: Duration::ZERO, reply: Box::new(|_| ()) });
+        requests.group_reads().expect("a read waits")
+    }
+
+    /// Or the leader's answer to a question of a process that died would confirm a read of the
+    /// process that came after it, with an index from before that read was asked.
+    #[test]
+    fn no_token_is_one_of_an_earlier_life() {
+        let (mut first, mut second) = (Requests::new(1 << 40), Requests::new(1 << 50));
+        let before: Vec<u64> = (0..100).map(|_| token_of_a_read(&mut first)).collect();
+        assert!((0..100).all(|_| !before.contains(&token_of_a_read(&mut second))));
     }
 }

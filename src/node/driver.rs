@@ -15,7 +15,7 @@ use super::hosting::Hosting;
 use super::measures::Measures;
 use super::outlook::PeerTable;
 use super::recorder::Recorder;
-use super::requests::Requests;
+use super::requests::{READS_WAITING_MAX, Requests};
 use super::session::NodeSession;
 use super::settings::TimeoutBounds;
 use super::trace::Traces;
@@ -23,6 +23,7 @@ use super::world::{Peers, World};
 use crate::disk::Log;
 use crate::disk::engine::MemoryEngine;
 use crate::paxos::ballot::{Ballot, ClusterTime, Incarnation, NodeId, Slot};
+use crate::paxos::depths::Depth;
 use crate::paxos::effects::{Effects, Held, LogRead, Note, Token};
 use crate::paxos::message::{Entry, Message, Statement, Value};
 use crate::paxos::record::{LogPosition, Recovered};
@@ -203,6 +204,17 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     /// Requests taken in and not answered yet.
     pub fn pending(&self) -> usize {
         self.requests.pending() + self.attachment.pending()
+    }
+
+    /// How deep its queues are, those of the core included, and how deep they may get.
+    pub fn depths(&self) -> Vec<Depth> {
+        let mut depths = self.replica.as_ref().map_or_else(Vec::new, Replica::depths);
+        depths.extend(self.requests.depths());
+        depths.push(self.hosting.depth());
+        let lookups = self.attachment.pending();
+        depths.push(Depth::new("look-ups waiting", lookups, READS_WAITING_MAX));
+        depths.push(Depth::new("notes for people", self.notes.len(), NOTES_MAX));
+        depths
     }
 
     /// Time on this node's clock.

@@ -10,6 +10,7 @@ use super::event::{Read, RequestError};
 use super::world::{Peers, World};
 use crate::disk::Log;
 use crate::paxos::ballot::NodeId;
+use crate::paxos::depths::Depth;
 use crate::store::command::{Command, Operation, Outcome, SessionId};
 use crate::transport::identity::node_principal;
 use crate::wire::answer::Record;
@@ -107,6 +108,11 @@ impl Hosting {
                 caller.is_due = true;
             }
         }
+    }
+
+    /// How many lists are being read through this node.
+    pub(super) fn depth(&self) -> Depth {
+        Depth::new("views kept for lists", self.views.len(), VIEWS_MAX)
     }
 
     fn forget_the_gone(&mut self, now: Duration) {

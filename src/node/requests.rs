@@ -10,6 +10,7 @@
 
 use super::event::{Read, RequestError, Write};
 use crate::paxos::ballot::Slot;
+use crate::paxos::depths::Depth;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -91,6 +92,15 @@ impl Requests {
     /// Requests that wait.
     pub(super) fn pending(&self) -> usize {
         self.writes.len() + self.reads
+    }
+
+    /// How deep its queues are.
+    pub(super) fn depths(&self) -> [Depth; 3] {
+        [
+            Depth::new("writes waiting", self.writes.len(), WRITES_WAITING_MAX),
+            Depth::new("bytes of writes waiting", self.write_bytes, WRITES_WAITING_BYTES_MAX),
+            Depth::new("reads waiting", self.reads, READS_WAITING_MAX),
+        ]
     }
 
     /// Takes a write in, or answers that there are too many.

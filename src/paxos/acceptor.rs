@@ -11,6 +11,7 @@
 //! log.
 
 use super::ballot::{Ballot, NodeId, Slot, VoterGeneration};
+use super::depths::Depth;
 use super::effects::Offence;
 use super::message::{Entry, Pledge, Statement, Value, Vote};
 use super::outbox::Outbox;
@@ -183,6 +184,12 @@ impl<V: Value> Acceptor<V> {
             }
             first.remove();
         }
+    }
+
+    /// How many slots it holds votes for, and how many at most.
+    pub(super) fn depth(&self, window: usize) -> Depth {
+        let limit = usize::try_from(VOTE_WINDOWS_MAX).unwrap_or(usize::MAX).saturating_mul(window);
+        Depth::new("open votes", self.votes.len(), limit)
     }
 
     /// Panics when the acceptor broke a rule of its own.

@@ -13,6 +13,7 @@
 
 use super::ballot::{Ballot, NodeId, Slot};
 use super::configuration::{Configuration, Configurations};
+use super::depths::Depth;
 use super::message::{Entry, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -227,6 +228,18 @@ impl<V: Value> Learner<V> {
             fits
         });
         Tail::Entries(entries.cloned().collect())
+    }
+
+    /// How deep its queues are.
+    pub(super) fn depths(&self, window: usize) -> Vec<Depth> {
+        let ahead = usize::try_from(AHEAD_WINDOWS_MAX).unwrap_or(usize::MAX).saturating_mul(window);
+        vec![
+            Depth::new("proposals not known chosen", self.proposals.len(), ahead),
+            Depth::new("slots with votes", self.tallies.len(), ahead),
+            Depth::new("chosen slots ahead of a gap", self.ahead.len(), ahead),
+            Depth::new("chosen entries kept", self.tail.len(), TAIL_ENTRIES_MAX),
+            Depth::new("bytes of chosen entries kept", self.tail_bytes, TAIL_BYTES_MAX),
+        ]
     }
 
     /// Panics when the learner broke a rule of its own.

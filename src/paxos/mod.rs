@@ -7,6 +7,7 @@
 pub mod acceptor;
 pub mod ballot;
 pub mod configuration;
+pub mod depths;
 mod dispatch;
 pub mod effects;
 pub mod election;

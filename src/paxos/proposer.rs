@@ -20,6 +20,7 @@
 use super::acceptor::Run;
 use super::ballot::{Ballot, BallotError, ClusterTime, Incarnation, NodeId, ProposerId, Slot};
 use super::configuration::Configurations;
+use super::depths::Depth;
 use super::effects::{Note, Offence, Rejection, StepDown, Token};
 use super::message::{Entry, Payload, Statement, Value, Vote};
 use super::outbox::Outbox;
@@ -519,6 +520,20 @@ impl<V: Value> Proposer<V> {
                 leading.handing_over = None;
             }
         }
+    }
+
+    /// How deep its queues are.
+    pub(super) fn depths(&self) -> Vec<Depth> {
+        let (batches, in_flight) = match &self.phase {
+            Phase::Leading(leading) => (leading.batches.len(), self.in_flight()),
+            Phase::Idle | Phase::Preparing(_) => (0, 0),
+        };
+        vec![
+            Depth::new("commands waiting", self.queue.len(), QUEUE_ENTRIES_MAX),
+            Depth::new("bytes of commands waiting", self.queue_bytes, QUEUE_BYTES_MAX),
+            Depth::new("runs in flight", batches, BATCHES_IN_FLIGHT_MAX),
+            Depth::new("slots in flight", in_flight, BATCHES_IN_FLIGHT_MAX * BATCH_ENTRIES_MAX),
+        ]
     }
 
     /// Panics when the proposer broke a rule of its own.

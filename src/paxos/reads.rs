@@ -10,6 +10,7 @@
 //! arrived before the round started.
 
 use super::ballot::{NodeId, Slot};
+use super::depths::Depth;
 
 /// Readers that may wait at the leader. Nodes ask once for all of their clients' reads, so this is
 /// far above what members can cause; beyond it a reader asks again.
@@ -45,6 +46,12 @@ impl Reads {
         if self.waiting.len() < READERS_MAX {
             self.waiting.push(reader);
         }
+    }
+
+    /// How many readers wait. Those of a round that a ballot's end broke off join those that wait.
+    pub(super) fn depth(&self) -> Depth {
+        let under_way = self.under_way.as_ref().map_or(0, |round| round.readers.len());
+        Depth::new("readers waiting", self.waiting.len() + under_way, 2 * READERS_MAX)
     }
 
     /// Whether a round should start.

@@ -17,6 +17,7 @@
 use super::acceptor::Acceptor;
 use super::ballot::{Ballot, ClusterTime, Incarnation, NodeId, Slot};
 use super::configuration::{Configuration, Configurations};
+use super::depths::Depth;
 use super::effects::{ConfirmedRead, Effects, Note, Rejection, StepDown, Token};
 use super::election::{Call, Election};
 use super::learner::Learner;
@@ -551,6 +552,10 @@ impl<V: Value> Replica<V> {
         if self.election.suspect(peer) {
             effects.note(Note::LeaderLost(peer));
         }
+    }
+
+    pub(super) fn forwards_depth(&self) -> Depth {
+        Depth::new("commands for the leader", self.forwards.len(), FORWARD_ENTRIES_MAX)
     }
 
     /// Who takes part, as far as this node knows.

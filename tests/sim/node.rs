@@ -8,7 +8,7 @@ use paxos_ssh::node::settings::TimeoutBounds;
 use paxos_ssh::node::world::{Peers, World};
 use paxos_ssh::paxos::ballot::{NodeId, Slot};
 use paxos_ssh::paxos::message::Entry;
-use paxos_ssh::paxos::record::Record;
+use paxos_ssh::paxos::record::{LogPosition, Record};
 use paxos_ssh::telemetry::metrics::ConsensusMetrics;
 use paxos_ssh::wire::peer::PeerMessage;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,8 +16,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::random::Random;
+use crate::tap::{Appended, Tap};
 
-pub type SimDriver = Driver<SimLog, SimPeers, SimClock>;
+pub type SimDriver = Driver<Tap<SimLog>, SimPeers, SimClock>;
 pub type Outbox = Arc<Mutex<Vec<(Vec<NodeId>, PeerMessage)>>>;
 
 /// A memory log that remembers that a sync was asked for; the world decides when it ends.
@@ -58,16 +59,29 @@ impl Peers for SimPeers {
     }
 }
 
-/// The world's clock, counted from the node's start.
+/// The clocks of a machine, as the world sets them before each event: one runs at the machine's own
+/// rate, the other shows the time of day and may jump.
+#[derive(Default)]
+pub struct Clocks {
+    pub monotonic_micros: AtomicU64,
+    pub wall_micros: AtomicU64,
+}
+
+/// The machine's clock, counted from the node's start.
 pub struct SimClock {
-    now_micros: Arc<AtomicU64>,
+    clocks: Arc<Clocks>,
     started_micros: u64,
     random: Random,
 }
 
 impl World for SimClock {
     fn now(&self) -> Duration {
-        Duration::from_micros(self.now_micros.load(Ordering::Relaxed) - self.started_micros)
+        let now = self.clocks.monotonic_micros.load(Ordering::Relaxed);
+        Duration::from_micros(now - self.started_micros)
+    }
+
+    fn wall(&self) -> Duration {
+        Duration::from_micros(self.clocks.wall_micros.load(Ordering::Relaxed))
     }
 
     fn random(&mut self) -> u64 {
@@ -75,11 +89,19 @@ impl World for SimClock {
     }
 }
 
+/// The cluster's name.
+const CLUSTER: &str = "sim";
+
 pub struct SimNode {
     pub id: NodeId,
     pub disk: MemoryDisk,
     pub driver: Option<SimDriver>,
     pub outbox: Outbox,
+    pub clocks: Arc<Clocks>,
+    /// What this life appended.
+    pub appended: Appended,
+    /// How long the log was when this life began.
+    pub end: LogPosition,
     pub wants_sync: Arc<AtomicBool>,
     pub syncing: bool,
     /// Counts starts; what was scheduled for an earlier life does not reach a later one.
@@ -96,6 +118,9 @@ impl SimNode {
             disk: MemoryDisk::new(),
             driver: None,
             outbox: Outbox::default(),
+            clocks: Arc::default(),
+            appended: Appended::default(),
+            end: LogPosition(0),
             wants_sync: Arc::default(),
             syncing: false,
             life: 0,
@@ -105,7 +130,7 @@ impl SimNode {
     }
 
     /// Starts the process over whatever the disk holds.
-    pub fn start(&mut self, now_micros: &Arc<AtomicU64>, random: &mut Random) {
+    pub fn start(&mut self, random: &mut Random) {
         assert!(self.driver.is_none(), "{} runs already", self.id);
         let (log, recovered) = self.disk.open().expect("the log was written by ourselves");
         self.life += 1;
@@ -114,15 +139,18 @@ impl SimNode {
         self.syncing = false;
         self.wants_sync = Arc::default();
         self.outbox = Outbox::default();
+        self.appended = Appended::default();
+        self.end = recovered.end;
+        let log = SimLog { log, wants_sync: Arc::clone(&self.wants_sync) };
         let parts = Parts {
             id: self.id,
-            cluster: "sim".to_owned(),
-            log: SimLog { log, wants_sync: Arc::clone(&self.wants_sync) },
+            cluster: CLUSTER.to_owned(),
+            log: Tap::new(log, Arc::clone(&self.appended)),
             recovered,
             peers: SimPeers(Arc::clone(&self.outbox)),
             world: SimClock {
-                now_micros: Arc::clone(now_micros),
-                started_micros: now_micros.load(Ordering::Relaxed),
+                clocks: Arc::clone(&self.clocks),
+                started_micros: self.clocks.monotonic_micros.load(Ordering::Relaxed),
                 random: Random::new(random.next()),
             },
             metrics: ConsensusMetrics::default(),

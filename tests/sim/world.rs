@@ -1,24 +1,31 @@
-//! The network, the faults, the clients and the clock.
+//! A whole cluster in one thread: its clock, its queue of what is due, and how events reach nodes.
+//!
+//! What the network does is in `network`, what goes wrong in `faults`, what clients want in
+//! `clients`, and what must hold in `checks`. A process starts, crashes and syncs here and nowhere
+//! else.
 
-use crate::checker::Checker;
+use crate::checks::{Checks, Machine};
+use crate::clients::Clients;
+use crate::network::{Fate, Link, Network, Weather};
 use crate::node::SimNode;
 use crate::random::Random;
-use bytes::Bytes;
+use crate::shape::{Mix, Shape};
+use crate::stats::Stats;
+use crate::tape::Tape;
 use paxos_ssh::disk::Log;
-use paxos_ssh::node::event::{Event, Lookup, Read, RequestError, Transfer, Write};
+use paxos_ssh::node::event::{Event, Recall};
+use paxos_ssh::node::recorder::Recalled;
 use paxos_ssh::node::world::TICK;
 use paxos_ssh::paxos::ballot::{Ballot, ClusterId, NodeId, ProposerId, Slot, VoterGeneration};
 use paxos_ssh::paxos::configuration::{Configuration, ConfigurationNumber, Genesis, Member, Roles};
 use paxos_ssh::paxos::effects::Note;
 use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::Record;
-use paxos_ssh::store::command::{Condition, Operation, Outcome};
+use paxos_ssh::wire::event::Columns;
 use paxos_ssh::wire::peer::{PeerMessage, decode_peer, encode_peer};
-use paxos_ssh::wire::store_call::{Found, Query};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,246 +35,87 @@ const FAULT_PHASE: Duration = Duration::from_secs(8);
 /// Once healed, everything must work again within this time: several of the longest backoffs.
 const LIVENESS_BOUND: Duration = Duration::from_secs(20);
 
-/// How long a client waits for its answer.
-const CLIENT_DEADLINE: Duration = Duration::from_secs(2);
+/// A clone of node n is machine n plus this.
+pub const CLONE: u64 = 1_000;
 
-/// What a seed draws: how many nodes, under which quorums, and how bad the world is.
-#[derive(Debug, Clone)]
-pub struct Shape {
-    /// Of each node, from node 1 on.
-    roles: Vec<Mix>,
-    phase1: u16,
-    phase2: u16,
-    window: u32,
-    loss_per_mille: u64,
-    duplicate_per_mille: u64,
-    delay_max_micros: u64,
-    sync_max_micros: u64,
-    fault_every_millis: u64,
-    clients: u64,
-}
+/// Events that wait for a stopped process; what comes then is lost, as behind full buffers.
+const ASLEEP_MAX: usize = 5_000;
 
-/// Which roles a node has; none makes a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mix {
-    proposes: bool,
-    accepts: bool,
-    learns: bool,
-}
-
-impl Mix {
-    const ALL: Mix = Mix { proposes: true, accepts: true, learns: true };
-    const PROPOSER: Mix = Mix { proposes: true, accepts: false, learns: false };
-    const ACCEPTOR: Mix = Mix { proposes: false, accepts: true, learns: false };
-    const LEARNER: Mix = Mix { proposes: false, accepts: false, learns: true };
-    const CLIENT: Mix = Mix { proposes: false, accepts: false, learns: false };
-
-    fn draw(random: &mut Random) -> Mix {
-        let mut has = || random.per_mille(500);
-        Mix { proposes: has(), accepts: has(), learns: has() }
-    }
-}
-
-/// Half of all clusters have nodes of all roles, a quarter one role a node, a quarter any mix.
-fn draw_roles(random: &mut Random) -> Vec<Mix> {
-    match random.below(4) {
-        0 | 1 => vec![Mix::ALL; [1, 3, 3, 3, 5][random.below(5) as usize]],
-        2 => {
-            let mut roles = vec![Mix::PROPOSER; random.between(1, 3) as usize];
-            roles.extend(vec![Mix::ACCEPTOR; [1, 3, 3, 5][random.below(4) as usize]]);
-            roles.extend(vec![Mix::LEARNER; random.between(1, 2) as usize]);
-            roles.extend(vec![Mix::CLIENT; random.below(2) as usize]);
-            roles
-        }
-        _ => {
-            let mut roles: Vec<Mix> =
-                (0..random.between(2, 6)).map(|_| Mix::draw(random)).collect();
-            // Nobody can do without any of the three.
-            let last = roles.len() - 1;
-            roles[0].proposes |= !roles.iter().any(|mix| mix.proposes);
-            roles[last].accepts |= !roles.iter().any(|mix| mix.accepts);
-            roles[last].learns |= !roles.iter().any(|mix| mix.learns);
-            roles
-        }
-    }
-}
-
-/// A majority for both phases, mostly; else any sizes that intersect.
-fn draw_quorums(acceptors: u16, random: &mut Random) -> (u16, u16) {
-    let majority = acceptors / 2 + 1;
-    if random.per_mille(600) {
-        return (majority, majority);
-    }
-    let phase1 = random.between(1, u64::from(acceptors)) as u16;
-    let least = acceptors + 1 - phase1;
-    (phase1, random.between(u64::from(least), u64::from(acceptors)) as u16)
-}
-
-impl Shape {
-    pub fn draw(random: &mut Random) -> Shape {
-        let roles = draw_roles(random);
-        let acceptors = roles.iter().filter(|mix| mix.accepts).count() as u16;
-        let (phase1, phase2) = draw_quorums(acceptors, random);
-        Shape {
-            roles,
-            phase1,
-            phase2,
-            window: [4, 64, 4096][random.below(3) as usize],
-            loss_per_mille: [0, 10, 100, 250][random.below(4) as usize],
-            duplicate_per_mille: [0, 10, 200][random.below(3) as usize],
-            delay_max_micros: [500, 5_000, 40_000][random.below(3) as usize],
-            sync_max_micros: [300, 5_000, 60_000][random.below(3) as usize],
-            fault_every_millis: [100, 300, 900][random.below(3) as usize],
-            clients: random.between(1, 6),
-        }
-    }
-
-    /// Nothing goes wrong.
-    pub fn calm(nodes: u64) -> Shape {
-        let majority = nodes as u16 / 2 + 1;
-        Shape {
-            roles: vec![Mix::ALL; nodes as usize],
-            phase1: majority,
-            phase2: majority,
-            window: 4096,
-            loss_per_mille: 0,
-            duplicate_per_mille: 0,
-            delay_max_micros: 500,
-            sync_max_micros: 500,
-            fault_every_millis: u64::MAX,
-            clients: 0,
-        }
-    }
-}
+/// Every so many events a process tells how deep its queues are.
+const DEPTHS_EVERY: u64 = 16;
 
 /// What is due at some time.
-enum Action {
+pub enum Action {
     Deliver { to: NodeId, from: NodeId, message: PeerMessage },
-    Synced { node: NodeId, life: u64 },
-    Tick { node: NodeId, life: u64 },
-    Restart(NodeId),
-    Resume(NodeId),
-    Mend((NodeId, NodeId)),
+    Synced { machine: Machine, life: u64 },
+    Tick { machine: Machine, life: u64 },
+    Restart(Machine),
+    Resume(Machine),
+    Mend(Link),
+    Unstall(Link),
+    Quicken(Link),
+    Flap { link: Link, left: u64, is_cut: bool },
+    LinkUp(Link),
+    Evidence { at: Machine, about: Machine },
     Fault,
     Client(u64),
-    Evidence { at: NodeId, about: NodeId },
 }
 
-/// Keys on a page of a list: few, so that there are many pages.
-const LISTED: u64 = 3;
-
-/// Pages of a list that are read before the client has seen enough.
-const PAGES_MAX: u64 = 8;
-
-/// What a client waits for; filled in by the driver's reply.
-#[derive(Clone)]
-enum Waiting {
-    Write {
-        key: Vec<u8>,
-        value: Vec<u8>,
-        answer: Arc<Mutex<Option<Result<Outcome, RequestError>>>>,
-    },
-    /// The answer is the revision that the node showed when it allowed the read.
-    Read {
-        floor: u64,
-        answer: Arc<Mutex<Option<Result<u64, RequestError>>>>,
-    },
-    List(Listing),
-}
-
-/// A list that is read page by page, through a node without a store.
-#[derive(Clone)]
-struct Listing {
-    floor: u64,
-    node: NodeId,
-    life: u64,
-    token: u64,
-    page: u64,
-    /// The last key of the page before, and the revision of all pages.
-    before: Option<(Bytes, u64)>,
-    answer: Arc<Mutex<Option<Result<Found, RequestError>>>>,
-}
-
-impl Listing {
-    /// What asks for the next page.
-    fn event(&self, deadline: Duration) -> Event {
-        let slot = Arc::clone(&self.answer);
-        Event::Lookup(Lookup {
-            token: self.token,
-            page: self.page,
-            linearizable: true,
-            deadline,
-            query: Query::List {
-                prefix: Bytes::from_static(b"c"),
-                after: self.before.as_ref().map(|(key, _)| key.clone()),
-                limit: LISTED,
-                keys_only: false,
-            },
-            reply: Box::new(move |found| *slot.lock().unwrap() = Some(found)),
-        })
-    }
-
-    /// Whether there are more pages to be read behind this one, which must follow the one before.
-    fn turn(&mut self, found: &Found, checker: &Checker) -> bool {
-        checker.read(self.floor, found.revision);
-        let mut last = self.before.as_ref().map(|(key, _)| key.clone());
-        for record in &found.records {
-            assert!(last.as_ref().is_none_or(|last| *last < record.key), "a page came twice");
-            last = Some(record.key.clone());
-        }
-        // As a node does for its clients, who hear then that the list is lost.
-        let is_same = self.before.as_ref().is_none_or(|(_, revision)| *revision == found.revision);
-        self.before = last.map(|key| (key, found.revision));
-        self.page += 1;
-        is_same && !found.ended && self.page < PAGES_MAX
-    }
-}
-
-#[derive(Default)]
-struct Client {
-    written: u64,
-    waiting: Option<Waiting>,
-}
-
+/// See the module's documentation.
 pub struct World {
-    seed: u64,
-    shape: Shape,
-    random: Random,
-    now_micros: Arc<AtomicU64>,
+    pub seed: u64,
+    pub shape: Shape,
+    pub random: Random,
+    now_micros: u64,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     actions: BTreeMap<u64, Action>,
     next_action: u64,
-    nodes: BTreeMap<NodeId, SimNode>,
-    cut: BTreeSet<(NodeId, NodeId)>,
-    clients: BTreeMap<u64, Client>,
-    faulty: bool,
-    pub checker: Checker,
-    trace: String,
-    campaigns: u64,
+    pub nodes: BTreeMap<Machine, SimNode>,
+    /// Parts in a thousand of true time at which a machine's clock runs.
+    rates: BTreeMap<Machine, u64>,
+    /// What a machine's time of day is off by.
+    pub wall_offsets: BTreeMap<Machine, u64>,
+    pub network: Network,
+    asleep: BTreeMap<Machine, Vec<Event>>,
+    pub clients: Clients,
+    pub faulty: bool,
+    pub checks: Checks,
+    pub stats: Stats,
+    pub tape: Tape,
+    /// Where to go on reading a process's recorder.
+    recorders: BTreeMap<Machine, (u64, u64)>,
+    columns: Columns,
+    /// Proposers that noticed that somebody else has their id.
+    pub clashes: u64,
 }
 
 impl World {
-    pub fn new(seed: u64, shape: Shape) -> World {
+    pub fn new(seed: u64, shape: Shape, tape: &Tape) -> World {
         let mut world = World {
             seed,
             random: Random::new(seed ^ 0xA5A5),
-            now_micros: Arc::default(),
+            now_micros: 0,
             queue: BinaryHeap::new(),
             actions: BTreeMap::new(),
             next_action: 0,
             nodes: BTreeMap::new(),
-            cut: BTreeSet::new(),
-            clients: BTreeMap::new(),
+            rates: BTreeMap::new(),
+            wall_offsets: BTreeMap::new(),
+            network: Network::default(),
+            asleep: BTreeMap::new(),
+            clients: Clients::default(),
             faulty: true,
-            checker: Checker::default(),
-            trace: String::new(),
-            campaigns: 0,
+            checks: Checks::new(shape.phase2),
+            stats: Stats::default(),
+            tape: tape.clone(),
+            recorders: BTreeMap::new(),
+            columns: Columns::default(),
+            clashes: 0,
             shape,
         };
         world.form();
         for client in 0..world.shape.clients {
-            world.clients.insert(client, Client::default());
-            world.after(1_000, Action::Client(client));
+            world.add_client(client);
         }
         if world.shape.fault_every_millis < u64::MAX {
             world.after(world.shape.fault_every_millis * 1000, Action::Fault);
@@ -275,7 +123,7 @@ impl World {
         world
     }
 
-    /// Gives every node its genesis, durably, and starts it.
+    /// Gives every machine its genesis, durably, and starts it.
     fn form(&mut self) {
         let seed = self.seed;
         let generation = move |id: u64| VoterGeneration(seed.wrapping_mul(31) + id);
@@ -299,69 +147,123 @@ impl World {
             Configuration::new(ConfigurationNumber(1), members.clone(), quorums).unwrap();
         let cluster = ClusterId(u128::from(self.seed));
         let genesis = Genesis { cluster, configuration, window: self.shape.window };
-        for (id, member) in members {
+        let clones = self.shape.cloned.map(|id| (NodeId(id + CLONE), NodeId(id)));
+        let machines: Vec<(Machine, NodeId)> =
+            members.keys().map(|id| (*id, *id)).chain(clones).collect();
+        let names: Vec<String> = machines.iter().map(|(machine, _)| machine.to_string()).collect();
+        self.columns = Columns::for_names(names.iter().map(String::as_str));
+        for (machine, id) in machines {
             let node = SimNode::new(id);
             let (mut log, _) = node.disk.open().unwrap();
-            log.append(vec![Record::Genesis {
-                genesis: genesis.clone(),
-                generation: member.roles.acceptor,
-            }]);
+            let generation = members[&id].roles.acceptor;
+            log.append(vec![Record::Genesis { genesis: genesis.clone(), generation }]);
             node.disk.sync();
-            self.nodes.insert(id, node);
-            self.start(id);
+            self.nodes.insert(machine, node);
+            let drift = self.shape.drift_per_mille;
+            self.rates.insert(machine, 1_000 - drift + self.random.below(2 * drift + 1));
+            self.start(machine);
         }
     }
 
     pub fn now(&self) -> Duration {
-        Duration::from_micros(self.micros())
+        Duration::from_micros(self.now_micros)
     }
 
-    pub fn trace(&self) -> String {
-        self.trace.clone()
+    pub fn micros(&self) -> u64 {
+        self.now_micros
     }
 
-    /// How often anybody started phase 1.
-    pub fn campaigns(&self) -> u64 {
-        self.campaigns
-    }
-
-    fn micros(&self) -> u64 {
-        self.now_micros.load(Ordering::Relaxed)
-    }
-
-    fn after(&mut self, micros: u64, action: Action) {
+    pub fn after(&mut self, micros: u64, action: Action) {
         self.next_action += 1;
-        self.queue.push(Reverse((self.micros() + micros, self.next_action)));
+        self.queue.push(Reverse((self.now_micros + micros, self.next_action)));
         self.actions.insert(self.next_action, action);
     }
 
-    fn note(&mut self, line: &str) {
-        let _ = writeln!(self.trace, "{:>9} {line}", self.micros());
+    pub fn note(&self, line: &str) {
+        self.tape.note(self.now_micros, line);
     }
 
-    fn start(&mut self, id: NodeId) {
-        let now_micros = Arc::clone(&self.now_micros);
-        let node = self.nodes.get_mut(&id).unwrap();
-        node.start(&now_micros, &mut self.random);
-        let life = node.life;
-        self.after(TICK.as_micros() as u64, Action::Tick { node: id, life });
+    pub fn is_up(&self, machine: Machine) -> bool {
+        self.nodes[&machine].driver.is_some()
+    }
+
+    pub fn is_awake(&self, machine: Machine) -> bool {
+        self.is_up(machine) && !self.nodes[&machine].paused
+    }
+
+    /// Sets a machine's clocks to what they show now.
+    fn set_clocks(&self, machine: Machine) {
+        let rate = self.rates.get(&machine).copied().unwrap_or(1_000);
+        let clocks = &self.nodes[&machine].clocks;
+        clocks.monotonic_micros.store(self.now_micros * rate / 1_000, Ordering::Relaxed);
+        let offset = self.wall_offsets.get(&machine).copied().unwrap_or(0);
+        clocks.wall_micros.store(self.now_micros + offset, Ordering::Relaxed);
+    }
+
+    /// A tick of the machine's clock, in true time.
+    fn tick_micros(&self, machine: Machine) -> u64 {
+        TICK.as_micros() as u64 * 1_000 / self.rates[&machine].max(1)
+    }
+
+    /// Starts a process over what its disk holds.
+    pub fn start(&mut self, machine: Machine) {
+        self.set_clocks(machine);
+        let node = self.nodes.get_mut(&machine).unwrap();
+        node.start(&mut self.random);
+        let (life, end) = (node.life, node.end);
+        self.checks.started(machine, end);
+        self.asleep.remove(&machine);
+        self.recorders.insert(machine, (life, 0));
+        self.tell_promise(machine);
+        let micros = self.tick_micros(machine);
+        self.after(micros, Action::Tick { machine, life });
+    }
+
+    /// Kills a process that runs. Of what was not synced, some happens to be on the disk.
+    pub fn crash(&mut self, machine: Machine) -> bool {
+        self.asleep.remove(&machine);
+        let node = self.nodes.get_mut(&machine).unwrap();
+        if node.driver.is_none() {
+            return false;
+        }
+        let kept = self.random.below(node.disk.unsynced() as u64 + 1);
+        node.crash(kept as usize);
+        self.note(&format!("crash {machine}, {kept} unsynced records kept"));
+        true
+    }
+
+    /// A sync ends.
+    fn synced(&mut self, machine: Machine, life: u64) {
+        let node = self.nodes.get_mut(&machine).unwrap();
+        if node.life != life || node.driver.is_none() {
+            return;
+        }
+        node.syncing = false;
+        let position = node.disk.sync();
+        if self.tape.wants_steps() {
+            self.note(&format!("{machine} durable up to {}", position.0));
+        }
+        self.checks.durable(machine, position);
+        self.event(machine, Event::Persisted(position, Duration::from_micros(300)));
     }
 
     /// Lets time run until `until`, or until `done`.
-    fn run(&mut self, until: Duration, mut done: impl FnMut(&mut World) -> bool) -> bool {
+    pub fn run(&mut self, until: Duration, mut done: impl FnMut(&mut World) -> bool) -> bool {
+        let until = until.as_micros() as u64;
         while let Some(Reverse((due, id))) = self.queue.pop() {
-            if due > until.as_micros() as u64 {
+            if due > until {
                 self.queue.push(Reverse((due, id)));
                 break;
             }
-            self.now_micros.store(due, Ordering::Relaxed);
+            self.now_micros = due;
             let action = self.actions.remove(&id).expect("every entry has an action");
             self.act(action);
+            self.stats.events += 1;
             if done(self) {
                 return true;
             }
         }
-        self.now_micros.store(until.as_micros() as u64, Ordering::Relaxed);
+        self.now_micros = until;
         done(self)
     }
 
@@ -369,30 +271,28 @@ impl World {
         self.run(FAULT_PHASE, |_| false);
     }
 
-    /// Ends all faults, then demands that every node answers a write and a read, and that all
-    /// agree.
+    /// Ends all faults, then demands that every node answers writes and reads, and that all agree.
     pub fn heal_and_check(&mut self) {
-        self.note("heal");
+        self.note("everything is healed");
         self.faulty = false;
-        self.cut.clear();
-        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
-        for id in &ids {
-            let node = self.nodes.get_mut(id).unwrap();
-            node.paused = false;
-            if node.driver.is_none() {
-                self.start(*id);
+        self.checks.elections.healed();
+        for (link, held) in self.network.heal() {
+            held.into_iter().for_each(|message| self.arrive(link, message, 1_000));
+        }
+        let machines: Vec<Machine> = self.nodes.keys().copied().collect();
+        for machine in machines {
+            if self.is_up(machine) {
+                self.resume(machine);
             } else {
-                self.resume(*id);
+                self.start(machine);
             }
         }
-        let before: BTreeMap<u64, u64> =
-            self.clients.iter().map(|(id, client)| (*id, client.written)).collect();
+        let goal = self.clients.goal();
         let deadline = self.now() + LIVENESS_BOUND;
-        let lively = self.run(deadline, |world| {
-            world.clients.iter().all(|(id, client)| client.written >= before[id] + 4)
-        });
-        assert!(lively, "healed, but clients are stuck: {:?}", self.statuses());
-        self.clients.clear();
+        let lively = self.run(deadline, |world| world.clients.has_reached(&goal));
+        assert!(lively, "[liveness] healed, but clients are stuck: {:?}", self.statuses());
+        self.stats.campaigns_after_healing.push(self.checks.elections.settled());
+        self.clients.leave();
         let deadline = self.now() + LIVENESS_BOUND;
         let level = self.run(deadline, |world| {
             let roles = &world.shape.roles;
@@ -401,26 +301,33 @@ impl World {
             let chosen: Vec<Slot> = world.nodes.values().filter(with_role).map(applied).collect();
             chosen.iter().all(|slot| *slot == chosen[0])
         });
-        assert!(level, "healed, but the stores differ in length: {:?}", self.statuses());
-        for node in self.nodes.values() {
-            if let Some(view) = node.driver.as_ref().unwrap().views().load_full() {
-                self.checker.complete(&view);
-            }
-        }
+        assert!(level, "[liveness] healed, but the logs differ in length: {:?}", self.statuses());
+        self.check_completeness();
+    }
+
+    /// What can be said once at the end.
+    pub fn check_completeness(&mut self) {
+        let views: Vec<_> = self
+            .nodes
+            .values()
+            .filter_map(|node| node.driver.as_ref()?.views().load_full())
+            .collect();
+        self.checks.complete(views.iter().map(AsRef::as_ref));
     }
 
     /// Runs until one node leads and all others follow it for an election timeout.
     pub fn run_until_stable_leader(&mut self) -> Duration {
-        let settled = self.run(Duration::from_secs(60), |world| world.common_leader().is_some());
-        assert!(settled, "nobody leads: {:?}", self.statuses());
+        let until = self.now() + Duration::from_secs(60);
+        let settled = self.run(until, |world| world.common_leader().is_some());
+        assert!(settled, "[liveness] nobody leads: {:?}", self.statuses());
         let at = self.now();
         let leader = self.common_leader();
         self.run(at + Duration::from_secs(2), |_| false);
-        assert_eq!(self.common_leader(), leader, "the leader did not stay");
+        assert_eq!(self.common_leader(), leader, "[liveness] the leader did not stay");
         at
     }
 
-    fn common_leader(&self) -> Option<(NodeId, Ballot)> {
+    pub fn common_leader(&self) -> Option<(NodeId, Ballot)> {
         let mut common = None;
         for node in self.nodes.values() {
             let status = node.driver.as_ref()?.replica()?.status();
@@ -435,314 +342,223 @@ impl World {
         (status.leading == Some(ballot)).then_some((leader, ballot))
     }
 
-    fn statuses(&self) -> Vec<String> {
-        let tell = |node: &SimNode| {
+    pub fn statuses(&self) -> Vec<String> {
+        let tell = |(machine, node): (&Machine, &SimNode)| {
             let status = node.driver.as_ref().and_then(|d| d.replica()).map(|r| r.status());
-            format!("{}: {status:?}", node.id)
+            format!("{machine}: {status:?}")
         };
-        self.nodes.values().map(tell).collect()
+        self.nodes.iter().map(tell).collect()
     }
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Deliver { to, from, message } => {
-                let event = match message {
-                    PeerMessage::Paxos(message) => Event::Peer(from, message),
-                    PeerMessage::Call(call) => Event::StoreCall(from, call),
-                    PeerMessage::Answer(answer) => Event::StoreAnswer(from, answer),
-                    PeerMessage::Trace(message) => Event::TraceMessage(from, message),
-                };
-                self.event(to, event);
-            }
-            Action::Synced { node: id, life } => {
-                let node = self.nodes.get_mut(&id).unwrap();
-                if node.life == life && node.driver.is_some() {
-                    node.syncing = false;
-                    let position = node.disk.sync();
-                    self.event(id, Event::Persisted(position, Duration::from_micros(300)));
+            Action::Deliver { to, from, message } => self.deliver(to, from, message),
+            Action::Synced { machine, life } => self.synced(machine, life),
+            Action::Tick { machine, life } => {
+                if self.nodes[&machine].life == life && self.is_up(machine) {
+                    if self.is_awake(machine) {
+                        self.event(machine, Event::Tick);
+                    }
+                    let micros = self.tick_micros(machine);
+                    self.after(micros, Action::Tick { machine, life });
                 }
             }
-            Action::Tick { node: id, life } => {
-                if self.nodes[&id].life == life && self.nodes[&id].driver.is_some() {
-                    self.event(id, Event::Tick);
-                    self.after(TICK.as_micros() as u64, Action::Tick { node: id, life });
+            Action::Restart(machine) => {
+                if !self.is_up(machine) {
+                    self.note(&format!("restart {machine}"));
+                    self.start(machine);
                 }
             }
-            Action::Restart(id) => {
-                if self.nodes[&id].driver.is_none() {
-                    self.note(&format!("restart {id}"));
-                    self.start(id);
-                }
+            Action::Resume(machine) => self.resume(machine),
+            Action::Mend(link) => self.network.mend(link),
+            Action::Unstall(link) => {
+                let held = self.network.unstall(link);
+                held.into_iter().for_each(|message| self.arrive(link, message, 100));
             }
-            Action::Resume(id) => {
-                self.nodes.get_mut(&id).unwrap().paused = false;
-                self.resume(id);
-            }
-            Action::Mend(link) => {
-                self.cut.remove(&link);
-            }
-            Action::Fault => self.fault(),
-            Action::Client(id) => self.client(id),
+            Action::Quicken(link) => self.network.quicken(link),
+            Action::Flap { link, left, is_cut } => self.flap(link, left, is_cut),
+            Action::LinkUp((at, to)) => self.event(at, Event::LinkUp(to)),
             Action::Evidence { at, about } => {
-                if self.nodes[&about].driver.is_none() {
+                if !self.is_up(about) {
                     let error = "connection refused".to_owned();
                     self.event(at, Event::LinkDown { peer: about, refused: true, error });
                 }
             }
+            Action::Fault => self.fault(),
+            Action::Client(id) => self.client(id),
         }
     }
 
-    /// Hands an event to a node and carries on what comes of it. A paused node is deaf.
-    fn event(&mut self, id: NodeId, event: Event) {
-        let node = self.nodes.get_mut(&id).unwrap();
-        if node.paused {
-            if matches!(event, Event::Persisted(..)) {
-                let life = node.life;
-                self.after(10_000, Action::Synced { node: id, life });
+    /// Whoever answers under this id: if two machines have it, either.
+    fn machine_of(&mut self, id: NodeId) -> Machine {
+        let is_cloned = self.shape.cloned == Some(id.0);
+        if is_cloned && self.random.per_mille(500) { NodeId(id.0 + CLONE) } else { id }
+    }
+
+    fn deliver(&mut self, to: NodeId, from: NodeId, message: PeerMessage) {
+        let machine = self.machine_of(to);
+        self.network.delivered += 1;
+        if self.tape.wants_steps() {
+            self.note(&format!("{from} -> {machine} {message:?}"));
+        }
+        let event = match message {
+            PeerMessage::Paxos(message) => Event::Peer(from, message),
+            PeerMessage::Call(call) => Event::StoreCall(from, call),
+            PeerMessage::Answer(answer) => Event::StoreAnswer(from, answer),
+            PeerMessage::Trace(message) => Event::TraceMessage(from, message),
+        };
+        self.event(machine, event);
+    }
+
+    /// Hands an event to a process and carries on what comes of it. For a stopped one it waits.
+    pub fn event(&mut self, machine: Machine, event: Event) {
+        if !self.is_up(machine) {
+            return;
+        }
+        if self.nodes[&machine].paused {
+            let asleep = self.asleep.entry(machine).or_default();
+            if asleep.len() < ASLEEP_MAX || matches!(event, Event::Persisted(..)) {
+                asleep.push(event);
             }
             return;
         }
+        self.set_clocks(machine);
+        let node = self.nodes.get_mut(&machine).unwrap();
         let Some(driver) = &mut node.driver else { return };
         driver.handle(event);
         driver.finish();
         let notes = driver.take_notes();
+        self.observe(machine, notes);
+        self.collect(machine);
+    }
+
+    /// Lets the checks see what a process did.
+    fn observe(&mut self, machine: Machine, notes: Vec<Note>) {
+        let node = &self.nodes[&machine];
+        let life = node.life;
+        let records = std::mem::take(&mut *node.appended.lock().unwrap());
+        if !records.is_empty() {
+            self.checks.appended(machine, records);
+        }
+        let Some(driver) = &node.driver else { return };
         if let Some(store) = driver.store() {
-            self.checker.applied(id.0, store.applied(), store.digest());
+            self.checks.digests.applied(machine, store.applied(), store.digest());
+        }
+        if self.stats.events.is_multiple_of(DEPTHS_EVERY) {
+            for depth in driver.depths() {
+                self.checks.queues.depth(machine, depth);
+            }
         }
         for note in notes {
-            self.campaigns += u64::from(matches!(note, Note::Campaigning(_)));
-            self.note(&format!("{id} {note:?}"));
+            self.checks.noted(machine, life, &note);
+            self.clashes += u64::from(matches!(note, Note::ProposerClash(_)));
+            if self.tape.wants_steps() {
+                self.note(&format!("{machine} {note:?}"));
+            }
         }
-        self.collect(id);
+        self.tell_promise(machine);
+        if self.tape.wants_recorders() {
+            self.read_recorder(machine);
+        }
     }
 
-    fn resume(&mut self, id: NodeId) {
-        self.collect(id);
+    fn tell_promise(&mut self, machine: Machine) {
+        let node = &self.nodes[&machine];
+        let accepts = self.shape.roles[node.id.0 as usize - 1].accepts;
+        if let Some(replica) = node.driver.as_ref().and_then(|d| d.replica()).filter(|_| accepts) {
+            self.checks.promised(machine, replica.status().promised);
+        }
     }
 
-    /// Puts what a node sent on the network and its sync on the clock.
-    fn collect(&mut self, id: NodeId) {
-        let node = self.nodes.get_mut(&id).unwrap();
+    fn read_recorder(&mut self, machine: Machine) {
+        let micros = self.now_micros;
+        let node = self.nodes.get_mut(&machine).unwrap();
+        let (Some(driver), Some((life, since))) =
+            (&mut node.driver, self.recorders.get_mut(&machine))
+        else {
+            return;
+        };
+        assert_eq!(*life, node.life, "a process begins with its recorder");
+        loop {
+            let recalled: Arc<Mutex<Recalled>> = Arc::default();
+            let slot = Arc::clone(&recalled);
+            let reply = Box::new(move |told| {
+                if let Ok(told) = told {
+                    *slot.lock().unwrap() = told;
+                }
+            });
+            driver.handle(Event::Recall(Recall { since: *since, reply }));
+            let recalled = std::mem::take(&mut *recalled.lock().unwrap());
+            if recalled.events.is_empty() {
+                return;
+            }
+            *since = recalled.next();
+            self.tape.tell(micros, &machine.to_string(), &recalled.events, self.columns);
+        }
+    }
+
+    /// A stopped process goes on, with everything that waited for it.
+    pub fn resume(&mut self, machine: Machine) {
+        let node = self.nodes.get_mut(&machine).unwrap();
+        if !std::mem::take(&mut node.paused) {
+            return;
+        }
+        self.note(&format!("resume {machine}"));
+        for event in self.asleep.remove(&machine).unwrap_or_default() {
+            self.event(machine, event);
+        }
+    }
+
+    /// Puts what a process sent on the network and its sync on the clock.
+    fn collect(&mut self, machine: Machine) {
+        let node = self.nodes.get_mut(&machine).unwrap();
+        let (id, life) = (node.id, node.life);
         let sent = std::mem::take(&mut *node.outbox.lock().unwrap());
-        let life = node.life;
         if node.wants_sync.swap(false, Ordering::Relaxed) {
             if node.syncing {
                 node.wants_sync.store(true, Ordering::Relaxed);
             } else {
                 node.syncing = true;
-                let most = self.shape.sync_max_micros;
-                let micros = self.random.between(50, most);
-                self.after(micros, Action::Synced { node: id, life });
+                let micros = self.random.between(50, self.shape.sync_max_micros);
+                self.after(micros, Action::Synced { machine, life });
             }
         }
         for (to, message) in sent {
             let decoded = decode_peer(&encode_peer(&message));
             assert_eq!(decoded.as_ref(), Ok(&message), "a message changed on its way");
+            if let PeerMessage::Paxos(message) = &message {
+                self.checks.sent(machine, message);
+            }
             for peer in to {
-                self.transmit(id, peer, &message);
+                self.transmit((id, peer), &message);
             }
         }
     }
 
-    fn transmit(&mut self, from: NodeId, to: NodeId, message: &PeerMessage) {
-        if self.cut.contains(&(from, to)) {
-            return;
-        }
-        let lost = self.faulty && self.random.per_mille(self.shape.loss_per_mille);
-        let twice = self.faulty && self.random.per_mille(self.shape.duplicate_per_mille);
-        for _ in 0..(if lost { 0 } else { 1 + u64::from(twice) }) {
-            let micros = self.random.between(30, self.shape.delay_max_micros);
-            self.after(micros, Action::Deliver { to, from, message: message.clone() });
-        }
-    }
-
-    fn any_node(&mut self) -> NodeId {
-        NodeId(self.random.between(1, self.shape.roles.len() as u64))
-    }
-
-    fn fault(&mut self) {
-        if !self.faulty {
-            return;
-        }
-        let every = self.shape.fault_every_millis * 1000;
-        let wait = self.random.between(every / 2, every * 2);
-        self.after(wait, Action::Fault);
-        let id = self.any_node();
-        let length = self.random.between(20_000, 2_000_000);
-        match self.random.below(6) {
-            0 | 1 => self.crash(id, length),
-            2 => {
-                self.note(&format!("pause {id}"));
-                self.nodes.get_mut(&id).unwrap().paused = true;
-                self.after(length, Action::Resume(id));
-            }
-            3 | 4 => {
-                let to = self.any_node();
-                self.note(&format!("cut {id} -> {to}"));
-                self.cut.insert((id, to));
-                self.after(length, Action::Mend((id, to)));
-                if self.random.per_mille(500) {
-                    self.cut.insert((to, id));
-                    self.after(length, Action::Mend((to, id)));
-                }
-            }
-            _ => {
-                self.note(&format!("{id} asks for another leader"));
-                let deadline = self.deadline(id);
-                let transfer = Transfer { to: None, deadline, reply: Box::new(|_| ()) };
-                self.event(id, Event::Transfer(transfer));
-            }
-        }
-    }
-
-    fn crash(&mut self, id: NodeId, length: u64) {
-        let node = self.nodes.get_mut(&id).unwrap();
-        if node.driver.is_none() {
-            return;
-        }
-        let kept = self.random.below(node.disk.unsynced() as u64 + 1);
-        node.crash(kept as usize);
-        self.note(&format!("crash {id}, {kept} unsynced records kept"));
-        self.after(length, Action::Restart(id));
-        let others: Vec<NodeId> = self.nodes.keys().copied().filter(|at| *at != id).collect();
-        for at in others {
-            if self.random.per_mille(500) {
-                self.after(2_000, Action::Evidence { at, about: id });
-            }
-        }
-    }
-
-    fn deadline(&self, id: NodeId) -> Duration {
-        let driver = self.nodes[&id].driver.as_ref();
-        driver.map_or(Duration::ZERO, |driver| driver.now()) + CLIENT_DEADLINE
-    }
-
-    /// A client looks at its answer, and asks for the next thing.
-    fn client(&mut self, id: u64) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        let answered = match client.waiting.clone() {
-            None => true,
-            Some(Waiting::List(listing)) => self.listed(id, listing),
-            Some(waiting) => Self::answered(client, waiting, &mut self.checker),
+    fn transmit(&mut self, link: Link, message: &PeerMessage) {
+        let weather = Weather {
+            loss_per_mille: if self.faulty { self.shape.loss_per_mille } else { 0 },
+            duplicate_per_mille: if self.faulty { self.shape.duplicate_per_mille } else { 0 },
+            delay_max_micros: self.shape.delay_max_micros,
+            reorders: self.shape.reorders,
         };
-        let pause = self.random.between(500, 4_000);
-        self.after(pause, Action::Client(id));
-        if answered {
-            self.ask(id);
-        }
-    }
-
-    /// Whether the list was read far enough, or came to nothing; else has the next page read.
-    fn listed(&mut self, id: u64, mut listing: Listing) -> bool {
-        let answer = listing.answer.lock().unwrap().take();
-        let goes_on = match answer {
-            None if Arc::strong_count(&listing.answer) > 2 => return false,
-            Some(Ok(found)) => listing.turn(&found, &self.checker),
-            None | Some(Err(_)) => false,
-        };
-        let node = &self.nodes[&listing.node];
-        if goes_on && node.life == listing.life && node.driver.is_some() && !node.paused {
-            let event = listing.event(self.deadline(listing.node));
-            let at = listing.node;
-            self.clients.get_mut(&id).unwrap().waiting = Some(Waiting::List(listing));
-            self.event(at, event);
-            return false;
-        }
-        self.clients.get_mut(&id).unwrap().waiting = None;
-        true
-    }
-
-    /// Whether the answer is there, or never will be because the node died.
-    fn answered(client: &mut Client, waiting: Waiting, checker: &mut Checker) -> bool {
-        let done = match waiting {
-            Waiting::Write { key, value, answer } => match answer.lock().unwrap().take() {
-                Some(Ok(Outcome::Put { revision })) => {
-                    checker.wrote(&key, &value, revision);
-                    client.written += 1;
-                    true
-                }
-                Some(Ok(other)) => panic!("a plain put was answered {other:?}"),
-                Some(Err(_)) => true,
-                None => Arc::strong_count(&answer) == 2,
-            },
-            Waiting::List(_) => unreachable!("lists are looked at on their own"),
-            Waiting::Read { floor, answer } => match answer.lock().unwrap().take() {
-                Some(Ok(seen)) => {
-                    checker.read(floor, seen);
-                    true
-                }
-                Some(Err(_)) => true,
-                None => Arc::strong_count(&answer) == 2,
-            },
-        };
-        if done {
-            client.waiting = None;
-        }
-        done
-    }
-
-    fn ask(&mut self, id: u64) {
-        let node = self.any_node();
-        let deadline = self.deadline(node);
-        if self.nodes[&node].driver.is_none() || self.nodes[&node].paused {
-            return;
-        }
-        let number = self.next_action;
-        if self.random.per_mille(600) {
-            let key = format!("c{id}-{number}").into_bytes();
-            let value = number.to_be_bytes().to_vec();
-            let answer = Arc::new(Mutex::new(None));
-            let slot = Arc::clone(&answer);
-            let write = Write {
-                principal: format!("client{id}"),
-                operation: Operation::Put {
-                    key: Bytes::from(key.clone()),
-                    value: Bytes::from(value.clone()),
-                    condition: Condition::Always,
-                },
-                request_id: None,
-                deadline,
-                reply: Box::new(move |outcome| *slot.lock().unwrap() = Some(outcome)),
-            };
-            let waiting = Waiting::Write { key, value, answer };
-            self.clients.get_mut(&id).unwrap().waiting = Some(waiting);
-            self.event(node, Event::Write(write));
-        } else {
-            let answer = Arc::new(Mutex::new(None));
-            let slot = Arc::clone(&answer);
-            let views = self.nodes[&node].driver.as_ref().unwrap().views();
-            let token = self.nodes[&node].lookups;
-            if views.load().is_none() {
-                self.nodes.get_mut(&node).unwrap().lookups += 1;
-                if self.random.per_mille(500) {
-                    let (floor, life) = (self.checker.revision(), self.nodes[&node].life);
-                    let answer = Arc::default();
-                    let listing =
-                        Listing { floor, node, life, token, page: 0, before: None, answer };
-                    let event = listing.event(deadline);
-                    self.clients.get_mut(&id).unwrap().waiting = Some(Waiting::List(listing));
-                    self.event(node, event);
-                    return;
-                }
+        let now = self.now_micros;
+        let fate = self.network.send(link, message, now, &weather, &mut self.random);
+        if let Fate::Arrives(delays) = fate {
+            for micros in delays {
+                self.arrive(link, message.clone(), micros);
             }
-            let event = if views.load().is_some() {
-                let reply = Box::new(move |allowed: Result<(), RequestError>| {
-                    let view = views.load_full().expect("a learner stays one");
-                    *slot.lock().unwrap() = Some(allowed.map(|()| view.revision()));
-                });
-                Event::Read(Read { deadline, reply })
-            } else {
-                let reply = Box::new(move |found: Result<Found, RequestError>| {
-                    *slot.lock().unwrap() = Some(found.map(|found| found.revision));
-                });
-                let query = Query::Get { key: Bytes::from_static(b"k") };
-                let (page, linearizable) = (0, true);
-                Event::Lookup(Lookup { token, page, linearizable, query, deadline, reply })
-            };
-            let waiting = Waiting::Read { floor: self.checker.revision(), answer };
-            self.clients.get_mut(&id).unwrap().waiting = Some(waiting);
-            self.event(node, event);
         }
+    }
+
+    fn arrive(&mut self, (from, to): Link, message: PeerMessage, micros: u64) {
+        self.after(micros, Action::Deliver { to, from, message });
+    }
+
+    /// Any machine that runs, or does not.
+    pub fn any_machine(&mut self) -> Machine {
+        let at = self.random.below(self.nodes.len() as u64) as usize;
+        *self.nodes.keys().nth(at).expect("there are that many")
     }
 }
 

@@ -1,0 +1,47 @@
+//! Exactly once: a request takes effect at most once, however often its node proposes it again, and
+//! however often a client repeats it at other nodes under its request id.
+//!
+//! Source: Ongaro, "Consensus: Bridging Theory and Practice" (2014), §6.3: servers keep the outcome
+//! of a session's requests, and a repeated one finds it instead of being executed.
+//!
+//! Every write of these clients has a key of its own, so a second execution shows as a second
+//! version, and an outcome of a second execution as another revision.
+
+use super::violated;
+use paxos_ssh::node::driver::StoreView;
+use std::collections::BTreeMap;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct Sessions {
+    /// What was told of a request id.
+    told: BTreeMap<String, u64>,
+    /// Requests that were asked more than once.
+    pub repeated: u64,
+}
+
+impl Sessions {
+    /// A request is asked again, perhaps elsewhere.
+    pub fn repeated(&mut self) {
+        self.repeated += 1;
+    }
+
+    /// What was told of a request: always the same.
+    pub fn told(&mut self, request_id: &str, revision: u64) {
+        let known = *self.told.entry(request_id.to_owned()).or_insert(revision);
+        if known != revision {
+            let what = format!("{request_id} was said to be done at {known} and at {revision}");
+            violated("sessions", &what);
+        }
+    }
+
+    /// No key that is written once was written twice.
+    pub fn complete(&self, view: &StoreView) {
+        for (key, found) in view.list(b"c", None, usize::MAX) {
+            if found.version != 1 {
+                let key = String::from_utf8_lossy(&key);
+                violated("sessions", &format!("{key} was written {} times", found.version));
+            }
+        }
+    }
+}

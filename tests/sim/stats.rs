@@ -1,0 +1,106 @@
+//! What a run amounts to, in numbers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// See the module's documentation. Sums do not depend on the order of seeds.
+#[derive(Debug, Default, Clone)]
+pub struct Stats {
+    pub seeds: u64,
+    pub acknowledged: u64,
+    pub reads: u64,
+    /// Requests that were asked again, elsewhere.
+    pub repeated: u64,
+    /// Operations in histories of registers, and those of unknown outcome.
+    pub operations: u64,
+    pub unknown: u64,
+    /// Histories whose search took too long.
+    pub given_up: u64,
+    pub simulated: Duration,
+    pub events: u64,
+    pub delivered: u64,
+    pub lost: u64,
+    pub doubled: u64,
+    pub clashes: u64,
+    pub faults: BTreeMap<&'static str, u64>,
+    pub campaigns_after_healing: Vec<u64>,
+    pub deepest: BTreeMap<&'static str, usize>,
+}
+
+impl Stats {
+    pub fn add(&mut self, other: &Stats) {
+        self.seeds += other.seeds;
+        self.acknowledged += other.acknowledged;
+        self.reads += other.reads;
+        self.repeated += other.repeated;
+        self.operations += other.operations;
+        self.unknown += other.unknown;
+        self.given_up += other.given_up;
+        self.simulated += other.simulated;
+        self.events += other.events;
+        self.delivered += other.delivered;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.clashes += other.clashes;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+        self.campaigns_after_healing.extend(&other.campaigns_after_healing);
+        for (queue, depth) in &other.deepest {
+            let deepest = self.deepest.entry(queue).or_default();
+            *deepest = (*deepest).max(*depth);
+        }
+    }
+
+    /// For people.
+    pub fn print(&self, took: Duration) {
+        let simulated = self.simulated.as_secs_f64();
+        println!(
+            "{} seeds, {} acknowledged writes ({} repeated elsewhere), {} reads, {} messages",
+            self.seeds, self.acknowledged, self.repeated, self.reads, self.delivered
+        );
+        println!(
+            "{:.2} simulated hours in {:.1} s: {:.0} times as fast as real time",
+            simulated / 3_600.0,
+            took.as_secs_f64(),
+            simulated / took.as_secs_f64().max(0.001)
+        );
+        println!(
+            "register histories: {} operations, {} of unknown outcome, {} searches given up",
+            self.operations, self.unknown, self.given_up
+        );
+        let faults: Vec<String> =
+            self.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        println!(
+            "faults: {}, messages lost {}, doubled {}",
+            faults.join(", "),
+            self.lost,
+            self.doubled
+        );
+        println!("ballots after healing: {}", distribution(&self.campaigns_after_healing));
+        let depths: Vec<String> =
+            self.deepest.iter().map(|(queue, depth)| format!("{queue} {depth}")).collect();
+        println!("deepest queues: {}", depths.join(", "));
+    }
+}
+
+/// Median, 99th and 99.9th percentile, and the largest.
+pub fn distribution(values: &[u64]) -> String {
+    if values.is_empty() {
+        return "none".to_owned();
+    }
+    format!(
+        "median {}, p99 {}, p99.9 {}, most {}",
+        percentile(values, 500),
+        percentile(values, 990),
+        percentile(values, 999),
+        percentile(values, 1_000)
+    )
+}
+
+/// What so many in a thousand do not exceed.
+pub fn percentile(values: &[u64], per_mille: usize) -> u64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted[(sorted.len() * per_mille).div_ceil(1_000).clamp(1, sorted.len()) - 1]
+}

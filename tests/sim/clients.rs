@@ -8,6 +8,7 @@ use crate::checks::Machine;
 use crate::checks::acknowledged::Acknowledged;
 use crate::checks::linearizable::{self, Open, Value};
 use crate::checks::violated;
+use crate::node::SimNode;
 use crate::world::{Action, World};
 use bytes::Bytes;
 use paxos_ssh::node::event::{Event, Lookup, Read, Reply, RequestError, Write};
@@ -232,7 +233,8 @@ impl World {
                 Told::Answer(found) => {
                     let goes_on = listing.turn(&found, &mut self.checks.acknowledged);
                     let machine = listing.machine;
-                    let same = self.nodes[&machine].life == listing.life;
+                    let same = |node: &SimNode| node.life == listing.life;
+                    let same = self.nodes.get(&machine).is_some_and(same);
                     (goes_on && same && self.is_awake(machine)).then(|| {
                         client.since = self.micros();
                         let (answer, reply) = Answer::new();

@@ -103,7 +103,7 @@ fn writing_a_story_changes_nothing() {
         let without = history(seed, shape(seed), &Tape::off());
         assert_eq!((with.events, with.acknowledged), (without.events, without.acknowledged));
         let text = told.text();
-        assert!(text.contains("Accept") && text.contains("healed"), "{text}");
+        assert!(text.contains("Accept") && text.lines().count() > 100, "{text}");
     });
 }
 

@@ -184,7 +184,7 @@ impl World {
     }
 
     pub fn is_up(&self, machine: Machine) -> bool {
-        self.nodes[&machine].driver.is_some()
+        self.nodes.get(&machine).is_some_and(|node| node.driver.is_some())
     }
 
     pub fn is_awake(&self, machine: Machine) -> bool {
@@ -234,7 +234,7 @@ impl World {
 
     /// A sync ends.
     fn synced(&mut self, machine: Machine, life: u64) {
-        let node = self.nodes.get_mut(&machine).unwrap();
+        let Some(node) = self.nodes.get_mut(&machine) else { return };
         if node.life != life || node.driver.is_none() {
             return;
         }
@@ -276,6 +276,7 @@ impl World {
         self.note("everything is healed");
         self.faulty = false;
         self.checks.elections.healed();
+        self.separate();
         for (link, held) in self.network.heal() {
             held.into_iter().for_each(|message| self.arrive(link, message, 1_000));
         }
@@ -303,6 +304,16 @@ impl World {
         });
         assert!(level, "[liveness] healed, but the logs differ in length: {:?}", self.statuses());
         self.check_completeness();
+    }
+
+    /// An operator ends the second of two machines with one id: while both run, nobody promises that
+    /// they do not outbid each other.
+    fn separate(&mut self) {
+        if let Some(id) = self.shape.cloned.take() {
+            let machine = NodeId(id + CLONE);
+            self.crash(machine);
+            self.nodes.remove(&machine);
+        }
     }
 
     /// What can be said once at the end.
@@ -342,6 +353,13 @@ impl World {
         (status.leading == Some(ballot)).then_some((leader, ballot))
     }
 
+    /// Whoever leads under the highest ballot.
+    pub fn newest_leader(&self) -> Option<NodeId> {
+        let leading = |node: &SimNode| node.driver.as_ref()?.replica()?.status().leading;
+        let leaders = self.nodes.values().filter_map(|node| Some((leading(node)?, node.id)));
+        leaders.max().map(|(_, id)| id)
+    }
+
     pub fn statuses(&self) -> Vec<String> {
         let tell = |(machine, node): (&Machine, &SimNode)| {
             let status = node.driver.as_ref().and_then(|d| d.replica()).map(|r| r.status());
@@ -355,7 +373,7 @@ impl World {
             Action::Deliver { to, from, message } => self.deliver(to, from, message),
             Action::Synced { machine, life } => self.synced(machine, life),
             Action::Tick { machine, life } => {
-                if self.nodes[&machine].life == life && self.is_up(machine) {
+                if self.is_up(machine) && self.nodes[&machine].life == life {
                     if self.is_awake(machine) {
                         self.event(machine, Event::Tick);
                     }
@@ -364,7 +382,7 @@ impl World {
                 }
             }
             Action::Restart(machine) => {
-                if !self.is_up(machine) {
+                if self.nodes.contains_key(&machine) && !self.is_up(machine) {
                     self.note(&format!("restart {machine}"));
                     self.start(machine);
                 }
@@ -499,7 +517,7 @@ impl World {
 
     /// A stopped process goes on, with everything that waited for it.
     pub fn resume(&mut self, machine: Machine) {
-        let node = self.nodes.get_mut(&machine).unwrap();
+        let Some(node) = self.nodes.get_mut(&machine) else { return };
         if !std::mem::take(&mut node.paused) {
             return;
         }

@@ -300,8 +300,8 @@ impl World {
 
     fn ask(&mut self, id: u64, client: &mut Client) {
         let machine = client.only.unwrap_or_else(|| self.any_machine());
-        // Of a node that is stopped most clients learn no sooner than from its silence.
-        if !self.is_up(machine) || (!self.is_awake(machine) && self.random.per_mille(700)) {
+        // That a node is stopped some know, and others learn from its silence.
+        if !self.is_up(machine) || (!self.is_awake(machine) && self.random.per_mille(500)) {
             return;
         }
         client.since = self.micros();

@@ -19,6 +19,7 @@ use super::requests::{READS_WAITING_MAX, Requests};
 use super::session::NodeSession;
 use super::settings::TimeoutBounds;
 use super::trace::Traces;
+use super::transfer::TRANSFERS_WAITING_MAX;
 use super::world::{Peers, World};
 use crate::disk::Log;
 use crate::disk::engine::MemoryEngine;
@@ -213,6 +214,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         depths.push(self.hosting.depth());
         let lookups = self.attachment.pending();
         depths.push(Depth::new("look-ups waiting", lookups, READS_WAITING_MAX));
+        let transfers = self.transfers.len();
+        depths.push(Depth::new("wishes for a leader", transfers, TRANSFERS_WAITING_MAX));
         depths.push(Depth::new("notes for people", self.notes.len(), NOTES_MAX));
         depths
     }

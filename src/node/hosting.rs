@@ -110,9 +110,14 @@ impl Hosting {
         }
     }
 
-    /// How many lists are being read through this node.
+    /// How many lists are being read through this node by the caller that reads most.
     pub(super) fn depth(&self) -> Depth {
-        Depth::new("views kept for lists", self.views.len(), VIEWS_MAX)
+        let mut of_callers: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (caller, _) in self.views.keys() {
+            *of_callers.entry(*caller).or_default() += 1;
+        }
+        let most = of_callers.into_values().max().unwrap_or(0);
+        Depth::new("views kept for the lists of one caller", most, VIEWS_MAX)
     }
 
     fn forget_the_gone(&mut self, now: Duration) {

@@ -11,6 +11,10 @@ use crate::paxos::ballot::NodeId;
 use crate::paxos::handover::Stays;
 use std::time::Duration;
 
+/// Wishes that may wait at one node. A wish is granted or refused within its deadline of seconds,
+/// and a cluster has one leader to move: more than a few mean that somebody asks in a loop.
+pub(super) const TRANSFERS_WAITING_MAX: usize = 64;
+
 impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     pub(super) fn on_transfer(&mut self, transfer: Transfer) {
         let Some(replica) = &mut self.replica else {
@@ -32,6 +36,13 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             (transfer.reply)(Err(RequestError::Internal(format!(
                 "{to} is no proposer and cannot lead; name one of the proposers that \
                  `paxos members` lists"
+            ))));
+            return;
+        }
+        if self.transfers.len() >= TRANSFERS_WAITING_MAX {
+            (transfer.reply)(Err(RequestError::Busy(format!(
+                "{TRANSFERS_WAITING_MAX} wishes for another leader wait at this node already; \
+                 leadership was not asked to move: try again shortly"
             ))));
             return;
         }

@@ -102,6 +102,7 @@ impl Listing {
         let query = Query::List {
             prefix: Bytes::from_static(b"c"),
             after: self.before.as_ref().map(|(key, _)| key.clone()),
+            keys_only: false,
             limit: LISTED,
         };
         let (token, page, linearizable) = (self.token, self.page, true);

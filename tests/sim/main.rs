@@ -9,6 +9,7 @@
 //! `scripts/sim --seeds N` runs more seeds than the tests do; a failure names its seed, tells its
 //! story in the words of the protocol, and says how to replay it.
 
+mod bounds;
 mod checks;
 mod clients;
 mod connectivity;
@@ -72,7 +73,10 @@ fn safe_under_faults_and_live_after_healing() {
     assert!(total.given_up * 1_000 <= total.seeds, "the search of histories gives up too often");
     if total.seeds >= 100 {
         let median = percentile(&total.campaigns_after_healing, 500);
-        assert!(median <= 3, "[elections] {median} ballots after healing, in the median");
+        let p99 = percentile(&total.campaigns_after_healing, 990);
+        // Rivals that do not draw their waits at random, or never give way, make 8 of the latter.
+        assert!(median <= 1, "[elections] {median} ballots after healing, in the median");
+        assert!(p99 <= 4, "[elections] {p99} ballots after healing, in one of a hundred seeds");
     }
 }
 

@@ -67,7 +67,9 @@ impl Tape {
         let Some(reel) = &self.0 else { return };
         if let Reel::Told(lines) = &mut *reel.lock().unwrap() {
             for recorded in recorded {
-                let mut event = story::told(recorded, machine, |id: NodeId| id.to_string());
+                // Lines for people show no numbers.
+                let name = |id: NodeId| id.to_string();
+                let mut event = story::told((0, recorded), machine, name);
                 event.at = Moment::since_epoch(Duration::from_micros(micros));
                 push(lines, event.to_line(columns));
             }

@@ -11,6 +11,7 @@ pub mod depths;
 mod dispatch;
 pub mod effects;
 pub mod election;
+mod found;
 pub mod handover;
 pub mod learner;
 pub mod message;

@@ -22,6 +22,7 @@ use super::ballot::{Ballot, BallotError, ClusterTime, Incarnation, NodeId, Propo
 use super::configuration::Configurations;
 use super::depths::Depth;
 use super::effects::{Note, Offence, Rejection, StepDown, Token};
+use super::found::fill_gaps;
 use super::message::{Entry, Payload, Statement, Value, Vote};
 use super::outbox::Outbox;
 use super::timing::Timing;
@@ -560,32 +561,6 @@ impl<V> Preparing<V> {
             .get(&acceptor)
             .is_some_and(|parts| parts.of > 0 && parts.arrived.len() as u64 == u64::from(parts.of))
     }
-}
-
-/// What phase 1 found from `start` on, gaps filled with no-ops, and a no-op behind it.
-///
-/// The gaps are fewer than α in all. A vote was cast for a slot at most α above what its proposer
-/// knew chosen, and each slot up to there was accepted by a phase-2 quorum, of which at least one
-/// member is among those who promised: it reports a vote, or a floor above. A vote beyond so many
-/// gaps was never cast, and is left in `found`; believing it could cost all memory there is.
-fn fill_gaps<V: Value>(
-    start: Slot,
-    found: &mut BTreeMap<Slot, (NodeId, Vote<V>)>,
-    window: u64,
-) -> VecDeque<Arc<Entry<V>>> {
-    let mut entries = VecDeque::new();
-    let mut room = window;
-    let mut next = start;
-    while let Some(first) = found.first_entry() {
-        let gap = first.key().0 - next.0;
-        let Some(left) = room.checked_sub(gap) else { break };
-        room = left;
-        entries.extend((0..gap).map(|_| Arc::new(Entry::noop())));
-        next = first.key().next();
-        entries.push_back(first.remove().1.entry);
-    }
-    entries.push_back(Arc::new(Entry::noop()));
-    entries
 }
 
 fn send<V: Value>(

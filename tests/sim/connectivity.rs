@@ -1,8 +1,9 @@
 //! Partial connectivity: the three cases of the OmniPaxos paper (see `network`), and how long the
 //! cluster takes to decide again.
 //!
-//! Source: Ng, Haridi, Carbone, "Omni-Paxos: Breaking the Barriers of Partial Connectivity" (EuroSys
-//! 2023), §2.2 and §7.2: recovery within a constant number of election timeouts, four at most.
+//! Source: Ng, Haridi, Carbone, "Omni-Paxos: Breaking the Barriers of Partial Connectivity"
+//! (EuroSys 2023), §2.2 and §7.2: recovery within a constant number of election timeouts, four at
+//! most.
 //!
 //! A server that reaches a quorum asks for nothing but what it can have: so the time is measured
 //! from the cuts to the first success of a write that was asked after them, at any node. Requests

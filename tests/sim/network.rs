@@ -11,11 +11,11 @@
 //!   leader lives on and is heard by the server in the middle, but reaches no quorum; the one in
 //!   the middle does, and must come to lead although it hears a living leader.
 //! * **Constrained election.** As above, and the leader is cut off from the middle too. Only the
-//!   server in the middle can be elected, and just before the cuts it was behind: it must be elected
-//!   and learn what it missed from those who could not be elected.
-//! * **Chained.** The servers stand in a line and reach only their neighbours in it, as few of them
-//!   as let a server in the middle reach a quorum. The leader stands at an end. Servers at both ends
-//!   do not hear each other, and must not take leadership from each other for ever.
+//!   server in the middle can be elected, and just before the cuts it was behind: it must be
+//!   elected and learn what it missed from those who could not be elected.
+//! * **Chained.** The servers stand in a line and reach only their neighbours in it, as few of
+//!   them as let a server in the middle reach a quorum. The leader stands at an end. Servers at
+//!   both ends do not hear each other, and must not take leadership from each other for ever.
 
 use crate::random::Random;
 use paxos_ssh::paxos::ballot::NodeId;

@@ -1,5 +1,5 @@
-//! What is written down of a history: everything, to compare two runs byte by byte, or what a person
-//! wants to read of a failure. Usually nothing, for speed; a seed that failed is run again.
+//! What is written down of a history: everything, to compare two runs byte by byte, or what a
+//! person wants to read of a failure. Usually nothing, for speed; a seed that failed is run again.
 
 use paxos_ssh::node::recorder::Recorded;
 use paxos_ssh::node::story;

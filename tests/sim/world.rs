@@ -306,8 +306,8 @@ impl World {
         self.check_completeness();
     }
 
-    /// An operator ends the second of two machines with one id: while both run, nobody promises that
-    /// they do not outbid each other.
+    /// An operator ends the second of two machines with one id: while both run, nobody promises
+    /// that they do not outbid each other.
     fn separate(&mut self) {
         if let Some(id) = self.shape.cloned.take() {
             let machine = NodeId(id + CLONE);

@@ -1,5 +1,5 @@
-//! Agreement: no two nodes learn different entries for one slot, and each learns every slot once, in
-//! order.
+//! Agreement: no two nodes learn different entries for one slot, and each learns every slot once,
+//! in order.
 //!
 //! Source: Lamport, "Paxos Made Simple" (2001), §2.1: only a single value is chosen, and a process
 //! never learns that a value has been chosen unless it has been; §2.3 on learners.

@@ -1,9 +1,9 @@
 //! Chosen is for ever: a slot never has two chosen values, and nothing is learned unless a quorum
 //! chose it.
 //!
-//! Source: Lamport, "Paxos Made Simple" (2001), §2.2 (P2: if a proposal with value v is chosen, then
-//! every higher-numbered proposal that is chosen has value v); the size of a quorum after Howard,
-//! Malkhi, Spiegelman, "Flexible Paxos" (2016), §4.
+//! Source: Lamport, "Paxos Made Simple" (2001), §2.2 (P2: if a proposal with value v is chosen,
+//! then every higher-numbered proposal that is chosen has value v); the size of a quorum after
+//! Howard, Malkhi, Spiegelman, "Flexible Paxos" (2016), §4.
 //!
 //! A vote is a durable record in the log of an acceptor, seen on its way to the disk: no node is
 //! asked what it thinks is chosen. A value is chosen when a phase-2 quorum voted for it in one

@@ -1,5 +1,5 @@
-//! Linearizability: what clients were told of a few registers fits one order of operations, in which
-//! each takes effect at one moment between its question and its answer.
+//! Linearizability: what clients were told of a few registers fits one order of operations, in
+//! which each takes effect at one moment between its question and its answer.
 //!
 //! Source: Herlihy and Wing, "Linearizability: A Correctness Condition for Concurrent Objects"
 //! (1990), §2, and its locality: a history is linearizable if that of each object is. The search is

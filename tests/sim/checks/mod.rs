@@ -1,18 +1,38 @@
-//! What must hold of every history, whatever was lost on the way: one file for each property.
+//! What must hold of every history, whatever was lost on the way: one file for each property, with
+//! the source that it comes from.
 //!
-//! | file | property | source |
-//! |---|---|---|
-//! | `agreement.rs` | no two nodes learn different entries for one slot, and each learns without gaps | Lamport, "Paxos Made Simple" (2001), §2.1 and §2.3 |
-//! | `chosen.rs` | a slot has at most one chosen value for ever, and nothing is learned that no quorum chose | ibid., §2.2, P2 to P2c; Howard et al., "Flexible Paxos" (2016), §4 |
-//! | `validity.rs` | a chosen command was asked by a client; else it is a no-op, a configuration or a floor | ibid., §2.1, first requirement |
-//! | `promises.rs` | a promise is never lowered, not by a restart either; nothing is pledged before it is durable; nothing is accepted below a promise | ibid., §2.2, P1a, and §2.5 on stable storage |
-//! | `ballots.rs` | a ballot is issued once, one node leads under it, and it proposes one value for a slot | ibid., §2.2, "different proposers choose their numbers from disjoint sets" |
-//! | `digests.rs` | stores that applied the same slots are the same, and a later slot never looks like an earlier one | Schneider, "Implementing Fault-Tolerant Services Using the State Machine Approach" (1990), §2 |
-//! | `acknowledged.rs` | a write whose success a client was told is never lost, and no read is older than it | durability; Herlihy and Wing, "Linearizability" (1990), §2 |
-//! | `sessions.rs` | a request takes effect at most once, however often and wherever it is repeated | Ongaro, "Consensus: Bridging Theory and Practice" (2014), §6.3 |
-//! | `linearizable.rs` | what clients were told of a few registers fits one order of operations | Herlihy and Wing (1990); Wing and Gong (1993); Lowe, "Testing for linearizability" (2017) |
-//! | `elections.rs` | once the network is well, ballots are few | statistics; progress cannot be promised (Fischer, Lynch, Paterson 1985) |
-//! | `queues.rs` | every queue keeps within its bound | house rule: every queue is bounded |
+//! * `agreement.rs`: no two nodes learn different entries for one slot, and each learns without
+//!   gaps.
+//!   Source: Lamport, "Paxos Made Simple" (2001), §2.1 and §2.3.
+//! * `chosen.rs`: a slot has at most one chosen value for ever, and nothing is learned that no
+//!   quorum chose.
+//!   Source: ibid., §2.2, P2 to P2c; Howard et al., "Flexible Paxos" (2016), §4.
+//! * `validity.rs`: a chosen command was asked by a client; else it is a no-op, a configuration
+//!   or a floor.
+//!   Source: ibid., §2.1, first requirement.
+//! * `promises.rs`: a promise is never lowered, not by a restart either; nothing is pledged
+//!   before it is durable; nothing is accepted below a promise.
+//!   Source: ibid., §2.2, P1a, and §2.5 on stable storage.
+//! * `ballots.rs`: a ballot is issued once, one node leads under it, and it proposes one value
+//!   for a slot.
+//!   Source: ibid., §2.2, "different proposers choose their numbers from disjoint sets".
+//! * `digests.rs`: stores that applied the same slots are the same, and a later slot never looks
+//!   like an earlier one.
+//!   Source: Schneider, "Implementing Fault-Tolerant Services Using the State Machine Approach"
+//!   (1990), §2.
+//! * `acknowledged.rs`: a write whose success a client was told is never lost, and no read is
+//!   older than it.
+//!   Source: durability; Herlihy and Wing, "Linearizability" (1990), §2.
+//! * `sessions.rs`: a request takes effect at most once, however often and wherever it is
+//!   repeated.
+//!   Source: Ongaro, "Consensus: Bridging Theory and Practice" (2014), §6.3.
+//! * `linearizable.rs`: what clients were told of a few registers fits one order of operations.
+//!   Source: Herlihy and Wing (1990); Wing and Gong (1993); Lowe, "Testing for linearizability"
+//!   (2017).
+//! * `elections.rs`: once the network is well, ballots are few.
+//!   Source: statistics; progress cannot be promised (Fischer, Lynch, Paterson 1985).
+//! * `queues.rs`: every queue keeps within its bound.
+//!   Source: house rule: every queue is bounded.
 //!
 //! The world tells [`Checks`] what nodes append, make durable, send, decide and answer; nothing is
 //! asked of the nodes' own opinion that could be observed instead. A violation panics with the

@@ -1,8 +1,8 @@
-//! Promises: never lowered, by a restart neither; never said before they are durable; and nothing is
-//! accepted below one.
+//! Promises: never lowered, by a restart neither; never said before they are durable; and nothing
+//! is accepted below one.
 //!
-//! Source: Lamport, "Paxos Made Simple" (2001), §2.2, P1a: an acceptor accepts a proposal numbered n
-//! iff it has not responded to a prepare request numbered above n; §2.5: it records its intended
+//! Source: Lamport, "Paxos Made Simple" (2001), §2.2, P1a: an acceptor accepts a proposal numbered
+//! n iff it has not responded to a prepare request numbered above n; §2.5: it records its intended
 //! response in stable storage before it sends it.
 //!
 //! All of this is told per machine, over all lives of its log.

@@ -328,8 +328,24 @@ fn leadership_passes_to_a_proposer_that_has_no_vote() {
     leader.said();
     assert_eq!(leader.replica.hand_over(P2, &mut leader.effects), Ok(()));
     let asked = (vec![P2], Statement::HandOver { ballot: ballot(1) });
+    let said = leader.said();
+    assert!(!said.contains(&asked), "nobody answered yet");
+    let round = said.iter().find_map(|(_, said)| match said {
+        Statement::Heartbeat { round, .. } => Some(*round),
+        _ => None,
+    });
+    for acceptor in [A1, A3] {
+        let round = round.expect("it asks who is there");
+        leader.hear(acceptor, ack(Some(acceptor), round, Ballot::ZERO));
+    }
     assert!(leader.said().contains(&asked));
     // Its own followers are the acceptors that agreed, and nobody else keeps it in office.
+    for _ in 1..TIMING.election / TIMING.heartbeat {
+        leader.tick(TIMING.heartbeat);
+        let round = leader.round();
+        leader.hear(P2, ack(None, round, Ballot::ZERO));
+        leader.hear(A3, ack(Some(A3), round, Ballot::ZERO));
+    }
     leader.tick(2 * TIMING.heartbeat);
     assert_eq!(leader.replica.status().leading, None, "P2 and A3 are no quorum");
 }
@@ -364,6 +380,46 @@ fn a_leader_that_nobody_could_replace_stays() {
     leader.hear(A3, ack(Some(A3), round, Ballot::ZERO));
     leader.hear(A2, ack(Some(A2), round, ballot(202)));
     assert!(leader.replica.status().campaigning);
+}
+
+/// The acceptors die a moment before the leader is asked to hand over, and still count as heard.
+#[test]
+fn a_hand_over_waits_for_answers_of_those_who_elect() {
+    let mut leader: Node = Node::with(P1, QuorumSystem::flexible(3, 3, 1).unwrap());
+    leader.lead_with(&[A1, A2, A3]);
+    let asks = |said: &[(Vec<NodeId>, Statement<u64>)]| {
+        said.iter().any(|(_, said)| matches!(said, Statement::HandOver { .. }))
+    };
+    leader.tick(TIMING.heartbeat);
+    let round = leader.round();
+    for acceptor in [A1, A2, A3] {
+        leader.hear(acceptor, ack(Some(acceptor), round, Ballot::ZERO));
+    }
+    leader.hear(P2, ack(None, round, Ballot::ZERO));
+    assert_eq!(leader.replica.hand_over(P2, &mut leader.effects), Ok(()));
+    for _ in 0..TIMING.election / TIMING.heartbeat {
+        leader.tick(TIMING.heartbeat);
+        let said = leader.said();
+        assert!(!asks(&said), "it gives up what nobody can take");
+        let rounds = said.iter().filter_map(|(_, said)| match said {
+            Statement::Heartbeat { round, .. } => Some(*round),
+            _ => None,
+        });
+        leader.hear(A1, ack(Some(A1), rounds.max().unwrap(), Ballot::ZERO));
+        assert!(!asks(&leader.said()), "one of three answered");
+    }
+    assert_eq!(leader.replica.status().leading, Some(ballot(1)));
+
+    // Evidence of their deaths is believed at once.
+    let mut leader: Node = Node::with(P1, QuorumSystem::flexible(3, 3, 1).unwrap());
+    leader.lead_with(&[A1, A2, A3]);
+    leader.tick(TIMING.heartbeat);
+    let round = leader.round();
+    leader.hear(P2, ack(None, round, Ballot::ZERO));
+    leader.replica.suspect(A2, &mut leader.effects);
+    leader.replica.suspect(A3, &mut leader.effects);
+    let stays = Err(Stays::Unelectable { heard: 1, needed: 3 });
+    assert_eq!(leader.replica.hand_over(P2, &mut leader.effects), stays);
 }
 
 #[test]

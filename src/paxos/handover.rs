@@ -5,14 +5,19 @@
 //! does not take it, the leader goes on.
 //!
 //! A hand-over must never end a leadership that nobody could replace. Where phase 1 takes more
-//! acceptors than phase 2, a leader may serve well while too few are left to elect another one.
+//! acceptors than phase 2, a leader may serve well while too few are left to elect another one. So
+//! the successor is asked only after a round of heartbeats, begun when the hand-over was, came back
+//! from as many acceptors as an election takes. It costs a round trip, during which what is under
+//! way finishes anyhow.
 
-use super::ballot::NodeId;
+use super::ballot::{NodeId, Slot};
+use super::configuration::Configurations;
 use super::effects::Effects;
 use super::message::{Statement, Value};
 use super::outbox::Outbox;
-use super::proposer::Phase;
+use super::proposer::{Phase, Proposer};
 use super::replica::Replica;
+use super::timing::Timing;
 
 /// Why leadership stays where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +34,16 @@ pub enum Stays {
         /// Acceptors that an election takes.
         needed: usize,
     },
+}
+
+/// Leadership being passed on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct HandingOver {
+    to: NodeId,
+    left: u32,
+    pub(super) asked: bool,
+    /// The heartbeat round that shows whether an election could succeed.
+    round: u64,
 }
 
 impl<V: Value> Replica<V> {
@@ -50,10 +65,9 @@ impl<V: Value> Replica<V> {
             return Err(Stays::Unelectable { heard, needed });
         }
         let timing = self.election.timing();
-        if let Some(proposer) = &mut self.proposer {
-            proposer.hand_over(to, timing);
-            let mut out = Outbox { me: self.id, loopback: &mut self.loopback, effects };
-            proposer.push_hand_over(&mut out);
+        if self.proposer.as_mut().is_some_and(|proposer| proposer.hand_over(to, timing)) {
+            // Whoever died a moment ago still counts as heard, but does not answer this.
+            self.heartbeat(effects);
         }
         Ok(())
     }
@@ -124,5 +138,58 @@ impl<V: Value> Replica<V> {
         let election = self.election.timing().election;
         let heard = leading.followers.iter().filter(|(_, f)| f.silent < election);
         heard.map(|(id, _)| *id).collect()
+    }
+}
+
+impl<V: Value> Proposer<V> {
+    /// Starts to pass leadership on; new commands wait until it is done or given up. Answers
+    /// whether this is news; then the next round of heartbeats is to begin.
+    pub(super) fn hand_over(&mut self, to: NodeId, timing: Timing) -> bool {
+        let Phase::Leading(leading) = &mut self.phase else { return false };
+        if leading.handing_over.is_some() {
+            return false;
+        }
+        let (left, round) = (timing.election, leading.round + 1);
+        leading.handing_over = Some(HandingOver { to, left, asked: false, round });
+        true
+    }
+
+    /// Whether leadership is being passed on.
+    pub fn is_handing_over(&self) -> bool {
+        matches!(&self.phase, Phase::Leading(leading) if leading.handing_over.is_some())
+    }
+
+    /// Asks the successor to campaign once nothing is in flight and enough acceptors answered.
+    pub(super) fn push_hand_over(
+        &mut self,
+        chosen: Slot,
+        configurations: &Configurations,
+        out: &mut Outbox<'_, V>,
+    ) {
+        let Phase::Leading(leading) = &mut self.phase else { return };
+        let idle = leading.batches.is_empty() && leading.recovered.is_empty();
+        let Some(handing_over) = &mut leading.handing_over else { return };
+        let answered =
+            |id: &NodeId| leading.followers.get(id).is_some_and(|f| f.round >= handing_over.round);
+        let electable = configurations.from(chosen.next()).all(|configuration| {
+            let answered = configuration.acceptors().filter(answered).count();
+            answered >= configuration.quorums().campaign()
+        });
+        if idle && electable && !handing_over.asked {
+            handing_over.asked = true;
+            out.say(handing_over.to, Statement::HandOver { ballot: leading.ballot });
+        }
+    }
+
+    /// Time passes while leadership is passed on. It is given up when the successor does not take
+    /// it.
+    pub(super) fn tick_hand_over(&mut self) {
+        let Phase::Leading(leading) = &mut self.phase else { return };
+        if let Some(handing_over) = &mut leading.handing_over {
+            handing_over.left = handing_over.left.saturating_sub(1);
+            if handing_over.left == 0 {
+                leading.handing_over = None;
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ pub mod depths;
 mod dispatch;
 pub mod effects;
 pub mod election;
+mod forward;
 mod found;
 pub mod handover;
 pub mod learner;

@@ -23,6 +23,7 @@ use super::configuration::Configurations;
 use super::depths::Depth;
 use super::effects::{Note, Offence, Rejection, StepDown, Token};
 use super::found::fill_gaps;
+use super::handover::HandingOver;
 use super::message::{Entry, Payload, Statement, Value, Vote};
 use super::outbox::Outbox;
 use super::timing::Timing;
@@ -72,7 +73,7 @@ pub(super) struct Preparing<V> {
 
 /// One run on its way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Batch<V> {
+pub(super) struct Batch<V> {
     first: Slot,
     entries: Vec<Arc<Entry<V>>>,
     /// Ticks since it was last sent.
@@ -100,14 +101,6 @@ pub(super) struct Follower {
     pub(super) fit: bool,
 }
 
-/// Leadership being passed on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct HandingOver {
-    to: NodeId,
-    left: u32,
-    asked: bool,
-}
-
 /// Phase 2.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Leading<V> {
@@ -116,15 +109,15 @@ pub(super) struct Leading<V> {
     /// The slot of this leader's own first no-op; once chosen, reads may start.
     pub(super) opening: Slot,
     /// Found in phase 1, gaps filled: to be proposed before anything else.
-    recovered: VecDeque<Arc<Entry<V>>>,
-    batches: VecDeque<Batch<V>>,
+    pub(super) recovered: VecDeque<Arc<Entry<V>>>,
+    pub(super) batches: VecDeque<Batch<V>>,
     pub(super) round: u64,
     /// Ticks since the last heartbeat.
     pub(super) quiet: u32,
     /// The end of the chosen prefix that the others were told last.
     pub(super) told: Slot,
     pub(super) followers: BTreeMap<NodeId, Follower>,
-    handing_over: Option<HandingOver>,
+    pub(super) handing_over: Option<HandingOver>,
 }
 
 /// Where the proposer stands.
@@ -483,43 +476,6 @@ impl<V: Value> Proposer<V> {
         match &self.phase {
             Phase::Leading(leading) => leading.next.previous(),
             Phase::Idle | Phase::Preparing(_) => Slot(0),
-        }
-    }
-
-    /// Starts to pass leadership on; new commands wait until it is done or given up.
-    pub(super) fn hand_over(&mut self, to: NodeId, timing: Timing) {
-        if let Phase::Leading(leading) = &mut self.phase
-            && leading.handing_over.is_none()
-        {
-            leading.handing_over = Some(HandingOver { to, left: timing.election, asked: false });
-        }
-    }
-
-    /// Whether leadership is being passed on.
-    pub fn is_handing_over(&self) -> bool {
-        matches!(&self.phase, Phase::Leading(leading) if leading.handing_over.is_some())
-    }
-
-    /// Asks the successor to campaign once nothing is in flight.
-    pub(super) fn push_hand_over(&mut self, out: &mut Outbox<'_, V>) {
-        let Phase::Leading(leading) = &mut self.phase else { return };
-        let ready = leading.batches.is_empty() && leading.recovered.is_empty();
-        let Some(handing_over) = &mut leading.handing_over else { return };
-        if ready && !handing_over.asked {
-            handing_over.asked = true;
-            out.say(handing_over.to, Statement::HandOver { ballot: leading.ballot });
-        }
-    }
-
-    /// Time passes while leadership is passed on. It is given up when the successor does not take
-    /// it.
-    pub(super) fn tick_hand_over(&mut self) {
-        let Phase::Leading(leading) = &mut self.phase else { return };
-        if let Some(handing_over) = &mut leading.handing_over {
-            handing_over.left = handing_over.left.saturating_sub(1);
-            if handing_over.left == 0 {
-                leading.handing_over = None;
-            }
         }
     }
 

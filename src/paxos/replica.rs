@@ -17,9 +17,9 @@
 use super::acceptor::Acceptor;
 use super::ballot::{Ballot, ClusterTime, Incarnation, NodeId, Slot};
 use super::configuration::{Configuration, Configurations};
-use super::depths::Depth;
 use super::effects::{ConfirmedRead, Effects, Note, Rejection, StepDown, Token};
 use super::election::{Call, Election};
+use super::forward::FORWARD_ENTRIES_MAX;
 use super::learner::Learner;
 use super::message::{DiskHealth, Message, Payload, Statement, Value};
 use super::outbox::{Loopback, Outbox};
@@ -28,13 +28,6 @@ use super::reads::{Reader, Reads};
 use super::record::{LogPosition, Record, Recovered};
 use super::timing::Timing;
 use std::sync::Arc;
-
-/// Commands that one step may gather for the leader before they are sent.
-const FORWARD_ENTRIES_MAX: usize = 1024;
-
-/// Bytes of commands in one message to the leader; a larger command travels alone. Far below the
-/// longest frame, which nobody would take.
-const FORWARD_BYTES_MAX: usize = 1 << 20;
 
 /// What a replica starts from.
 #[derive(Debug, Clone)]
@@ -98,7 +91,7 @@ pub struct Replica<V> {
     pub(super) disk: DiskHealth,
     /// The leader knows a newer configuration than this node.
     pub(super) outdated: bool,
-    forwards: Vec<V>,
+    pub(super) forwards: Vec<V>,
     now: ClusterTime,
     durable: LogPosition,
     awaited: LogPosition,
@@ -217,36 +210,11 @@ impl<V: Value> Replica<V> {
         let mut out = Outbox { me: self.id, loopback: &mut self.loopback, effects };
         if let Some(proposer) = &mut self.proposer {
             proposer.flush(chosen, self.now, &self.configurations, &mut out);
-            proposer.push_hand_over(&mut out);
+            proposer.push_hand_over(chosen, &self.configurations, &mut out);
         }
         self.start_read_round(effects);
         self.settle(effects);
         self.announce_chosen(effects);
-    }
-
-    /// In messages of a bounded size: one that is too large would be refused, and would come to the
-    /// same size each time that it is tried again.
-    fn send_forwards(&mut self, effects: &mut Effects<V>) {
-        let mut forwards = std::mem::take(&mut self.forwards).into_iter().peekable();
-        let Some(to) = self.passes_on_to().filter(|to| *to != self.id) else { return };
-        while let Some(first) = forwards.next() {
-            let mut bytes = first.weight();
-            let mut commands = vec![first];
-            while let Some(next) = forwards.next_if(|next| {
-                bytes += next.weight();
-                bytes <= FORWARD_BYTES_MAX
-            }) {
-                commands.push(next);
-            }
-            effects.say(to, Statement::Forward { commands, hops: 0 });
-        }
-    }
-
-    /// To whom requests go from here: the leader, this node included, or who hears the leader when
-    /// this node does not.
-    pub fn passes_on_to(&self) -> Option<NodeId> {
-        let heard = self.election.leader().map(|(leader, _)| leader);
-        self.is_leading().then_some(self.id).or(heard).or(self.election.relay())
     }
 
     /// One tick passed.
@@ -420,7 +388,7 @@ impl<V: Value> Replica<V> {
         }
     }
 
-    fn heartbeat(&mut self, effects: &mut Effects<V>) {
+    pub(super) fn heartbeat(&mut self, effects: &mut Effects<V>) {
         let chosen = self.learner.chosen();
         let newest = self.configurations.newest();
         let Some(leading) = self.proposer.as_mut().and_then(Proposer::leading_mut) else { return };
@@ -549,13 +517,13 @@ impl<V: Value> Replica<V> {
 
     /// There is evidence that a peer is dead: its connection was reset and a new one was refused.
     pub fn suspect(&mut self, peer: NodeId, effects: &mut Effects<V>) {
+        let leading = self.proposer.as_mut().and_then(Proposer::leading_mut);
+        if let Some(follower) = leading.and_then(|leading| leading.followers.get_mut(&peer)) {
+            follower.unheard = u32::MAX;
+        }
         if self.election.suspect(peer) {
             effects.note(Note::LeaderLost(peer));
         }
-    }
-
-    pub(super) fn forwards_depth(&self) -> Depth {
-        Depth::new("commands for the leader", self.forwards.len(), FORWARD_ENTRIES_MAX)
     }
 
     /// Who takes part, as far as this node knows.

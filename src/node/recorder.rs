@@ -63,8 +63,9 @@ pub enum Detail {
     None,
     /// The promise reports so many votes, and is one of so many parts.
     Votes(u32, u32, u32),
-    /// This ballot was promised.
-    Promised(ProposalNumber),
+    /// This ballot was promised, and the leader of that one is heard, if anybody is: it decides
+    /// whether a candidate goes on.
+    Promised(ProposalNumber, Option<ProposalNumber>),
     /// So many commands.
     Commands(u32),
     /// Why it leads no longer.
@@ -253,16 +254,17 @@ fn gist<V>(message: &Message<V>) -> Option<Gist> {
                     let slots = (Some(*first), run_end(*first, entries.len()));
                     Gist::new(What::Accept, Some(*ballot), slots, Detail::None)
                 }
-                Statement::Refused { ballot, promised, .. } => {
-                    let detail = Detail::Promised(promised.number);
+                Statement::Refused { ballot, promised, hears } => {
+                    let detail = Detail::Promised(promised.number, hears.map(|b| b.number));
                     Gist::new(What::Refused, Some(*ballot), none, detail)
                 }
                 Statement::Chosen { ballot, chosen } => {
                     Gist::new(What::Chosen, Some(*ballot), (None, Some(*chosen)), Detail::None)
                 }
                 Statement::Inquire { .. } => Gist::new(What::Inquire, None, none, Detail::None),
-                Statement::Report { promised, .. } => {
-                    Gist::new(What::Report, None, none, Detail::Promised(promised.number))
+                Statement::Report { promised, hears, .. } => {
+                    let detail = Detail::Promised(promised.number, hears.map(|b| b.number));
+                    Gist::new(What::Report, None, none, detail)
                 }
                 Statement::HandOver { ballot } => {
                     Gist::new(What::HandOver, Some(*ballot), none, Detail::None)

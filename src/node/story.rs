@@ -34,7 +34,13 @@ pub fn told(
             event.votes = Some(u64::from(votes));
             event.detail = (parts > 1).then(|| format!("part {} of {parts}", part + 1));
         }
-        Detail::Promised(ballot) => event.promised = Some(JsonId(ballot.value())),
+        Detail::Promised(ballot, heard) => {
+            event.promised = Some(JsonId(ballot.value()));
+            event.detail = Some(heard.map_or_else(
+                || "hears nobody".to_owned(),
+                |heard| format!("hears the leader of ballot {}", heard.value()),
+            ));
+        }
         Detail::Commands(1) => event.detail = Some("1 command".to_owned()),
         Detail::Commands(count) => event.detail = Some(format!("{count} commands")),
         Detail::StepDown(why) => event.detail = Some(step_down(why).to_owned()),

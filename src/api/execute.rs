@@ -230,7 +230,8 @@ impl<B: Backend> Executor<B> {
         let traced = in_time(deadline, self.backend.trace(slot, deadline), overdue).await;
         let traced = traced.map_err(|error| failure(error, "trace"))?;
         let status = self.backend.status();
-        let report = TraceReport::new(slot, traced.events, traced.silent, status.phase2);
+        let report =
+            TraceReport::new(slot, traced.events, (traced.silent, traced.forgotten), status.phase2);
         match report.is_empty() {
             true => Err(protocol::not_traced(&report, &status)),
             false => Ok(Answer::Trace(Box::new(report))),

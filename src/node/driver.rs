@@ -171,7 +171,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             timing,
             notes: Vec::new(),
             measures: Measures::new(parts.id, parts.metrics),
-            recorder: Recorder::default(),
+            recorder: Recorder::beginning_at(chosen),
             traces: Traces::default(),
         })
     }

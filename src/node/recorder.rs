@@ -118,6 +118,8 @@ impl Recalled {
 pub(super) struct Recorder {
     ring: VecDeque<Recorded>,
     end: u64,
+    /// Up to here slots were chosen before it began, or events about them fell out of the ring.
+    forgotten: Slot,
 }
 
 /// A message in as far as it is recorded: what, under which ballot, about which slots.
@@ -189,8 +191,11 @@ impl Recorder {
     }
 
     fn keep(&mut self, at: Duration, direction: Direction, peers: Peers, gist: Gist) {
-        if self.ring.len() >= EVENTS_MAX {
-            self.ring.pop_front();
+        if self.ring.len() >= EVENTS_MAX
+            && let Some(oldest) = self.ring.pop_front()
+            && matches!(oldest.what, What::Accept | What::Accepted | What::Learned)
+        {
+            self.forgotten = self.forgotten.max(oldest.last.unwrap_or_default());
         }
         let Gist { what, ballot, first, last, detail } = gist;
         let ballot = ballot.map(|ballot| ballot.number);
@@ -201,6 +206,16 @@ impl Recorder {
     /// The number of the oldest event that is kept.
     fn oldest(&self) -> u64 {
         self.end - self.ring.len() as u64
+    }
+
+    /// One that begins where this much is chosen.
+    pub(super) fn beginning_at(chosen: Slot) -> Recorder {
+        Recorder { forgotten: chosen, ..Recorder::default() }
+    }
+
+    /// Whether it may have known more of the slot than it holds.
+    pub(super) fn forgot(&self, slot: Slot) -> bool {
+        slot <= self.forgotten
     }
 
     /// Those that say how a slot was chosen, with their numbers: the first `most` of them.
@@ -308,6 +323,17 @@ mod tests {
     fn fetch(recorder: &mut Recorder, first: u64) {
         let message: Message<u64> = Statement::Fetch { first: Slot(first) }.into();
         recorder.sent(Duration::ZERO, &[NodeId(2)], &message);
+    }
+
+    #[test]
+    fn what_fell_out_or_came_before_is_known_to_be_forgotten() {
+        let mut recorder = Recorder::beginning_at(Slot(5));
+        assert!(recorder.forgot(Slot(5)) && !recorder.forgot(Slot(6)));
+        recorder.learned(Duration::ZERO, Slot(6), Slot(7));
+        (0..EVENTS_MAX as u64 - 1).for_each(|first| fetch(&mut recorder, first));
+        assert!(!recorder.forgot(Slot(6)), "it is still there");
+        fetch(&mut recorder, 1);
+        assert!(recorder.forgot(Slot(7)) && !recorder.forgot(Slot(8)));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Traced {
     pub events: Vec<ProtocolEvent>,
     /// Members that told nothing, by name.
     pub silent: Vec<String>,
+    /// Members that may have known more, which their recorders hold no longer.
+    pub forgotten: Vec<String>,
 }
 
 struct Pending {
@@ -52,7 +54,10 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             return;
         }
         trace.deadline = trace.deadline.min(self.world.now() + TRACE_WAIT_MAX);
-        let mut traced = Traced { events: self.about(trace.slot), silent: Vec::new() };
+        let mut traced = Traced { events: self.about(trace.slot), ..Traced::default() };
+        if self.recorder.forgot(trace.slot) {
+            traced.forgotten.push(self.member_name(self.id));
+        }
         let mut awaited = BTreeSet::new();
         let members = self.replica.iter().flat_map(|r| r.configurations().newest().members());
         for (id, member) in members.filter(|(id, _)| **id != self.id) {
@@ -81,15 +86,18 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         }
         match message {
             TraceMessage::Ask { token, slot } => {
-                let told = TraceMessage::Told { token, events: self.about(Slot(slot)) };
+                let (events, forgot) = (self.about(Slot(slot)), self.recorder.forgot(Slot(slot)));
+                let told = TraceMessage::Told { token, events, forgot };
                 self.peers.send(&[from], PeerMessage::Trace(told));
             }
-            TraceMessage::Told { token, events } => {
+            TraceMessage::Told { token, events, forgot } => {
+                let name = self.member_name(from);
                 let Some(pending) = self.traces.pending.get_mut(&token) else { return };
                 if !pending.awaited.remove(&from) {
                     return;
                 }
                 pending.traced.events.extend(events);
+                pending.traced.forgotten.extend(forgot.then_some(name));
                 if pending.awaited.is_empty() {
                     self.end_trace(token);
                 }

@@ -265,7 +265,8 @@ fn write_answer<M: SerializeMap>(
             map.serialize_entry("slot", &report.slot)?;
             map.serialize_entry("events", &report.events)?;
             map.serialize_entry("summary", &report.summary)?;
-            map.serialize_entry("silent", &report.silent)
+            map.serialize_entry("silent", &report.silent)?;
+            map.serialize_entry("forgotten", &report.forgotten)
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct TraceReport {
     pub summary: TraceSummary,
     /// Members whose events are not in here, because they did not answer.
     pub silent: Vec<String>,
+    /// Members that may have known more: their recorders begin later, or this fell out of them.
+    pub forgotten: Vec<String>,
 }
 
 impl TraceReport {
@@ -59,14 +61,14 @@ impl TraceReport {
     pub fn new(
         slot: u64,
         mut events: Vec<ProtocolEvent>,
-        silent: Vec<String>,
+        (silent, forgotten): (Vec<String>, Vec<String>),
         quorum: usize,
     ) -> TraceReport {
         events.retain(|event| event.covers(slot));
         // Events of one node stay as they were told.
         events.sort_by_key(|event| event.at);
         let summary = summary(&events, quorum);
-        TraceReport { slot, events, summary, silent }
+        TraceReport { slot, events, summary, silent, forgotten }
     }
 
     /// Whether anything is known of the slot itself, beyond a phase 1 for all slots.
@@ -105,8 +107,10 @@ impl TraceReport {
             None => learned.node.clone(),
         };
         row("known at", learned.iter().map(known).collect());
-        let silent = |name: &String| format!("{name} (did not answer)");
-        row("missing", self.silent.iter().map(silent).collect());
+        let silent = self.silent.iter().map(|name| format!("{name} (did not answer)"));
+        let begins_later = |name: &String| format!("{name} (its recorder begins later)");
+        let forgotten = self.forgotten.iter().map(begins_later);
+        row("missing", silent.chain(forgotten).collect());
         text
     }
 }
@@ -201,7 +205,8 @@ mod tests {
 
     #[test]
     fn the_sum_of_a_story() {
-        let report = TraceReport::new(9, story(), vec!["a2".to_owned()], 2);
+        let report =
+            TraceReport::new(9, story(), (vec!["a2".to_owned()], vec!["l1".to_owned()]), 2);
         let times: Vec<u64> = report.events.iter().map(|event| event.at.0).collect();
         assert_eq!(times, [1_000, 1_500, 1_900, 2_500, 5_000]);
         let json = serde_json::to_value(&report.summary).unwrap();
@@ -215,7 +220,8 @@ mod tests {
         assert_eq!(json, expected);
         let end = "\nslot 9: chosen under ballot 101, proposed by p1\n\
                    proposed by p1 under 101, by p2 under 102\nvotes    a1, a2\n\
-                   known at l1 after 1.500 ms\nmissing  a2 (did not answer)\n";
+                   known at l1 after 1.500 ms\nmissing  a2 (did not answer), \
+                   l1 (its recorder begins later)\n";
         assert!(report.to_table().ends_with(end), "{}", report.to_table());
     }
 
@@ -223,14 +229,14 @@ mod tests {
     fn one_vote_of_two_chooses_nothing() {
         let mut events = story();
         events.retain(|event| event.what != What::Learned && event.node != "a1");
-        let summary = TraceReport::new(9, events, Vec::new(), 2).summary;
+        let summary = TraceReport::new(9, events, Default::default(), 2).summary;
         assert!(!summary.chosen && summary.ballot.is_none() && summary.voters.is_empty());
     }
 
     #[test]
     fn a_phase_one_alone_is_no_trace() {
         let prepare = event(1, "p1", Direction::Sent, What::Prepare, &["a1"]);
-        assert!(TraceReport::new(9, vec![prepare], Vec::new(), 2).is_empty());
-        assert!(!TraceReport::new(9, story(), Vec::new(), 2).is_empty());
+        assert!(TraceReport::new(9, vec![prepare], Default::default(), 2).is_empty());
+        assert!(!TraceReport::new(9, story(), Default::default(), 2).is_empty());
     }
 }

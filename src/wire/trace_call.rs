@@ -42,6 +42,8 @@ pub enum TraceMessage {
         token: u64,
         /// In order; at most [`EVENTS_MAX`].
         events: Vec<ProtocolEvent>,
+        /// Whether there may have been more, of which the recorder holds nothing any more.
+        forgot: bool,
     },
 }
 
@@ -49,16 +51,16 @@ pub enum TraceMessage {
 #[derive(Serialize, Deserialize)]
 struct WireAsk(u64, u64);
 
-/// token, events.
+/// token, events, whether there may have been more.
 #[derive(Serialize, Deserialize)]
-struct WireTold(u64, Vec<String>);
+struct WireTold(u64, Vec<String>, bool);
 
 pub(super) fn encode_trace(message: &TraceMessage, out: &mut Vec<u8>) {
     match message {
         TraceMessage::Ask { token, slot } => encode(VERSION, ASK, &WireAsk(*token, *slot), out),
-        TraceMessage::Told { token, events } => {
+        TraceMessage::Told { token, events, forgot } => {
             let events = events.iter().map(ProtocolEvent::to_json).collect();
-            encode(VERSION, TOLD, &WireTold(*token, events), out);
+            encode(VERSION, TOLD, &WireTold(*token, events, *forgot), out);
         }
     }
 }
@@ -71,14 +73,14 @@ pub(super) fn decode_trace(input: &[u8]) -> Result<TraceMessage, DecodeError> {
             Ok(TraceMessage::Ask { token, slot })
         }
         TOLD => {
-            let WireTold(token, events) = decode(TRACE, fields)?;
+            let WireTold(token, events, forgot) = decode(TRACE, fields)?;
             if events.len() > EVENTS_MAX || events.iter().any(|e| e.len() > EVENT_BYTES_MAX) {
                 return Err(DecodeError::invalid(TRACE, "it holds more than a slot can have"));
             }
             let event = |text: &String| serde_json::from_str(text);
             let events = events.iter().map(event).collect::<Result<_, _>>();
             let events = events.map_err(|error| DecodeError::invalid(TRACE, error))?;
-            Ok(TraceMessage::Told { token, events })
+            Ok(TraceMessage::Told { token, events, forgot })
         }
         found => Err(DecodeError::Kind { what: TRACE, found }),
     }
@@ -112,7 +114,7 @@ mod tests {
     fn questions_and_answers_come_back() {
         for message in [
             TraceMessage::Ask { token: 7, slot: u64::MAX },
-            TraceMessage::Told { token: 7, events: vec![event(); 2] },
+            TraceMessage::Told { token: 7, events: vec![event(); 2], forgot: true },
         ] {
             let mut bytes = Vec::new();
             encode_trace(&message, &mut bytes);
@@ -128,18 +130,21 @@ mod tests {
         encode_trace(&TraceMessage::Ask { token: 7, slot: 8 }, &mut bytes);
         assert_eq!(bytes, [1, 40, 0x92, 7, 8]);
         bytes.clear();
-        encode_trace(&TraceMessage::Told { token: 7, events: Vec::new() }, &mut bytes);
-        assert_eq!(bytes, [1, 41, 0x92, 7, 0x90]);
+        encode_trace(
+            &TraceMessage::Told { token: 7, events: Vec::new(), forgot: false },
+            &mut bytes,
+        );
+        assert_eq!(bytes, [1, 41, 0x93, 7, 0x90, 0xC2]);
     }
 
     #[test]
     fn what_no_slot_can_have_is_refused() {
         let mut bytes = Vec::new();
         let events = vec![event(); EVENTS_MAX + 1];
-        encode_trace(&TraceMessage::Told { token: 7, events }, &mut bytes);
+        encode_trace(&TraceMessage::Told { token: 7, events, forgot: false }, &mut bytes);
         assert!(matches!(decode_trace(&bytes), Err(DecodeError::Invalid { .. })));
         bytes.clear();
-        encode(VERSION, TOLD, &WireTold(7, vec!["{}".to_owned()]), &mut bytes);
+        encode(VERSION, TOLD, &WireTold(7, vec!["{}".to_owned()], false), &mut bytes);
         assert!(matches!(decode_trace(&bytes), Err(DecodeError::Invalid { .. })));
     }
 }

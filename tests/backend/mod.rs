@@ -334,7 +334,8 @@ impl Backend for Fake {
         self.refuse().await?;
         let mut events = self.inner.lock().unwrap().traced.clone();
         events.retain(|event| event.covers(slot));
-        Ok(Traced { events, silent: vec!["node3".to_owned()] })
+        let forgotten = vec!["node4".to_owned()];
+        Ok(Traced { events, silent: vec!["node3".to_owned()], forgotten })
     }
 
     fn metrics(&self) -> String {

@@ -4,8 +4,8 @@
 mod disk_fixture;
 
 use bytes::Bytes;
-use disk_fixture::{PATIENCE, SMALL, beat_of, genesis, owner};
-use paxos_ssh::disk::files::{Files, Kernel};
+use disk_fixture::{Faults, PATIENCE, SMALL, beat_of, faulty, genesis, owner};
+use paxos_ssh::disk::files::{Handle, Kernel, Storage};
 use paxos_ssh::disk::log::{DiskLog, LogSettings, is_in_use, open_with};
 use paxos_ssh::disk::{Log, LogError, LogEvent, LogOwner};
 use paxos_ssh::paxos::ballot::*;
@@ -63,7 +63,11 @@ impl Opened {
     }
 }
 
-fn try_open(directory: &Path, owner: LogOwner, files: Arc<dyn Files>) -> Result<Opened, LogError> {
+fn try_open(
+    directory: &Path,
+    owner: LogOwner,
+    files: Arc<dyn Storage>,
+) -> Result<Opened, LogError> {
     let metrics = LogMetrics::default();
     let (sender, events) = channel();
     let on_event = move |event| {
@@ -485,15 +489,15 @@ struct Gate {
     syncs: AtomicUsize,
 }
 
-impl Files for Gate {
-    fn sync(&self, file: &File) -> io::Result<()> {
+impl Faults for Gate {
+    fn sync(&self, file: &dyn Handle) -> io::Result<()> {
         if self.closed.load(Ordering::SeqCst) {
             self.syncs.fetch_add(1, Ordering::SeqCst);
             self.entered.lock().unwrap().send(()).unwrap();
             // A test that failed leaves nobody to open the gate; its log must still be able to end.
             let _ = self.leave.lock().unwrap().recv_timeout(PATIENCE);
         }
-        Kernel.sync(file)
+        file.sync()
     }
 }
 
@@ -508,7 +512,7 @@ fn appends_during_a_sync_share_the_next() {
         closed: AtomicBool::new(false),
         syncs: AtomicUsize::new(0),
     });
-    let mut log = try_open(directory.path(), owner(), gate.clone()).unwrap();
+    let mut log = try_open(directory.path(), owner(), faulty(gate.clone())).unwrap();
     gate.closed.store(true, Ordering::SeqCst);
     log.append(vec![genesis()]);
     was_entered.recv_timeout(PATIENCE).unwrap();
@@ -545,17 +549,17 @@ impl FullDisk {
     }
 }
 
-impl Files for FullDisk {
-    fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
-        self.check().and_then(|()| Kernel.allocate(file, bytes))
+impl Faults for FullDisk {
+    fn allocate(&self, file: &dyn Handle, bytes: u64) -> io::Result<()> {
+        self.check().and_then(|()| file.allocate(bytes))
     }
 
-    fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write(&self, file: &dyn Handle, bytes: &[u8], offset: u64) -> io::Result<()> {
         if self.full.load(Ordering::SeqCst) {
             // As the kernel does, some of it gets through.
-            Kernel.write(file, &bytes[..bytes.len() / 2], offset)?;
+            file.write(&bytes[..bytes.len() / 2], offset)?;
         }
-        self.check().and_then(|()| Kernel.write(file, bytes, offset))
+        self.check().and_then(|()| file.write(bytes, offset))
     }
 }
 
@@ -563,7 +567,7 @@ impl Files for FullDisk {
 fn a_full_disk_loses_nothing_and_recovers_when_space_returns() {
     let directory = directory();
     let disk = Arc::new(FullDisk::default());
-    let mut log = try_open(directory.path(), owner(), disk.clone()).unwrap();
+    let mut log = try_open(directory.path(), owner(), faulty(disk.clone())).unwrap();
     let mut records = vec![genesis()];
     log.write(records.clone());
     disk.full.store(true, Ordering::SeqCst);
@@ -597,7 +601,7 @@ fn a_full_disk_loses_nothing_and_recovers_when_space_returns() {
 fn a_log_without_room_ends_when_its_node_does_and_keeps_what_was_durable() {
     let directory = directory();
     let disk = Arc::new(FullDisk::default());
-    let mut log = try_open(directory.path(), owner(), disk.clone()).unwrap();
+    let mut log = try_open(directory.path(), owner(), faulty(disk.clone())).unwrap();
     log.write(vec![genesis()]);
     disk.full.store(true, Ordering::SeqCst);
     log.append(vec![accepted(1, &[1; 400])]);
@@ -614,7 +618,7 @@ fn a_queue_that_is_too_long_is_reported() {
         directory.path(),
         owner(),
         LogSettings { segment_bytes: 16 << 20 },
-        disk.clone(),
+        faulty(disk.clone()),
         LogMetrics::default(),
         beat_of(&Watchdog::default(), PATIENCE),
         |_| {},

@@ -3,15 +3,14 @@
 
 mod disk_fixture;
 
-use disk_fixture::{PATIENCE, SMALL, beat_of, genesis, owner};
-use paxos_ssh::disk::files::{Files, Kernel};
+use disk_fixture::{Faults, PATIENCE, SMALL, beat_of, faulty, genesis, owner};
+use paxos_ssh::disk::files::{Handle, Kernel};
 use paxos_ssh::disk::log::open_with;
 use paxos_ssh::disk::{Log, LogEvent};
 use paxos_ssh::paxos::ballot::*;
 use paxos_ssh::paxos::record::Record;
 use paxos_ssh::telemetry::metrics::LogMetrics;
 use paxos_ssh::telemetry::watchdog::Watchdog;
-use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -36,13 +35,13 @@ impl Broken {
     }
 }
 
-impl Files for Broken {
-    fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.check(true).and_then(|()| Kernel.write(file, bytes, offset))
+impl Faults for Broken {
+    fn write(&self, file: &dyn Handle, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.check(true).and_then(|()| file.write(bytes, offset))
     }
 
-    fn sync(&self, file: &File) -> io::Result<()> {
-        self.check(false).and_then(|()| Kernel.sync(file))
+    fn sync(&self, file: &dyn Handle) -> io::Result<()> {
+        self.check(false).and_then(|()| file.sync())
     }
 }
 
@@ -62,7 +61,7 @@ fn broken_disk_child() {
         directory,
         owner(),
         SMALL,
-        disk.clone(),
+        faulty(disk.clone()),
         metrics,
         beat_of(&Watchdog::default(), PATIENCE),
         on_event,

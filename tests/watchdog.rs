@@ -4,9 +4,9 @@
 mod disk_fixture;
 
 use bytes::Bytes;
-use disk_fixture::{PATIENCE, SMALL, beat_of, genesis, owner};
+use disk_fixture::{Faults, PATIENCE, SMALL, beat_of, faulty, genesis, owner};
 use paxos_ssh::api::Api;
-use paxos_ssh::disk::files::{Files, Kernel};
+use paxos_ssh::disk::files::Handle;
 use paxos_ssh::disk::log::open_with;
 use paxos_ssh::disk::memory::{MemoryDisk, MemoryLog};
 use paxos_ssh::disk::{Log, LogError};
@@ -29,7 +29,6 @@ use paxos_ssh::transport::identity::Principal;
 use paxos_ssh::transport::session::{ExecRequest, ExecSession, OutputEvent};
 use paxos_ssh::wire::peer::PeerMessage;
 use serde_json::Value;
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -251,14 +250,10 @@ async fn a_node_whose_thread_hangs_is_named_in_its_status_and_recovers() {
 /// A disk whose syncs do not return while the gate is closed.
 struct HangingDisk(Arc<Gate>);
 
-impl Files for HangingDisk {
-    fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        Kernel.write(file, bytes, offset)
-    }
-
-    fn sync(&self, file: &File) -> io::Result<()> {
+impl Faults for HangingDisk {
+    fn sync(&self, file: &dyn Handle) -> io::Result<()> {
         self.0.pass();
-        Kernel.sync(file)
+        file.sync()
     }
 }
 
@@ -275,7 +270,7 @@ fn a_sync_that_does_not_come_back_is_named_and_its_end_is_seen() {
     };
     let directory = tempfile::tempdir().unwrap();
     let gate = Arc::new(Gate::default());
-    let files = Arc::new(HangingDisk(Arc::clone(&gate)));
+    let files = faulty(Arc::new(HangingDisk(Arc::clone(&gate))));
     // The writer looks around once a second when it has nothing to do.
     let beat = beat_of(&watchdog, Duration::from_millis(1_500));
     let metrics = LogMetrics::default();

@@ -1,4 +1,4 @@
-//! The log on disk: a directory that one process owns, and the thread that writes it.
+//! The log on disk: a directory that one process owns, and what is written there.
 //!
 //! ```text
 //! <directory>/LOCK                       held while open, names the process
@@ -6,19 +6,22 @@
 //! <directory>/spare                      the next segment, while it is prepared
 //! ```
 //! [`DiskLog`] is the end that the node's thread holds; it never waits for the disk except to read.
-//! The other end is `writer`. What was handed over but not yet written stays readable from memory.
+//! The other end is [`Writer`], which [`open`] gives to a thread of its own and [`open_stepped`] to
+//! the caller. What was handed over but not yet written stays readable from memory.
 //!
 //! The log is not compacted yet: segments are only ever added.
 
-use super::files::{Files, Kernel};
+use super::files::{Handle, Kernel, Storage};
 use super::index::SlotIndex;
+use super::queue::Shared;
 use super::recovery::{Replayed, replay, segment_path};
 use super::segment::{
     BLOCK_ALIGNMENT, FRAME_HEADER_BYTES, HEADER_BYTES, NAME_BYTES_MAX, claimed_frame_bytes,
     read_frame,
 };
-use super::writer::{Shared, Writer, first_segment};
-use super::{Log, LogError, LogEvent, LogOwner, command_bytes};
+use super::spare::first_segment;
+use super::writer::Writer;
+use super::{Log, LogError, LogEvent, LogOwner, command_bytes, thread};
 use crate::paxos::ballot::Slot;
 use crate::paxos::message::Entry;
 use crate::paxos::record::{LogPosition, Record, Recovered};
@@ -29,7 +32,7 @@ use bytes::Bytes;
 use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -100,14 +103,16 @@ impl Place {
 /// The log of one node. Dropping it writes what waits, then ends.
 pub struct DiskLog {
     shared: Arc<Shared>,
+    storage: Arc<dyn Storage>,
     directory: PathBuf,
     /// The position of the next record.
     end: LogPosition,
     /// The segment that was read last.
-    reading: Option<(u64, File)>,
+    reading: Option<(u64, Box<dyn Handle>)>,
+    /// None if the caller has the writer.
     writer: Option<JoinHandle<()>>,
     /// Held, never read: the kernel lets go of it with the file.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// Opens the log in `directory`, which is made if it is not there, and reads it back. What is
@@ -138,37 +143,68 @@ pub fn open_with(
     directory: &Path,
     owner: LogOwner,
     settings: LogSettings,
-    files: Arc<dyn Files>,
+    storage: Arc<dyn Storage>,
     metrics: LogMetrics,
     beat: Beat,
     on_event: impl Fn(LogEvent) + Send + 'static,
 ) -> Result<(DiskLog, Recovered<Bytes>), LogError> {
-    let bytes = settings.segment_bytes;
-    assert!(bytes.is_multiple_of(BLOCK_ALIGNMENT as u64) && bytes <= SEGMENT_BYTES_MAX);
-    assert!(bytes >= 2 * HEADER_BYTES as u64, "a segment must hold more than its header");
-    let (name_bytes, bytes_max) = (owner.cluster_name.len(), NAME_BYTES_MAX);
-    if name_bytes > bytes_max {
-        return Err(LogError::NameTooLong { bytes: name_bytes, bytes_max });
-    }
+    check_name(&owner)?;
     prepare_directory(directory)?;
     let lock = lock(directory)?;
-    let Replayed { recovered, index, last } = replay(directory, &owner, &*files)?;
-    let segment = match last {
-        Some(segment) => segment,
-        None => first_segment(directory, &owner, settings, &*files)?,
-    };
-    let end = recovered.end;
-    let shared = Arc::new(Shared::new(index, metrics, beat));
-    let writer = Writer::new(shared.clone(), directory, segment, end, settings, files, on_event);
+    let (mut log, writer, recovered) =
+        open_stepped(directory, owner, settings, storage, metrics, beat)?;
+    let shared = Arc::clone(&log.shared);
     let thread = std::thread::Builder::new().name("log-writer".into());
-    let writer = thread.spawn(move || writer.run()).map_err(|source| LogError::Io {
+    let thread = thread.spawn(move || thread::run(&shared, writer, on_event));
+    log.writer = Some(thread.map_err(|source| LogError::Io {
         action: "start a thread for",
         path: directory.to_owned(),
         source,
-    })?;
-    let directory = directory.to_owned();
-    let log = DiskLog { shared, directory, end, reading: None, writer: Some(writer), _lock: lock };
+    })?);
+    log._lock = Some(lock);
     Ok((log, recovered))
+}
+
+/// As [`open_with`], but nothing is written unless the caller lets the writer take its steps. The
+/// directory must be there, and nobody else may use it: it is neither made nor locked.
+///
+/// # Errors
+/// When the directory is somebody else's, damaged, or cannot be read or written.
+///
+/// # Panics
+/// When the settings are out of range.
+pub fn open_stepped(
+    directory: &Path,
+    owner: LogOwner,
+    settings: LogSettings,
+    storage: Arc<dyn Storage>,
+    metrics: LogMetrics,
+    beat: Beat,
+) -> Result<(DiskLog, Writer, Recovered<Bytes>), LogError> {
+    let bytes = settings.segment_bytes;
+    assert!(bytes.is_multiple_of(BLOCK_ALIGNMENT as u64) && bytes <= SEGMENT_BYTES_MAX);
+    assert!(bytes >= 2 * HEADER_BYTES as u64, "a segment must hold more than its header");
+    check_name(&owner)?;
+    let Replayed { recovered, index, last } = replay(directory, &owner, &*storage)?;
+    let segment = match last {
+        Some(segment) => segment,
+        None => first_segment(directory, &owner, settings, &*storage)?,
+    };
+    let end = recovered.end;
+    let shared = Arc::new(Shared::new(index, metrics, beat));
+    let writer =
+        Writer::new(shared.clone(), directory, segment, end, settings, Arc::clone(&storage));
+    let directory = directory.to_owned();
+    let log = DiskLog { shared, storage, directory, end, reading: None, writer: None, _lock: None };
+    Ok((log, writer, recovered))
+}
+
+fn check_name(owner: &LogOwner) -> Result<(), LogError> {
+    let (bytes, bytes_max) = (owner.cluster_name.len(), NAME_BYTES_MAX);
+    if bytes > bytes_max {
+        return Err(LogError::NameTooLong { bytes, bytes_max });
+    }
+    Ok(())
 }
 
 fn prepare_directory(directory: &Path) -> Result<(), LogError> {
@@ -346,12 +382,12 @@ impl DiskLog {
         let failed = |source| LogError::Io { action: "read", path: path.clone(), source };
         let file = match self.reading.take() {
             Some((open, file)) if open == segment => file,
-            _ => File::open(&path).map_err(failed)?,
+            _ => self.storage.open(&path).map_err(failed)?,
         };
-        let left = file.metadata().map_err(failed)?.len().saturating_sub(offset);
+        let left = file.length().map_err(failed)?.saturating_sub(offset);
         let mut bytes =
             vec![0; usize::try_from(left).map_or(bytes_max, |left| left.min(bytes_max))];
-        file.read_exact_at(&mut bytes, offset).map_err(failed)?;
+        file.read(&mut bytes, offset).map_err(failed)?;
         self.reading = Some((segment, file));
         Ok(Chunk { segment, offset, bytes: Bytes::from(bytes) })
     }

@@ -15,9 +15,12 @@ pub mod files;
 mod index;
 pub mod log;
 pub mod memory;
+mod queue;
 mod recovery;
 mod segment;
-mod writer;
+mod spare;
+mod thread;
+pub mod writer;
 
 use crate::paxos::ballot::{NodeId, Slot};
 use crate::paxos::message::{Entry, Payload};

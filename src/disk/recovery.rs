@@ -5,7 +5,7 @@
 //! and its place is made pattern again before anything is written there. Anything else that is not
 //! as it was written is an error, and nothing is changed then.
 
-use super::files::Files;
+use super::files::{Handle, Storage};
 use super::index::SlotIndex;
 use super::log::Place;
 use super::segment::{
@@ -17,9 +17,7 @@ use crate::paxos::message::{Entry, Payload};
 use crate::paxos::record::{LogPosition, Recovered};
 use crate::wire::record::decode_record;
 use bytes::Bytes;
-use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Read};
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,9 +26,6 @@ const READ_AHEAD_BYTES: usize = 1024 * 1024;
 
 /// File names of segments end so; before it stands the number, so that names sort as numbers do.
 const SEGMENT_SUFFIX: &str = ".log";
-
-/// A segment that is being prepared; a leftover is worth nothing.
-pub(super) const SPARE_NAME: &str = "spare";
 
 /// What the directory says.
 pub(super) struct Replayed {
@@ -42,7 +37,7 @@ pub(super) struct Replayed {
 
 /// A segment that is open for writing.
 pub(super) struct Segment {
-    pub file: File,
+    pub file: Box<dyn Handle>,
     pub path: PathBuf,
     pub header: SegmentHeader,
     /// Where the next block goes.
@@ -60,9 +55,9 @@ pub(super) fn segment_path(directory: &Path, number: u64) -> PathBuf {
 pub(super) fn replay(
     directory: &Path,
     owner: &LogOwner,
-    files: &dyn Files,
+    storage: &dyn Storage,
 ) -> Result<Replayed, LogError> {
-    let numbers = segment_numbers(directory)?;
+    let numbers = segment_numbers(directory, storage)?;
     let mut replayed =
         Replayed { recovered: Recovered::default(), index: SlotIndex::new(), last: None };
     for (index, &number) in numbers.iter().enumerate() {
@@ -74,12 +69,13 @@ pub(super) fn replay(
                 why: "the file is missing, but later ones are there".into(),
             });
         }
-        let mut reader = SegmentReader::open(directory, number, owner, replayed.recovered.end)?;
+        let position = replayed.recovered.end;
+        let mut reader = SegmentReader::open(directory, number, owner, position, storage)?;
         while let Some(block) = reader.next_block(is_last)? {
             replayed.take_in(directory, &reader, &block)?;
         }
         if is_last {
-            replayed.last = Some(reader.finish(files)?);
+            replayed.last = Some(reader.finish()?);
         }
     }
     replayed.recovered.votes.values_mut().for_each(|vote| detach(&mut vote.entry));
@@ -120,11 +116,10 @@ fn detach(entry: &mut Arc<Entry<Bytes>>) {
 }
 
 /// The segments' numbers in order. Other files are none of the log's business.
-fn segment_numbers(directory: &Path) -> Result<Vec<u64>, LogError> {
+fn segment_numbers(directory: &Path, storage: &dyn Storage) -> Result<Vec<u64>, LogError> {
     let failed = |source| LogError::Io { action: "list", path: directory.to_owned(), source };
     let mut numbers = Vec::new();
-    for item in std::fs::read_dir(directory).map_err(failed)? {
-        let name = item.map_err(failed)?.file_name();
+    for name in storage.list(directory).map_err(failed)? {
         let number = name.to_str().and_then(|name| name.strip_suffix(SEGMENT_SUFFIX));
         if let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) {
             numbers.push(number);
@@ -140,9 +135,26 @@ struct Block {
     frames: Vec<super::segment::Frame>,
 }
 
+/// A file that is read from its beginning to its end.
+struct Sequential {
+    file: Box<dyn Handle>,
+    bytes: u64,
+    at: u64,
+}
+
+impl Read for Sequential {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.bytes - self.at).unwrap_or(usize::MAX);
+        let count = left.min(buffer.len());
+        self.file.read(&mut buffer[..count], self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
 struct SegmentReader {
     path: PathBuf,
-    input: BufReader<File>,
+    input: BufReader<Sequential>,
     header: SegmentHeader,
     /// Where the next block begins.
     offset: u64,
@@ -158,19 +170,20 @@ impl SegmentReader {
         number: u64,
         owner: &LogOwner,
         position: LogPosition,
+        storage: &dyn Storage,
     ) -> Result<SegmentReader, LogError> {
         let path = segment_path(directory, number);
         let failed = |action, source| LogError::Io { action, path: path.clone(), source };
-        let file = OpenOptions::new().read(true).write(true).open(&path);
-        let file = file.map_err(|error| failed("open", error))?;
-        let bytes = file.metadata().map_err(|error| failed("inspect", error))?.len();
+        let file = storage.open(&path).map_err(|error| failed("open", error))?;
+        let bytes = file.length().map_err(|error| failed("inspect", error))?;
         let mut page = [0; HEADER_BYTES];
         let damaged =
             |why: &str| LogError::Corrupt { path: path.clone(), offset: 0, why: why.to_owned() };
         if bytes < HEADER_BYTES as u64 {
             return Err(damaged("the file is shorter than its header"));
         }
-        let mut input = BufReader::with_capacity(READ_AHEAD_BYTES, file);
+        let ahead = usize::try_from(bytes).map_or(READ_AHEAD_BYTES, |b| b.min(READ_AHEAD_BYTES));
+        let mut input = BufReader::with_capacity(ahead, Sequential { file, bytes, at: 0 });
         input.read_exact(&mut page).map_err(|error| failed("read", error))?;
         let header = SegmentHeader::decode(&page).map_err(|error| match error {
             HeaderError::NotASegment => damaged("it does not begin as a log segment does"),
@@ -252,10 +265,11 @@ impl SegmentReader {
         let room = usize::try_from(self.header.bytes - self.offset)
             .map_err(|_| damaged("the segment is larger than memory"))?;
         let mut tail = vec![0; room];
-        self.input
-            .get_ref()
-            .read_exact_at(&mut tail, self.offset)
-            .map_err(|source| LogError::Io { action: "read", path: self.path.clone(), source })?;
+        self.input.get_ref().file.read(&mut tail, self.offset).map_err(|source| LogError::Io {
+            action: "read",
+            path: self.path.clone(),
+            source,
+        })?;
         match judge(self.header.seed, self.offset, &tail) {
             Tail::Clean => Ok(None),
             Tail::Torn(bytes) => {
@@ -267,8 +281,8 @@ impl SegmentReader {
     }
 
     /// Hands the segment over to be continued, its tail as if nothing had ever been written there.
-    fn finish(self, files: &dyn Files) -> Result<Segment, LogError> {
-        let file = self.input.into_inner();
+    fn finish(self) -> Result<Segment, LogError> {
+        let file = self.input.into_inner().file;
         let path = self.path;
         if self.torn_bytes > 0 {
             tracing::warn!(
@@ -278,8 +292,8 @@ impl SegmentReader {
             let mut blank = vec![0; self.torn_bytes.next_multiple_of(BLOCK_HEADER_BYTES)];
             fill_with_pattern(self.header.seed, self.offset, &mut blank);
             let failed = |source| LogError::Io { action: "repair", path: path.clone(), source };
-            files.write(&file, &blank, self.offset).map_err(failed)?;
-            files.sync(&file).map_err(failed)?;
+            file.write(&blank, self.offset).map_err(failed)?;
+            file.sync().map_err(failed)?;
         }
         Ok(Segment { file, path, header: self.header, offset: self.offset })
     }

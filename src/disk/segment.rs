@@ -197,6 +197,11 @@ impl BlockBuilder {
         finished_bytes(self.bytes.len())
     }
 
+    /// The block so far; all of it once it is finished.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Completes the block for its place in a segment.
     pub(super) fn finish(&mut self, seed: u64, offset: u64, first: LogPosition) -> &[u8] {
         let frames_bytes = self.bytes.len() - BLOCK_HEADER_BYTES;

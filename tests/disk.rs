@@ -481,6 +481,47 @@ fn an_overlong_cluster_name_is_refused() {
     assert!(matches!(found, LogError::NameTooLong { bytes: 256, bytes_max: 255 }), "{found}");
 }
 
+/// Writes down what is done to the disk.
+#[derive(Default)]
+struct Diary(Mutex<Vec<Deed>>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Deed {
+    Write(u64, Vec<u8>),
+    Sync,
+    SyncDirectory,
+}
+
+impl Faults for Diary {
+    fn write(&self, file: &dyn Handle, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.lock().unwrap().push(Deed::Write(offset, bytes.to_vec()));
+        file.write(bytes, offset)
+    }
+
+    fn sync(&self, file: &dyn Handle) -> io::Result<()> {
+        self.0.lock().unwrap().push(Deed::Sync);
+        file.sync()
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.0.lock().unwrap().push(Deed::SyncDirectory);
+        Kernel.sync_directory(directory)
+    }
+}
+
+/// A killed process leaves a block that can be read and is not durable; after a failed sync, only
+/// writing it again makes it so.
+#[test]
+fn what_is_read_back_is_durable_before_the_log_is_open() {
+    let case = with_last_block(vec![genesis()], vec![accepted(1, b"value")]);
+    let diary = Arc::new(Diary::default());
+    let log = try_open(case.directory.path(), owner(), faulty(diary.clone())).unwrap();
+    assert_eq!(log.recovered.end, LogPosition(2));
+    let block = case.after[case.start..case.end].to_vec();
+    let wanted = [Deed::Write(case.start as u64, block), Deed::Sync, Deed::SyncDirectory];
+    assert_eq!(*diary.0.lock().unwrap(), wanted);
+}
+
 /// Lets each sync wait for a word from the test, and counts them.
 struct Gate {
     entered: Mutex<Sender<()>>,

@@ -76,6 +76,11 @@ pub(super) fn replay(
         }
         if is_last {
             replayed.last = Some(reader.finish()?);
+            storage.sync_directory(directory).map_err(|source| LogError::Io {
+                action: "make durable the names in",
+                path: directory.to_owned(),
+                source,
+            })?;
         }
     }
     replayed.recovered.votes.values_mut().for_each(|vote| detach(&mut vote.entry));
@@ -162,6 +167,8 @@ struct SegmentReader {
     position: LogPosition,
     /// How many bytes at `offset` must become pattern again.
     torn_bytes: usize,
+    /// The last good block, and where it is.
+    last_block: Option<(u64, Bytes)>,
 }
 
 impl SegmentReader {
@@ -209,7 +216,7 @@ impl SegmentReader {
             return Err(damaged("records are missing before this segment"));
         }
         let offset = HEADER_BYTES as u64;
-        Ok(SegmentReader { path, input, header, offset, position, torn_bytes: 0 })
+        Ok(SegmentReader { path, input, header, offset, position, torn_bytes: 0, last_block: None })
     }
 
     /// The next good block, or none at the end.
@@ -236,8 +243,10 @@ impl SegmentReader {
         };
         *block_start = start;
         self.fill(rest)?;
-        match frames(&Bytes::from(block), header, seed, offset) {
+        let block = Bytes::from(block);
+        match frames(&block, header, seed, offset) {
             Ok(frames) => {
+                self.last_block = Some((offset, block));
                 self.offset += u64::from(header.block_bytes);
                 self.position = LogPosition(self.position.0 + frames.len() as u64);
                 Ok(Some(Block { offset, frames }))
@@ -280,10 +289,15 @@ impl SegmentReader {
         }
     }
 
-    /// Hands the segment over to be continued, its tail as if nothing had ever been written there.
+    /// Hands the segment over to be continued: what was read is durable, and the tail is as if
+    /// nothing had ever been written there.
     fn finish(self) -> Result<Segment, LogError> {
         let file = self.input.into_inner().file;
         let path = self.path;
+        let failed = |action| {
+            let path = path.clone();
+            move |source| LogError::Io { action, path, source }
+        };
         if self.torn_bytes > 0 {
             tracing::warn!(
                 path = %path.display(), offset = self.offset, bytes = self.torn_bytes,
@@ -291,10 +305,12 @@ impl SegmentReader {
             );
             let mut blank = vec![0; self.torn_bytes.next_multiple_of(BLOCK_HEADER_BYTES)];
             fill_with_pattern(self.header.seed, self.offset, &mut blank);
-            let failed = |source| LogError::Io { action: "repair", path: path.clone(), source };
-            file.write(&blank, self.offset).map_err(failed)?;
-            file.sync().map_err(failed)?;
+            file.write(&blank, self.offset).map_err(failed("repair"))?;
         }
+        if let Some((offset, block)) = self.last_block {
+            file.write(&block, offset).map_err(failed("write again the last records of"))?;
+        }
+        file.sync().map_err(failed("sync"))?;
         Ok(Segment { file, path, header: self.header, offset: self.offset })
     }
 }

@@ -63,6 +63,10 @@ pub(crate) trait Faults: Send + Sync + 'static {
     fn sync(&self, file: &dyn Handle) -> io::Result<()> {
         file.sync()
     }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        Kernel.sync_directory(directory)
+    }
 }
 
 /// The kernel's files with these faults.
@@ -101,7 +105,7 @@ impl<F: Faults> Storage for Faulty<F> {
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        Kernel.sync_directory(directory)
+        self.0.sync_directory(directory)
     }
 
     fn seed(&self) -> u64 {

@@ -522,6 +522,31 @@ fn what_is_read_back_is_durable_before_the_log_is_open() {
     assert_eq!(*diary.0.lock().unwrap(), wanted);
 }
 
+/// The repair of a torn tail may be torn itself, at any byte of any of its writes.
+#[test]
+fn a_torn_repair_of_a_tear_leaves_a_tear() {
+    let earlier = vec![genesis()];
+    let case = with_last_block(earlier.clone(), vec![accepted(1, &[7; 100])]);
+    for cut in case.start + 1..case.end {
+        let mut torn = case.after.clone();
+        torn[cut..case.end].copy_from_slice(&case.before[cut..case.end]);
+        std::fs::write(&case.segment, &torn).unwrap();
+        let diary = Arc::new(Diary::default());
+        drop(try_open(case.directory.path(), owner(), faulty(diary.clone())).unwrap());
+        let mut disk = torn;
+        for deed in diary.0.lock().unwrap().iter() {
+            let Deed::Write(offset, bytes) = deed else { continue };
+            for kept in 0..=bytes.len() {
+                let at = *offset as usize;
+                disk[at..at + kept].copy_from_slice(&bytes[..kept]);
+                std::fs::write(&case.segment, &disk).unwrap();
+                let again = open(case.directory.path());
+                assert_eq!(again.recovered, replayed(&earlier), "cut at {cut}, then {kept}");
+            }
+        }
+    }
+}
+
 /// Lets each sync wait for a word from the test, and counts them.
 struct Gate {
     entered: Mutex<Sender<()>>,

@@ -305,7 +305,13 @@ impl SegmentReader {
             );
             let mut blank = vec![0; self.torn_bytes.next_multiple_of(BLOCK_HEADER_BYTES)];
             fill_with_pattern(self.header.seed, self.offset, &mut blank);
-            file.write(&blank, self.offset).map_err(failed("repair"))?;
+            // The block's header last: until it is gone, or as long as it is, a power cut in the
+            // middle of this leaves what is still seen to be torn, wherever it cuts.
+            let (start, rest) = blank.split_at(BLOCK_HEADER_BYTES);
+            let rest_at = self.offset + BLOCK_HEADER_BYTES as u64;
+            file.write(rest, rest_at).map_err(failed("repair"))?;
+            file.sync().map_err(failed("repair"))?;
+            file.write(start, self.offset).map_err(failed("repair"))?;
         }
         if let Some((offset, block)) = self.last_block {
             file.write(&block, offset).map_err(failed("write again the last records of"))?;

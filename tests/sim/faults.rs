@@ -34,10 +34,24 @@ pub enum Kind {
     Transfer,
     /// A time of day jumps.
     Wall,
+    /// The power goes in the middle of some step of the disk's work.
+    PowerCut,
+    /// A sync fails.
+    SyncFails,
+    /// There is no room for a while.
+    DiskFull,
+    /// Syncs hang for a while.
+    DiskStall,
+    /// Bits flip, a write lands elsewhere, or a directory is emptied: what a start notices.
+    Damage,
+    /// Syncs were lies, or an old backup is put back: what nobody notices.
+    Forget,
+    /// Two machines are given each other's directories.
+    Swap,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Crash,
         Kind::Storm,
         Kind::Pause,
@@ -49,9 +63,16 @@ impl Kind {
         Kind::Reset,
         Kind::Transfer,
         Kind::Wall,
+        Kind::PowerCut,
+        Kind::SyncFails,
+        Kind::DiskFull,
+        Kind::DiskStall,
+        Kind::Damage,
+        Kind::Forget,
+        Kind::Swap,
     ];
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Kind::Crash => "crash",
             Kind::Storm => "all crash",
@@ -64,6 +85,13 @@ impl Kind {
             Kind::Reset => "reset",
             Kind::Transfer => "transfer",
             Kind::Wall => "wall clock jump",
+            Kind::PowerCut => "power cut",
+            Kind::SyncFails => "failed sync",
+            Kind::DiskFull => "full disk",
+            Kind::DiskStall => "stalled disk",
+            Kind::Damage => "damaged log",
+            Kind::Forget => "forgotten log",
+            Kind::Swap => "swapped directories",
         }
     }
 }
@@ -85,8 +113,23 @@ impl World {
         self.after(wait, Action::Fault);
         let at = self.random.below(self.shape.kinds.len() as u64) as usize;
         let kind = self.shape.kinds[at];
-        *self.stats.faults.entry(kind.name()).or_default() += 1;
         let length = self.random.between(LENGTH_MICROS.0, LENGTH_MICROS.1);
+        let happens = match kind {
+            Kind::Damage => self.damage(length),
+            Kind::Forget => self.make_forget(length),
+            Kind::Swap => self.swap(length),
+            kind => {
+                self.passing(kind, length);
+                true
+            }
+        };
+        if happens {
+            *self.stats.faults.entry(kind.name()).or_default() += 1;
+        }
+    }
+
+    /// A fault that costs nobody anything for good.
+    fn passing(&mut self, kind: Kind, length: u64) {
         match kind {
             Kind::Crash => {
                 let machine = self.any_machine();
@@ -132,6 +175,10 @@ impl World {
                 self.note(&format!("the time of day of {machine} jumps"));
                 self.wall_offsets.insert(machine, offset);
             }
+            Kind::PowerCut | Kind::SyncFails | Kind::DiskFull | Kind::DiskStall => {
+                self.disk_fault(kind, length);
+            }
+            Kind::Damage | Kind::Forget | Kind::Swap => {}
         }
     }
 
@@ -143,7 +190,7 @@ impl World {
         (self.any_id(), self.any_id())
     }
 
-    fn crash_for(&mut self, machine: Machine, length: u64) {
+    pub fn crash_for(&mut self, machine: Machine, length: u64) {
         if !self.crash(machine) {
             return;
         }

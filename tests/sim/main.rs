@@ -9,10 +9,13 @@
 //! `scripts/sim --seeds N` runs more seeds than the tests do; a failure names its seed, tells its
 //! story in the words of the protocol, and says how to replay it.
 
+mod atlas;
 mod bounds;
 mod checks;
 mod clients;
 mod connectivity;
+mod disk;
+mod disk_faults;
 mod faults;
 mod network;
 mod node;
@@ -109,6 +112,18 @@ fn writing_a_story_changes_nothing() {
         let text = told.text();
         assert!(text.contains("Accept") && text.lines().count() > 100, "{text}");
     });
+}
+
+/// Damage that nothing keeps within what the quorums bear: no log that is not as it was written is
+/// ever opened, and whoever still runs says nothing wrong.
+#[test]
+fn damage_to_every_copy_is_noticed() {
+    let began = Instant::now();
+    let total = run("damage_to_every_copy", seeds(FEWER_SEEDS), |seed, tape| {
+        history(seed, Shape::damaged(&mut Random::new(seed)), tape)
+    });
+    total.print(began.elapsed());
+    assert!(total.lost_machines > total.seeds, "hardly anything was damaged");
 }
 
 /// A directory that was copied and runs twice. What is promised of it is in `docs/protocol.md`,

@@ -1,54 +1,28 @@
-//! One simulated node: a driver while it runs, a disk that outlives it.
+//! One simulated node: a driver and its log while it runs, a disk that outlives them.
 
 use bytes::Bytes;
-use paxos_ssh::disk::memory::{MemoryDisk, MemoryLog};
-use paxos_ssh::disk::{Log, LogError};
+use paxos_ssh::disk::log::{DiskLog, LogSettings, open_stepped};
+use paxos_ssh::disk::writer::{Step, Writer};
+use paxos_ssh::disk::{Log, LogError, LogOwner, watched};
 use paxos_ssh::node::driver::{Driver, Parts};
 use paxos_ssh::node::settings::TimeoutBounds;
 use paxos_ssh::node::world::{Peers, World};
-use paxos_ssh::paxos::ballot::{NodeId, Slot};
-use paxos_ssh::paxos::message::Entry;
-use paxos_ssh::paxos::record::{LogPosition, Record};
-use paxos_ssh::telemetry::metrics::ConsensusMetrics;
+use paxos_ssh::paxos::ballot::NodeId;
+use paxos_ssh::paxos::record::{Record, Recovered};
+use paxos_ssh::telemetry::metrics::{ConsensusMetrics, LogMetrics};
+use paxos_ssh::telemetry::watchdog::Watchdog;
 use paxos_ssh::wire::peer::PeerMessage;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::disk::SimDisk;
 use crate::random::Random;
 use crate::tap::{Appended, Tap};
 
-pub type SimDriver = Driver<Tap<SimLog>, SimPeers, SimClock>;
+pub type SimDriver = Driver<Tap<DiskLog>, SimPeers, SimClock>;
 pub type Outbox = Arc<Mutex<Vec<(Vec<NodeId>, PeerMessage)>>>;
-
-/// A memory log that remembers that a sync was asked for; the world decides when it ends.
-pub struct SimLog {
-    log: MemoryLog,
-    wants_sync: Arc<AtomicBool>,
-}
-
-impl Log for SimLog {
-    fn append(&mut self, records: Vec<Record<Bytes>>) {
-        self.log.append(records);
-    }
-
-    fn sync(&mut self) {
-        self.wants_sync.store(true, Ordering::Relaxed);
-    }
-
-    fn is_full(&self) -> bool {
-        self.log.is_full()
-    }
-
-    fn read(
-        &mut self,
-        first: Slot,
-        last: Slot,
-        bytes_max: usize,
-    ) -> Result<Vec<Arc<Entry<Bytes>>>, LogError> {
-        self.log.read(first, last, bytes_max)
-    }
-}
 
 /// Keeps what the driver sends until the world takes it.
 pub struct SimPeers(Outbox);
@@ -92,18 +66,24 @@ impl World for SimClock {
 /// The cluster's name.
 const CLUSTER: &str = "sim";
 
+/// Where the log is; the simulated disk knows one directory only.
+const DIRECTORY: &str = "/log";
+
 pub struct SimNode {
     pub id: NodeId,
-    pub disk: MemoryDisk,
+    pub disk: SimDisk,
+    settings: LogSettings,
     pub driver: Option<SimDriver>,
+    /// Writes the log, step by step, when the world says so.
+    pub writer: Option<Writer>,
+    /// Whether the next step is on the clock.
+    pub writing: bool,
+    /// When the last step was taken, in micros of true time.
+    pub wrote_at: u64,
     pub outbox: Outbox,
     pub clocks: Arc<Clocks>,
     /// What this life appended.
     pub appended: Appended,
-    /// How long the log was when this life began.
-    pub end: LogPosition,
-    pub wants_sync: Arc<AtomicBool>,
-    pub syncing: bool,
     /// Counts starts; what was scheduled for an earlier life does not reach a later one.
     pub life: u64,
     pub paused: bool,
@@ -111,37 +91,55 @@ pub struct SimNode {
     pub lookups: u64,
 }
 
+/// The two ends of a log, and what it held.
+type OpenLog = (DiskLog, Writer, Recovered<Bytes>);
+
 impl SimNode {
-    pub fn new(id: NodeId) -> SimNode {
+    pub fn new(id: NodeId, disk: SimDisk, settings: LogSettings) -> SimNode {
         SimNode {
             id,
-            disk: MemoryDisk::new(),
+            disk,
+            settings,
             driver: None,
+            writer: None,
+            writing: false,
+            wrote_at: 0,
             outbox: Outbox::default(),
             clocks: Arc::default(),
             appended: Appended::default(),
-            end: LogPosition(0),
-            wants_sync: Arc::default(),
-            syncing: false,
             life: 0,
             paused: false,
             lookups: 0,
         }
     }
 
+    /// Reads the disk as a process does when it starts, with all that is repaired on the way.
+    fn open(&self) -> Result<OpenLog, LogError> {
+        let owner = LogOwner { cluster_name: CLUSTER.to_owned(), node: self.id };
+        let beat = Watchdog::default().watch(watched());
+        let storage = Arc::new(self.disk.clone());
+        let metrics = LogMetrics::default();
+        open_stepped(Path::new(DIRECTORY), owner, self.settings, storage, metrics, beat)
+    }
+
+    /// Gives an empty disk its first record, for good.
+    pub fn found(&mut self, genesis: Record<Bytes>) {
+        let (mut log, mut writer, _) = self.open().expect("a new disk is in order");
+        log.append(vec![genesis]);
+        while writer.step().expect("a new disk is in order") != Step::Idle {}
+    }
+
     /// Starts the process over whatever the disk holds.
-    pub fn start(&mut self, random: &mut Random) {
+    pub fn start(&mut self, random: &mut Random) -> Result<Recovered<Bytes>, LogError> {
         assert!(self.driver.is_none(), "{} runs already", self.id);
-        let (log, recovered) = self.disk.open().expect("the log was written by ourselves");
         self.life += 1;
+        let (log, writer, recovered) = self.open()?;
         self.paused = false;
         self.lookups = 0;
-        self.syncing = false;
-        self.wants_sync = Arc::default();
+        self.writing = false;
         self.outbox = Outbox::default();
         self.appended = Appended::default();
-        self.end = recovered.end;
-        let log = SimLog { log, wants_sync: Arc::clone(&self.wants_sync) };
+        let found = recovered.clone();
         let parts = Parts {
             id: self.id,
             cluster: CLUSTER.to_owned(),
@@ -156,13 +154,15 @@ impl SimNode {
             metrics: ConsensusMetrics::default(),
             bounds: TimeoutBounds { min: Duration::from_millis(250), max: Duration::from_secs(2) },
         };
-        self.driver = Some(Driver::new(parts).expect("the log can be read back"));
+        self.driver = Some(Driver::new(parts).expect("what was just read can be read again"));
+        self.writer = Some(writer);
+        Ok(found)
     }
 
-    /// Kills the process; of what was not synced, `kept` records happen to be on the disk.
-    pub fn crash(&mut self, kept: usize) {
+    /// Ends the process. What becomes of its disk, the caller says.
+    pub fn kill(&mut self) {
         self.driver = None;
-        self.disk.crash(kept);
+        self.writer = None;
         self.life += 1;
     }
 }

@@ -49,6 +49,10 @@ pub struct Shape {
     /// By how many parts in a thousand a node's clock may run fast or slow.
     pub drift_per_mille: u64,
     pub clients: u64,
+    /// The length of a log's files.
+    pub segment_bytes: u64,
+    /// Whether disks are damaged beyond what the cluster can bear.
+    pub beyond: bool,
     /// A node whose directory was copied to a second machine, and which runs there, too.
     pub cloned: Option<u64>,
 }
@@ -117,6 +121,8 @@ impl Shape {
             kinds: draw_kinds(random),
             drift_per_mille: [0, 0, 50, 400][random.below(4) as usize],
             clients: random.between(1, 6),
+            segment_bytes: [8, 16, 64][random.below(3) as usize] * 1024,
+            beyond: false,
             cloned: None,
         }
     }
@@ -138,8 +144,18 @@ impl Shape {
             kinds: Vec::new(),
             drift_per_mille: 0,
             clients: 0,
+            segment_bytes: 64 * 1024,
+            beyond: false,
             cloned: None,
         }
+    }
+
+    /// Disks are damaged, and nothing spares the last quorum.
+    pub fn damaged(random: &mut Random) -> Shape {
+        let mut shape = Shape::draw(random);
+        shape.kinds.extend([Kind::Damage; 6]);
+        shape.beyond = true;
+        shape
     }
 
     /// Two proposers, three acceptors and a learner, and the first proposer runs twice.

@@ -23,6 +23,8 @@ pub struct Stats {
     pub doubled: u64,
     pub clashes: u64,
     pub faults: BTreeMap<&'static str, u64>,
+    /// Machines that refused a damaged log or lost it.
+    pub lost_machines: u64,
     pub campaigns_after_healing: Vec<u64>,
     pub deepest: BTreeMap<&'static str, usize>,
 }
@@ -42,6 +44,7 @@ impl Stats {
         self.lost += other.lost;
         self.doubled += other.doubled;
         self.clashes += other.clashes;
+        self.lost_machines += other.lost_machines;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
@@ -72,10 +75,11 @@ impl Stats {
         let faults: Vec<String> =
             self.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         println!(
-            "faults: {}, messages lost {}, doubled {}",
+            "faults: {}, messages lost {}, doubled {}, machines lost for good {}",
             faults.join(", "),
             self.lost,
-            self.doubled
+            self.doubled,
+            self.lost_machines
         );
         println!("ballots after healing: {}", distribution(&self.campaigns_after_healing));
         let depths: Vec<String> =

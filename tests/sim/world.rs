@@ -4,15 +4,18 @@
 //! `clients`, and what must hold in `checks`. A process starts, crashes and syncs here and nowhere
 //! else.
 
-use crate::checks::{Checks, Machine};
+use crate::atlas::Atlas;
+use crate::checks::{Checks, Machine, violated};
 use crate::clients::Clients;
+use crate::disk::SimDisk;
 use crate::network::{Fate, Link, Network, Weather};
 use crate::node::SimNode;
 use crate::random::Random;
 use crate::shape::{Mix, Shape};
 use crate::stats::Stats;
 use crate::tape::Tape;
-use paxos_ssh::disk::Log;
+use paxos_ssh::disk::LogError;
+use paxos_ssh::disk::log::LogSettings;
 use paxos_ssh::node::event::{Event, Recall};
 use paxos_ssh::node::recorder::Recalled;
 use paxos_ssh::node::world::TICK;
@@ -35,6 +38,9 @@ const FAULT_PHASE: Duration = Duration::from_secs(8);
 /// Once healed, everything must work again within this time: several of the longest backoffs.
 const LIVENESS_BOUND: Duration = Duration::from_secs(20);
 
+/// A process that could not start tries again after a time between these.
+const START_AGAIN_MICROS: (u64, u64) = (20_000, 400_000);
+
 /// A clone of node n is machine n plus this.
 pub const CLONE: u64 = 1_000;
 
@@ -47,7 +53,7 @@ const DEPTHS_EVERY: u64 = 16;
 /// What is due at some time.
 pub enum Action {
     Deliver { to: NodeId, from: NodeId, message: PeerMessage },
-    Synced { machine: Machine, life: u64 },
+    Write { machine: Machine, life: u64 },
     Tick { machine: Machine, life: u64 },
     Restart(Machine),
     Resume(Machine),
@@ -57,6 +63,8 @@ pub enum Action {
     Flap { link: Link, left: u64, is_cut: bool },
     LinkUp(Link),
     Evidence { at: Machine, about: Machine },
+    Room(Machine),
+    Dark { machine: Machine, length: u64 },
     Fault,
     Client(u64),
 }
@@ -79,6 +87,7 @@ pub struct World {
     asleep: BTreeMap<Machine, Vec<Event>>,
     pub clients: Clients,
     pub faulty: bool,
+    pub atlas: Atlas,
     pub checks: Checks,
     pub stats: Stats,
     pub tape: Tape,
@@ -87,6 +96,10 @@ pub struct World {
     columns: Columns,
     /// Proposers that noticed that somebody else has their id.
     pub clashes: u64,
+    /// Until when a machine's syncs take.
+    pub stalls: BTreeMap<Machine, u64>,
+    /// Copies of directories that may be put back.
+    pub backups: BTreeMap<Machine, SimDisk>,
 }
 
 impl World {
@@ -105,12 +118,15 @@ impl World {
             asleep: BTreeMap::new(),
             clients: Clients::default(),
             faulty: true,
+            atlas: Atlas::new(&shape),
             checks: Checks::new(shape.phase2),
             stats: Stats::default(),
             tape: tape.clone(),
             recorders: BTreeMap::new(),
             columns: Columns::default(),
             clashes: 0,
+            stalls: BTreeMap::new(),
+            backups: BTreeMap::new(),
             shape,
         };
         world.form();
@@ -153,11 +169,13 @@ impl World {
         let names: Vec<String> = machines.iter().map(|(machine, _)| machine.to_string()).collect();
         self.columns = Columns::for_names(names.iter().map(String::as_str));
         for (machine, id) in machines {
-            let node = SimNode::new(id);
-            let (mut log, _) = node.disk.open().unwrap();
+            let disk = SimDisk::new(self.random.next());
+            let settings = LogSettings { segment_bytes: self.shape.segment_bytes };
+            let mut node = SimNode::new(id, disk, settings);
             let generation = members[&id].roles.acceptor;
-            log.append(vec![Record::Genesis { genesis: genesis.clone(), generation }]);
-            node.disk.sync();
+            let record = Record::Genesis { genesis: genesis.clone(), generation };
+            node.found(record.clone());
+            self.checks.appended(machine, vec![record]);
             self.nodes.insert(machine, node);
             let drift = self.shape.drift_per_mille;
             self.rates.insert(machine, 1_000 - drift + self.random.below(2 * drift + 1));
@@ -205,46 +223,74 @@ impl World {
         TICK.as_micros() as u64 * 1_000 / self.rates[&machine].max(1)
     }
 
-    /// Starts a process over what its disk holds.
-    pub fn start(&mut self, machine: Machine) {
+    /// Starts a process over what its disk holds; whether it runs then.
+    pub fn start(&mut self, machine: Machine) -> bool {
         self.set_clocks(machine);
-        let node = self.nodes.get_mut(&machine).unwrap();
-        node.start(&mut self.random);
-        let (life, end) = (node.life, node.end);
-        self.checks.started(machine, end);
         self.asleep.remove(&machine);
+        let node = self.nodes.get_mut(&machine).unwrap();
+        let found = match node.start(&mut self.random) {
+            Ok(found) => found,
+            Err(error) => {
+                self.refused(machine, &error);
+                return false;
+            }
+        };
+        let life = node.life;
+        if self.atlas.is_forgetful(machine) {
+            if self.checks.forgot(machine, &found) {
+                *self.stats.faults.entry("memory lost").or_default() += 1;
+                // What it holds is a past that this machine never had any more.
+                self.backups.remove(&machine);
+            }
+        } else {
+            self.checks.started(machine, &found);
+        }
         self.recorders.insert(machine, (life, 0));
         self.tell_promise(machine);
         let micros = self.tick_micros(machine);
         self.after(micros, Action::Tick { machine, life });
-    }
-
-    /// Kills a process that runs. Of what was not synced, some happens to be on the disk.
-    pub fn crash(&mut self, machine: Machine) -> bool {
-        self.asleep.remove(&machine);
-        let node = self.nodes.get_mut(&machine).unwrap();
-        if node.driver.is_none() {
-            return false;
-        }
-        let kept = self.random.below(node.disk.unsynced() as u64 + 1);
-        node.crash(kept as usize);
-        self.note(&format!("crash {machine}, {kept} unsynced records kept"));
         true
     }
 
-    /// A sync ends.
-    fn synced(&mut self, machine: Machine, life: u64) {
-        let Some(node) = self.nodes.get_mut(&machine) else { return };
-        if node.life != life || node.driver.is_none() {
-            return;
+    /// A process that was not there any more when it should have started: it tries again if that
+    /// may help, and stays away if its log is damaged.
+    fn refused(&mut self, machine: Machine, error: &LogError) {
+        self.note(&format!("{machine} does not start: {error}"));
+        if matches!(error, LogError::Io { .. }) {
+            self.nodes[&machine].disk.kill();
+            let micros = self.random.between(START_AGAIN_MICROS.0, START_AGAIN_MICROS.1);
+            self.after(micros, Action::Restart(machine));
+        } else if !self.atlas.refuse(machine) {
+            let what = format!("{machine} refuses its log, and nothing was done to it: {error}");
+            violated("durability", &what);
         }
-        node.syncing = false;
-        let position = node.disk.sync();
-        if self.tape.wants_steps() {
-            self.note(&format!("{machine} durable up to {}", position.0));
+    }
+
+    /// Kills a process that runs, or cuts its power.
+    pub fn crash(&mut self, machine: Machine) -> bool {
+        let is_cut = self.random.per_mille(500);
+        if !self.kill(machine) {
+            return false;
         }
-        self.checks.durable(machine, position);
-        self.event(machine, Event::Persisted(position, Duration::from_micros(300)));
+        self.note(&format!("{} {machine}", if is_cut { "power cut at" } else { "kill" }));
+        let disk = &self.nodes[&machine].disk;
+        if is_cut {
+            disk.cut()
+        } else {
+            disk.kill()
+        }
+        true
+    }
+
+    /// Ends a process, if it runs.
+    pub fn kill(&mut self, machine: Machine) -> bool {
+        self.asleep.remove(&machine);
+        let node = self.nodes.get_mut(&machine).unwrap();
+        let ran = node.driver.is_some();
+        if ran {
+            node.kill();
+        }
+        ran
     }
 
     /// Lets time run until `until`, or until `done`.
@@ -280,13 +326,21 @@ impl World {
         for (link, held) in self.network.heal() {
             held.into_iter().for_each(|message| self.arrive(link, message, 1_000));
         }
+        self.heal_disks();
         let machines: Vec<Machine> = self.nodes.keys().copied().collect();
         for machine in machines {
             if self.is_up(machine) {
                 self.resume(machine);
-            } else {
+            } else if !self.atlas.is_lost(machine) {
                 self.start(machine);
             }
+        }
+        if self.atlas.goes_beyond() {
+            // Nobody promises that the rest goes on, or that it knows all.
+            let end = self.now() + LIVENESS_BOUND / 4;
+            self.run(end, |_| false);
+            self.clients.leave();
+            return self.check_completeness(false);
         }
         let goal = self.clients.goal();
         let deadline = self.now() + LIVENESS_BOUND;
@@ -299,11 +353,12 @@ impl World {
             let roles = &world.shape.roles;
             // Clients hold no log.
             let with_role = |node: &&SimNode| roles[node.id.0 as usize - 1] != Mix::CLIENT;
-            let chosen: Vec<Slot> = world.nodes.values().filter(with_role).map(applied).collect();
-            chosen.iter().all(|slot| *slot == chosen[0])
+            let mut chosen = world.nodes.values().filter(with_role).filter_map(applied);
+            let first = chosen.next();
+            chosen.all(|slot| Some(slot) == first)
         });
         assert!(level, "[liveness] healed, but the logs differ in length: {:?}", self.statuses());
-        self.check_completeness();
+        self.check_completeness(true);
     }
 
     /// An operator ends the second of two machines with one id: while both run, nobody promises
@@ -316,14 +371,15 @@ impl World {
         }
     }
 
-    /// What can be said once at the end.
-    pub fn check_completeness(&mut self) {
+    /// What can be said once at the end, of stores that hold everything or not.
+    fn check_completeness(&mut self, all: bool) {
+        self.stats.lost_machines = self.atlas.lost();
         let views: Vec<_> = self
             .nodes
             .values()
             .filter_map(|node| node.driver.as_ref()?.views().load_full())
             .collect();
-        self.checks.complete(views.iter().map(AsRef::as_ref));
+        self.checks.complete(views.iter().map(AsRef::as_ref), all);
     }
 
     /// Runs until one node leads and all others follow it for an election timeout.
@@ -371,18 +427,20 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Deliver { to, from, message } => self.deliver(to, from, message),
-            Action::Synced { machine, life } => self.synced(machine, life),
+            Action::Write { machine, life } => self.write_step(machine, life),
             Action::Tick { machine, life } => {
                 if self.is_up(machine) && self.nodes[&machine].life == life {
                     if self.is_awake(machine) {
                         self.event(machine, Event::Tick);
+                        self.write_lazily(machine);
                     }
                     let micros = self.tick_micros(machine);
                     self.after(micros, Action::Tick { machine, life });
                 }
             }
             Action::Restart(machine) => {
-                if self.nodes.contains_key(&machine) && !self.is_up(machine) {
+                let is_there = self.nodes.contains_key(&machine) && !self.atlas.is_lost(machine);
+                if is_there && !self.is_up(machine) {
                     self.note(&format!("restart {machine}"));
                     self.start(machine);
                 }
@@ -402,6 +460,8 @@ impl World {
                     self.event(at, Event::LinkDown { peer: about, refused: true, error });
                 }
             }
+            Action::Room(machine) => self.make_room(machine),
+            Action::Dark { machine, length } => self.go_dark(machine, length),
             Action::Fault => self.fault(),
             Action::Client(id) => self.client(id),
         }
@@ -456,6 +516,9 @@ impl World {
         let life = node.life;
         let records = std::mem::take(&mut *node.appended.lock().unwrap());
         if !records.is_empty() {
+            if self.atlas.is_wiped(machine) {
+                violated("durability", &format!("{machine} lost its directory and writes on"));
+            }
             self.checks.appended(machine, records);
         }
         let Some(driver) = &node.driver else { return };
@@ -533,22 +596,15 @@ impl World {
         for event in events {
             self.event(machine, event);
         }
+        self.write_soon(machine);
     }
 
     /// Puts what a process sent on the network and its sync on the clock.
     fn collect(&mut self, machine: Machine) {
         let node = self.nodes.get_mut(&machine).unwrap();
-        let (id, life) = (node.id, node.life);
+        let id = node.id;
         let sent = std::mem::take(&mut *node.outbox.lock().unwrap());
-        if node.wants_sync.swap(false, Ordering::Relaxed) {
-            if node.syncing {
-                node.wants_sync.store(true, Ordering::Relaxed);
-            } else {
-                node.syncing = true;
-                let micros = self.random.between(50, self.shape.sync_max_micros);
-                self.after(micros, Action::Synced { machine, life });
-            }
-        }
+        self.write_soon(machine);
         for (to, message) in sent {
             let decoded = decode_peer(&encode_peer(&message));
             assert_eq!(decoded.as_ref(), Ok(&message), "a message changed on its way");
@@ -588,6 +644,8 @@ impl World {
     }
 }
 
-fn applied(node: &SimNode) -> Slot {
-    node.driver.as_ref().map_or(Slot(0), |driver| driver.applied())
+/// Nothing if the node does not run, or lost its genesis.
+fn applied(node: &SimNode) -> Option<Slot> {
+    let driver = node.driver.as_ref()?;
+    driver.replica().map(|_| driver.applied())
 }

@@ -55,6 +55,11 @@ impl Agreement {
         node.live = node.durable.clone();
     }
 
+    /// The machine's disk forgot.
+    pub fn forgot(&mut self, machine: Machine) {
+        self.nodes.remove(&machine);
+    }
+
     /// A record of the machine's log gives `slot` this value.
     pub fn holds(
         &mut self,

@@ -34,6 +34,11 @@ impl Promises {
         acceptor.durable = acceptor.durable.max(ballot);
     }
 
+    /// The machine's disk forgot, within what the quorums bear.
+    pub fn forgot(&mut self, machine: Machine) {
+        self.acceptors.remove(&machine);
+    }
+
     /// A vote is appended.
     pub fn accepts(&mut self, machine: Machine, ballot: Ballot) {
         let acceptor = self.acceptors.entry(machine).or_default();

@@ -75,8 +75,11 @@ pub struct World {
     pub shape: Shape,
     pub random: Random,
     now_micros: u64,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    actions: BTreeMap<u64, Action>,
+    /// When, which of those that are due then, and where in `actions`.
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    actions: Vec<Option<Action>>,
+    /// Places in `actions` that are free.
+    free: Vec<usize>,
     next_action: u64,
     pub nodes: BTreeMap<Machine, SimNode>,
     /// Parts in a thousand of true time at which a machine's clock runs.
@@ -109,7 +112,8 @@ impl World {
             random: Random::new(seed ^ 0xA5A5),
             now_micros: 0,
             queue: BinaryHeap::new(),
-            actions: BTreeMap::new(),
+            actions: Vec::new(),
+            free: Vec::new(),
             next_action: 0,
             nodes: BTreeMap::new(),
             rates: BTreeMap::new(),
@@ -193,8 +197,12 @@ impl World {
 
     pub fn after(&mut self, micros: u64, action: Action) {
         self.next_action += 1;
-        self.queue.push(Reverse((self.now_micros + micros, self.next_action)));
-        self.actions.insert(self.next_action, action);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.actions.push(None);
+            self.actions.len() - 1
+        });
+        self.actions[place] = Some(action);
+        self.queue.push(Reverse((self.now_micros + micros, self.next_action, place)));
     }
 
     pub fn note(&self, line: &str) {
@@ -296,13 +304,14 @@ impl World {
     /// Lets time run until `until`, or until `done`.
     pub fn run(&mut self, until: Duration, mut done: impl FnMut(&mut World) -> bool) -> bool {
         let until = until.as_micros() as u64;
-        while let Some(Reverse((due, id))) = self.queue.pop() {
+        while let Some(Reverse((due, order, place))) = self.queue.pop() {
             if due > until {
-                self.queue.push(Reverse((due, id)));
+                self.queue.push(Reverse((due, order, place)));
                 break;
             }
             self.now_micros = due;
-            let action = self.actions.remove(&id).expect("every entry has an action");
+            let action = self.actions[place].take().expect("every entry has an action");
+            self.free.push(place);
             self.act(action);
             self.stats.events += 1;
             if done(self) {

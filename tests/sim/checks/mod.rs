@@ -224,7 +224,7 @@ impl Checks {
         }
     }
 
-    /// At the end, over the store of every learner: nothing is lost (if they must have `all` of it),
+    /// At the end, over the store of every learner: nothing is lost, if they must have `all` of it;
     /// nothing happened twice, and what clients were told has an order.
     pub fn complete<'a>(&mut self, views: impl Iterator<Item = &'a StoreView>, all: bool) {
         for view in views {

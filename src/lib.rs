@@ -23,6 +23,7 @@
 //! 9. [`controller`]: from an inventory to running nodes: keys, plan, steps.
 //! 10. [`cli`]: words on a command line, output, exit codes. Both executables are one call into it.
 //!
+//! [`planted`] holds the mistakes that the simulator must find; it is empty in every program.
 //! [`telemetry`] (logging and metrics) is used from [`disk`] upwards.
 //!
 //! # Arrows
@@ -87,6 +88,9 @@
 //! * No failed sync is tried again. The process ends, and the log is read anew.
 //! * No wall clock decides anything about data. Replicated time is carried by entries.
 //! * There is no `unsafe` code, no second SSH implementation, and no TLS.
+
+#[macro_use]
+pub mod planted;
 
 pub mod api;
 pub mod cli;

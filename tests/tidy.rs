@@ -32,6 +32,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("client", &["wire", "transport", "telemetry"]),
     ("controller", &["paxos", "client", "wire", "transport", "telemetry"]),
     ("telemetry", &[]),
+    ("planted", &[]),
     (
         "cli",
         &[

@@ -202,7 +202,7 @@ impl SegmentReader {
             HeaderError::Checksum => damaged("the header does not match its checksum"),
             HeaderError::Name => damaged("the header's cluster name is not readable"),
         })?;
-        if header.owner != *owner {
+        if header.owner != *owner && !planted!(OwnerIgnored) {
             let (found, wanted) = (header.owner, owner.clone());
             return Err(LogError::Foreign { path, found, wanted });
         }
@@ -285,6 +285,10 @@ impl SegmentReader {
                 self.torn_bytes = bytes;
                 Ok(None)
             }
+            Tail::Damaged(_) if planted!(DamageIsTorn) => {
+                self.torn_bytes = room;
+                Ok(None)
+            }
             Tail::Damaged(reason) => Err(damaged(reason)),
         }
     }
@@ -298,7 +302,7 @@ impl SegmentReader {
             let path = path.clone();
             move |source| LogError::Io { action, path, source }
         };
-        if self.torn_bytes > 0 {
+        if self.torn_bytes > 0 && !planted!(TornTailLeft) {
             tracing::warn!(
                 path = %path.display(), offset = self.offset, bytes = self.torn_bytes,
                 "dropping a write that a crash interrupted; it was never acknowledged"
@@ -312,6 +316,9 @@ impl SegmentReader {
             file.write(rest, rest_at).map_err(failed("repair"))?;
             file.sync().map_err(failed("repair"))?;
             file.write(start, self.offset).map_err(failed("repair"))?;
+        }
+        if planted!(NotSyncedAtStart) {
+            return Ok(Segment { file, path, header: self.header, offset: self.offset });
         }
         if let Some((offset, block)) = self.last_block {
             file.write(&block, offset).map_err(failed("write again the last records of"))?;

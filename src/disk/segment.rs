@@ -338,7 +338,7 @@ pub(super) fn read_frame(bytes: &Bytes, at: usize) -> Result<Bytes, &'static str
         return Err("a record is longer than what is left");
     }
     let record = bytes.slice(start..end);
-    if crc32c::crc32c(&record) != read_u32(bytes, at + 4) {
+    if crc32c::crc32c(&record) != read_u32(bytes, at + 4) && !planted!(ChecksumsIgnored) {
         return Err("a record's checksum does not match");
     }
     Ok(record)

@@ -72,10 +72,14 @@ impl Spare {
         let Spare { file, path: spare_path, seed, bytes } = self;
         let header = SegmentHeader { number, first, seed, bytes, owner: owner.clone() };
         file.write(&header.encode(), 0)?;
-        file.sync()?;
+        if !planted!(SegmentHeaderNotSynced) {
+            file.sync()?;
+        }
         let path = segment_path(directory, number);
         storage.rename(&spare_path, &path)?;
-        storage.sync_directory(directory)?;
+        if !planted!(NameNotSynced) {
+            storage.sync_directory(directory)?;
+        }
         Ok(Segment { file, path, header, offset: HEADER_BYTES as u64 })
     }
 }

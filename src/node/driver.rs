@@ -126,9 +126,13 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let timing = estimate::timing(&parts.bounds, &Measured::default());
         let chosen = parts.recovered.chosen;
         let end = parts.recovered.end;
+        let mut incarnation = Incarnation(parts.world.random());
+        if planted!(IncarnationReused) {
+            incarnation = Incarnation(7);
+        }
         let start = Start {
             id: parts.id,
-            incarnation: Incarnation(parts.world.random()),
+            incarnation,
             seed: parts.world.random(),
             timing,
             recovered: parts.recovered,
@@ -338,7 +342,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 
     /// Sends the pledges whose records are durable.
     fn release(&mut self) {
-        while self.held.front().is_some_and(|held| held.after <= self.durable) {
+        let early = planted!(SaidBeforeDurable);
+        while self.held.front().is_some_and(|held| held.after <= self.durable || early) {
             if let Some(held) = self.held.pop_front() {
                 self.send(&held.to, Message::Pledge(held.pledge));
             }
@@ -394,7 +399,10 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             for read in self.effects.take_log_reads() {
                 self.serve_from_log(read);
             }
-            let chosen = self.effects.take_chosen();
+            let mut chosen = self.effects.take_chosen();
+            if planted!(AppliedOutOfOrder) {
+                chosen.reverse();
+            }
             let rejected = self.effects.take_rejected();
             let reads = self.effects.take_reads();
             if chosen.is_empty() && rejected.is_empty() && reads.is_empty() {

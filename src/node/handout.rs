@@ -78,7 +78,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             .as_ref()
             .map(|id| format!("{}\n{id}", waiting.write.principal));
         let operation = waiting.write.operation.clone();
-        let sequence = waiting.sequence.unwrap_or_else(|| self.session.issue());
+        let numbered = waiting.sequence.filter(|_| !planted!(RetryIsNew));
+        let sequence = numbered.unwrap_or_else(|| self.session.issue());
         self.requests.number(token, sequence);
         let command = self.session.command(session, sequence, request_id, operation);
         let command = crate::wire::command::encode_command(&command);

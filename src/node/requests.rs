@@ -221,7 +221,9 @@ impl Requests {
     /// Answers the reads whose index is applied; says how many.
     pub(super) fn serve_reads(&mut self, applied: Slot) -> usize {
         let before = self.reads;
-        let ready = |group: &WaitingReads| group.index.is_some_and(|index| index <= applied);
+        let ready = |group: &WaitingReads| {
+            group.index.is_some_and(|index| index <= applied || planted!(ReadBeforeApplied))
+        };
         let tokens: Vec<u64> =
             self.read_groups.iter().filter(|(_, g)| ready(g)).map(|(token, _)| *token).collect();
         for token in tokens {

@@ -77,19 +77,25 @@ impl<V: Value> Acceptor<V> {
         floor: Slot,
         out: &mut Outbox<'_, V>,
     ) -> bool {
-        if ballot < self.promised {
+        if ballot < self.promised && !planted!(PromiseLowered) {
             return false;
         }
         if ballot > self.promised {
             self.promised = ballot;
-            out.append(Record::Promised(ballot));
+            if !planted!(PromiseNotLogged) {
+                out.append(Record::Promised(ballot));
+            }
         }
+        let floor = if planted!(FloorTooHigh) { floor.next() } else { floor };
         let mut parts: Vec<Vec<Vote<V>>> = vec![Vec::new()];
         let mut bytes = 0;
         for vote in self.votes.range(first.max(floor)..).map(|(_, vote)| vote) {
             if bytes > PROMISE_PART_BYTES {
                 parts.push(Vec::new());
                 bytes = 0;
+            }
+            if planted!(VotesNotReported) {
+                continue;
             }
             bytes += vote.entry.weight();
             parts.last_mut().expect("there is always one part").push(vote.clone());
@@ -125,7 +131,7 @@ impl<V: Value> Acceptor<V> {
         window: u64,
         out: &mut Outbox<'_, V>,
     ) -> Result<bool, Offence> {
-        if run.ballot < self.promised {
+        if run.ballot < self.promised && !planted!(AcceptsBelowPromise) {
             return Ok(false);
         }
         if self.votes.len() as u64 + run.entries.len() as u64 > window * VOTE_WINDOWS_MAX {
@@ -178,6 +184,7 @@ impl<V: Value> Acceptor<V> {
 
     /// Lets go of votes that are chosen.
     pub(super) fn forget(&mut self, chosen: Slot) {
+        let chosen = if planted!(VotesForgottenEarly) { chosen.next() } else { chosen };
         while let Some(first) = self.votes.first_entry() {
             if *first.key() > chosen {
                 break;

@@ -175,7 +175,9 @@ impl<V: Value> Replica<V> {
 
     /// A vote counts only in the life of the log that the configuration names.
     fn check_voter(&self, from: NodeId, generation: VoterGeneration) -> Result<(), Offence> {
-        if self.configurations.newest().is_voter(from, generation) {
+        if self.configurations.newest().is_voter(from, generation)
+            || planted!(StaleGenerationCounts)
+        {
             Ok(())
         } else {
             Err(Offence::StaleGeneration)
@@ -248,7 +250,7 @@ impl<V: Value> Replica<V> {
         let Some(proposer) = &mut self.proposer else { return };
         let handing_over = proposer.is_handing_over();
         let proved = proposer.leading_mut().is_some_and(|leading| chosen >= leading.opening);
-        if proved && !handing_over {
+        if (proved && !handing_over) || planted!(RivalsNeverYield) {
             if electable {
                 self.start_campaign(effects);
             }
@@ -294,6 +296,7 @@ impl<V: Value> Replica<V> {
             }
         }
         self.learner.on_proposals(ballot, first, entries, &self.configurations);
+        let chosen = if planted!(AcceptedIsChosen) { Slot(last) } else { chosen };
         self.learner.on_chosen(from, ballot, chosen);
         Ok(())
     }

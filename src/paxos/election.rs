@@ -84,7 +84,7 @@ impl Election {
     /// The leader heard within the election timeout, with its ballot.
     pub(super) fn leader(&self) -> Option<(NodeId, Ballot)> {
         self.leader
-            .filter(|leader| leader.silent < self.timing.election)
+            .filter(|leader| leader.silent < self.timing.election || planted!(StickyForEver))
             .map(|leader| (leader.node, leader.ballot))
     }
 
@@ -199,7 +199,10 @@ impl Election {
                     let half = self.timing.election / 2;
                     self.phase = Phase::Waiting(half + self.jitter.up_to(half));
                 } else {
-                    self.failed();
+                    // Nobody was in the way, so there is nobody to give way to: a wait that grew
+                    // would only make a cluster that comes back slow to find its leader.
+                    let wait = self.jitter.up_to(self.timing.request).max(1);
+                    self.phase = Phase::Waiting(wait);
                 }
                 None
             }
@@ -227,7 +230,9 @@ impl Election {
             let reached = configuration.acceptors().filter(|a| reports.contains_key(a)).count();
             let missing =
                 configuration.acceptors().filter(|a| reports.get(a) == Some(&None)).count();
-            reached >= quorums.campaign() && missing >= quorums.phase1()
+            let all = configuration.acceptors().count();
+            let needed = if planted!(LeaderNeverReplaced) { all } else { quorums.phase1() };
+            reached >= quorums.campaign() && missing >= needed
         });
         enough.then_some(Call::Campaign)
     }

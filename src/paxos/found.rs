@@ -24,9 +24,16 @@ pub(super) fn fill_gaps<V: Value>(
         let gap = first.key().0 - next.0;
         let Some(left) = room.checked_sub(gap) else { break };
         room = left;
-        entries.extend((0..gap).map(|_| Arc::new(Entry::noop())));
+        if !planted!(GapsClosed) {
+            entries.extend((0..gap).map(|_| Arc::new(Entry::noop())));
+        }
         next = first.key().next();
         entries.push_back(first.remove().1.entry);
+    }
+    if planted!(NoopOverVote)
+        && let Some(last) = entries.back_mut()
+    {
+        *last = Arc::new(Entry::noop());
     }
     entries.push_back(Arc::new(Entry::noop()));
     entries

@@ -41,7 +41,7 @@ struct Tally {
 impl Tally {
     fn is_quorum(&self, governing: &Configuration) -> bool {
         let counted = governing.acceptors().filter(|id| self.voters.contains(id)).count();
-        counted >= governing.quorums().phase2()
+        counted + usize::from(planted!(Phase2OffByOne)) >= governing.quorums().phase2()
     }
 }
 
@@ -133,7 +133,9 @@ impl<V: Value> Learner<V> {
                 .tallies
                 .entry(slot)
                 .or_insert_with(|| Tally { ballot, voters: BTreeSet::new() });
-            if tally.ballot < ballot {
+            if tally.ballot < ballot && planted!(VotesOfAllBallots) {
+                tally.ballot = ballot;
+            } else if tally.ballot < ballot {
                 *tally = Tally { ballot, voters: BTreeSet::new() };
             }
             if tally.ballot == ballot {
@@ -155,10 +157,11 @@ impl<V: Value> Learner<V> {
         let slots: Vec<Slot> = self
             .proposals
             .range(self.chosen.next()..=up_to)
-            .filter(|(_, (known, _))| *known == ballot)
+            .filter(|(_, (known, _))| *known == ballot || planted!(ChosenUnderAnyBallot))
             .map(|(slot, _)| *slot)
             .collect();
         for slot in slots {
+            let ballot = if planted!(ChosenUnderAnyBallot) { Ballot::ZERO } else { ballot };
             self.decide(slot, ballot, from);
         }
     }

@@ -62,7 +62,10 @@ impl<V: Clone> Outbox<'_, V> {
     pub(super) fn pledge(&mut self, to: impl IntoIterator<Item = NodeId>, pledge: Pledge<V>) {
         let (peers, to_itself) = self.split(to);
         if to_itself {
-            let after = self.effects.await_end();
+            let mut after = self.effects.await_end();
+            if planted!(OwnVoteBeforeDurable) {
+                after = LogPosition(0);
+            }
             self.loopback.held.push_back((after, pledge.clone()));
         }
         self.effects.pledge(peers, pledge);

@@ -275,7 +275,8 @@ impl<V: Value> Proposer<V> {
         }
         for vote in votes {
             let known = preparing.found.get(&vote.slot);
-            let newer = known.is_none_or(|(_, known)| known.ballot < vote.ballot);
+            let newer = known
+                .is_none_or(|(_, known)| (known.ballot < vote.ballot) != planted!(LowestVoteWins));
             if newer && vote.slot >= preparing.first {
                 preparing.found.insert(vote.slot, (from, vote));
             }
@@ -293,18 +294,24 @@ impl<V: Value> Proposer<V> {
         let Phase::Preparing(preparing) = &mut self.phase else { return None };
         let promised = configurations.from(preparing.first).all(|configuration| {
             let promised = configuration.acceptors().filter(|a| preparing.has_promised(*a)).count();
-            promised >= configuration.quorums().phase1()
+            promised + usize::from(planted!(Phase1OffByOne)) >= configuration.quorums().phase1()
         });
         if !promised {
             return None;
         }
-        let (floor, from) = preparing.floor;
+        let (mut floor, from) = preparing.floor;
+        if planted!(FloorIgnored) {
+            floor = Slot(0);
+        }
         if chosen.next() < floor {
             return from;
         }
         let ballot = preparing.ballot;
         let start = chosen.next().max(floor);
         let mut found = std::mem::take(&mut preparing.found).split_off(&start);
+        if planted!(FoundIgnored) {
+            found.clear();
+        }
         let recovered = fill_gaps(start, &mut found, configurations.window());
         if let Some((_, (liar, _))) = found.pop_first() {
             out.note(Note::Refused(liar, Offence::Malformed));
@@ -448,7 +455,7 @@ impl<V: Value> Proposer<V> {
         let Phase::Leading(leading) = &mut self.phase else { return };
         for batch in &mut leading.batches {
             batch.age += 1;
-            if batch.age >= timing.request {
+            if batch.age >= timing.request && !planted!(NeverSentAgain) {
                 batch.age = 0;
                 send(leading.ballot, batch, chosen, configurations, out);
             }

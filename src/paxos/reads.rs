@@ -43,7 +43,11 @@ pub(super) struct Reads {
 impl Reads {
     /// A read arrived; it joins the next round, never the one under way.
     pub(super) fn push(&mut self, reader: Reader) {
-        if self.waiting.len() < READERS_MAX {
+        if planted!(ReadJoinsRound)
+            && let Some(round) = &mut self.under_way
+        {
+            round.readers.push(reader);
+        } else if self.waiting.len() < READERS_MAX {
             self.waiting.push(reader);
         }
     }

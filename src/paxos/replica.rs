@@ -254,7 +254,7 @@ impl<V: Value> Replica<V> {
             .acceptors()
             .filter(|a| leading.followers.get(a).is_some_and(|f| f.silent < timing.election))
             .count();
-        if followed < governing.quorums().phase2() {
+        if followed < governing.quorums().phase2() && !planted!(NeverStepsDown) {
             self.step_down(StepDown::QuorumLost, effects);
             return;
         }
@@ -306,7 +306,7 @@ impl<V: Value> Replica<V> {
             // only.
             return;
         }
-        let Some(source) = self.learner.behind() else {
+        let Some(source) = self.learner.behind().filter(|_| !planted!(NeverCatchesUp)) else {
             self.catch_up.left = 1;
             return;
         };
@@ -409,9 +409,13 @@ impl<V: Value> Replica<V> {
     fn start_read_round(&mut self, effects: &mut Effects<V>) {
         let chosen = self.learner.chosen();
         let Some(proposer) = &mut self.proposer else { return };
-        let index = proposer.last_proposed();
+        let mut index = proposer.last_proposed();
+        if planted!(ReadAtLearnedEnd) || planted!(ReadBeforeFirstNoop) {
+            index = chosen;
+        }
         let Some(leading) = proposer.leading_mut() else { return };
-        if chosen < leading.opening || !self.reads.wants_round() {
+        let early = chosen < leading.opening && !planted!(ReadBeforeFirstNoop);
+        if early || !self.reads.wants_round() {
             return;
         }
         self.reads.start(leading.round + 1, index);
@@ -452,7 +456,8 @@ impl<V: Value> Replica<V> {
             let vote = self.acceptor.as_ref().and_then(|acceptor| acceptor.vote(slot));
             let logged =
                 vote.is_some_and(|vote| Arc::ptr_eq(&vote.entry, &entry) || vote.entry == entry);
-            if !logged {
+            let left_out = vote.is_some() && planted!(LearnedNotLogged);
+            if !logged && !left_out {
                 effects.append(Record::Learned { slot, entry: Arc::clone(&entry) });
             }
             if let Payload::Configuration(configuration) = &entry.payload {
@@ -482,7 +487,7 @@ impl<V: Value> Replica<V> {
             .acceptors()
             .filter(|a| leading.followers.get(a).is_some_and(|f| f.round >= awaited))
             .count();
-        if confirmed < governing.quorums().confirmation() {
+        if confirmed < governing.quorums().confirmation() && !planted!(ReadUnconfirmed) {
             return;
         }
         effects.note(Note::ReadRound);

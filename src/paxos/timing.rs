@@ -42,6 +42,9 @@ impl Jitter {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^= mixed >> 31;
+        if planted!(NoJitter) {
+            return bound / 2;
+        }
         (mixed % (u64::from(bound) + 1)) as u32
     }
 }

@@ -108,7 +108,7 @@ impl<E: ReadEngine> Draft<'_, E> {
             Some(id) => self.once_by_request_id(slot, id, &command.operation, execute),
         };
         // A command that closed its session leaves nothing behind.
-        if outcome != Outcome::SessionClosed {
+        if outcome != Outcome::SessionClosed && !planted!(OutcomeNotKept) {
             self.put(Space::Outcomes, key, encode_outcome(&outcome));
         }
         outcome
@@ -129,6 +129,9 @@ impl<E: ReadEngine> Draft<'_, E> {
             return if same { first.outcome } else { Outcome::RequestIdReused };
         }
         let outcome = execute(self);
+        if planted!(RequestIdNotKept) {
+            return outcome;
+        }
         if self.meta.requests >= REQUEST_IDS_MAX {
             let oldest = self.range_before(Space::RequestAges, Bound::Unbounded).next();
             let (age, oldest) = oldest.expect("as many ages are kept as requests");

@@ -28,6 +28,8 @@ pub struct Atlas {
     damaged: BTreeSet<Machine>,
     forgetful: BTreeSet<Machine>,
     wiped: BTreeSet<Machine>,
+    /// Wiped, and founded anew under another voter generation.
+    founded_anew: BTreeSet<Machine>,
     refused: BTreeSet<Machine>,
 }
 
@@ -92,6 +94,16 @@ impl Atlas {
         self.wiped.insert(machine);
     }
 
+    /// The wiped machine is given the genesis again, and another voter generation.
+    pub fn found_anew(&mut self, machine: Machine) {
+        self.founded_anew.insert(machine);
+    }
+
+    /// Whether its pledges count for nothing.
+    pub fn is_founded_anew(&self, machine: Machine) -> bool {
+        self.founded_anew.contains(&machine)
+    }
+
     /// The machine refused its log: whether it has a reason to.
     pub fn refuse(&mut self, machine: Machine) -> bool {
         self.refused.insert(machine);
@@ -103,10 +115,15 @@ impl Atlas {
     }
 
     pub fn is_forgetful(&self, machine: Machine) -> bool {
-        self.forgetful.contains(&machine) || self.wiped.contains(&machine)
+        self.forgetful.contains(&machine) || self.is_wiped(machine)
     }
 
     pub fn is_wiped(&self, machine: Machine) -> bool {
+        self.wiped.contains(&machine) && !self.founded_anew.contains(&machine)
+    }
+
+    /// Whether its directory was emptied, whatever came afterwards.
+    pub fn has_lost_its_log(&self, machine: Machine) -> bool {
         self.wiped.contains(&machine)
     }
 

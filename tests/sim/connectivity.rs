@@ -95,6 +95,18 @@ fn recover(seed: u64, count: u64, partition: Partition, tape: &Tape) -> Recovery
     Recovery { first, all: world.micros() - at }
 }
 
+/// All cases and sizes once; fails as well when one of them takes twice the time it may.
+#[cfg(feature = "planted")]
+pub fn recover_all(seed: u64, tape: &Tape) {
+    for partition in [Partition::QuorumLoss, Partition::Constrained, Partition::Chained] {
+        for count in [3, 5] {
+            let took = in_timeouts(recover(seed, count, partition, tape).first);
+            let most = 2 * TIMEOUTS_MAX * 100;
+            assert!(took <= most, "[liveness] {partition:?} of {count} took {took} hundredths");
+        }
+    }
+}
+
 /// In hundredths of an election timeout.
 fn in_timeouts(micros: u64) -> u64 {
     micros * 100 / ELECTION_TIMEOUT_MICROS

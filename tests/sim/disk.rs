@@ -322,6 +322,7 @@ impl SimDisk {
         state.names.clear();
         state.durable_names.clear();
         state.renames.clear();
+        (state.sync_fails, state.lies, state.operations_left) = (false, false, None);
     }
 
     /// Somebody copies the directory away: what the disk holds for sure.

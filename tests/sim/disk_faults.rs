@@ -9,6 +9,8 @@ use crate::world::{Action, World};
 use paxos_ssh::disk::writer::Step;
 use paxos_ssh::disk::{LAZY_SYNC, LogError, LogEvent};
 use paxos_ssh::node::event::Event;
+use paxos_ssh::paxos::ballot::VoterGeneration;
+use paxos_ssh::paxos::record::Record;
 use std::time::Duration;
 
 /// What the writer's thread needs to take up what waits, or a write to reach the kernel.
@@ -165,21 +167,24 @@ impl World {
     /// soon, must notice or find everything that was durable.
     pub fn damage(&mut self, length: u64) -> bool {
         let machine = self.any_machine();
-        if self.atlas.is_lost(machine) || self.atlas.is_wiped(machine) {
+        if self.atlas.is_lost(machine) || self.atlas.has_lost_its_log(machine) {
             return false;
         }
         if !self.atlas.damage(machine) {
             return false;
         }
         let disk = self.nodes[&machine].disk.clone();
-        let what = match self.random.below(5) {
-            0 | 1 => disk.flip_bit(),
-            2 | 3 => disk.misdirect(),
+        let what = match self.random.below(3) {
+            0 => disk.flip_bit(),
+            1 => disk.misdirect(),
             _ => {
                 self.kill(machine);
                 disk.wipe();
                 self.atlas.wipe(machine);
                 self.after(length, Action::Restart(machine));
+                if self.random.per_mille(700) {
+                    self.found_anew(machine);
+                }
                 Some("the directory is emptied".to_owned())
             }
         };
@@ -189,10 +194,24 @@ impl World {
         true
     }
 
+    /// Somebody gives the machine with the empty directory the genesis again. Nothing that it says
+    /// as an acceptor may count: it has another voter generation than the configuration names.
+    fn found_anew(&mut self, machine: Machine) {
+        let node = self.nodes.get_mut(&machine).unwrap();
+        let drawn = self.random.next() | 1 << 63;
+        let generation = node.generation.map(|_| VoterGeneration(drawn));
+        let record = Record::Genesis { genesis: self.genesis.clone().unwrap(), generation };
+        node.disk.heal();
+        node.found(record.clone());
+        self.note(&format!("{machine} is given the genesis again, as another voter"));
+        self.atlas.found_anew(machine);
+        self.checks.founded_anew(machine, record);
+    }
+
     /// Syncs lie until the power goes, or an old copy of the directory is put back.
     pub fn make_forget(&mut self, length: u64) -> bool {
         let machine = self.any_machine();
-        let lost = self.atlas.is_lost(machine) || self.atlas.is_wiped(machine);
+        let lost = self.atlas.is_lost(machine) || self.atlas.has_lost_its_log(machine);
         if lost || !self.is_up(machine) || !self.atlas.forget(machine) {
             return false;
         }

@@ -7,7 +7,7 @@ use paxos_ssh::disk::{Log, LogError, LogOwner, watched};
 use paxos_ssh::node::driver::{Driver, Parts};
 use paxos_ssh::node::settings::TimeoutBounds;
 use paxos_ssh::node::world::{Peers, World};
-use paxos_ssh::paxos::ballot::NodeId;
+use paxos_ssh::paxos::ballot::{NodeId, VoterGeneration};
 use paxos_ssh::paxos::record::{Record, Recovered};
 use paxos_ssh::telemetry::metrics::{ConsensusMetrics, LogMetrics};
 use paxos_ssh::telemetry::watchdog::Watchdog;
@@ -73,6 +73,8 @@ pub struct SimNode {
     pub id: NodeId,
     pub disk: SimDisk,
     settings: LogSettings,
+    /// As the configuration names it.
+    pub generation: Option<VoterGeneration>,
     pub driver: Option<SimDriver>,
     /// Writes the log, step by step, when the world says so.
     pub writer: Option<Writer>,
@@ -95,11 +97,17 @@ pub struct SimNode {
 type OpenLog = (DiskLog, Writer, Recovered<Bytes>);
 
 impl SimNode {
-    pub fn new(id: NodeId, disk: SimDisk, settings: LogSettings) -> SimNode {
+    pub fn new(
+        id: NodeId,
+        generation: Option<VoterGeneration>,
+        disk: SimDisk,
+        settings: LogSettings,
+    ) -> SimNode {
         SimNode {
             id,
             disk,
             settings,
+            generation,
             driver: None,
             writer: None,
             writing: false,

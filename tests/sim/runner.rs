@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const RANGE: u64 = 500;
 
 /// Stack of a thread; the search of histories goes as deep as they are long.
-const STACK_BYTES: usize = 64 << 20;
+pub const STACK_BYTES: usize = 64 << 20;
 
 pub fn setting(name: &str, default: u64) -> u64 {
     let Ok(text) = std::env::var(name) else { return default };
@@ -35,7 +35,7 @@ pub fn seeds(default: u64) -> std::ops::Range<u64> {
     start..start + setting("SIM_SEEDS", default)
 }
 
-fn threads() -> u64 {
+pub fn threads() -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     setting("SIM_THREADS", cores).max(1)
 }

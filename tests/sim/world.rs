@@ -82,6 +82,7 @@ pub struct World {
     free: Vec<usize>,
     next_action: u64,
     pub nodes: BTreeMap<Machine, SimNode>,
+    pub genesis: Option<Genesis>,
     /// Parts in a thousand of true time at which a machine's clock runs.
     rates: BTreeMap<Machine, u64>,
     /// What a machine's time of day is off by.
@@ -116,6 +117,7 @@ impl World {
             free: Vec::new(),
             next_action: 0,
             nodes: BTreeMap::new(),
+            genesis: None,
             rates: BTreeMap::new(),
             wall_offsets: BTreeMap::new(),
             network: Network::default(),
@@ -167,6 +169,7 @@ impl World {
             Configuration::new(ConfigurationNumber(1), members.clone(), quorums).unwrap();
         let cluster = ClusterId(u128::from(self.seed));
         let genesis = Genesis { cluster, configuration, window: self.shape.window };
+        self.genesis = Some(genesis.clone());
         let clones = self.shape.cloned.map(|id| (NodeId(id + CLONE), NodeId(id)));
         let machines: Vec<(Machine, NodeId)> =
             members.keys().map(|id| (*id, *id)).chain(clones).collect();
@@ -175,8 +178,8 @@ impl World {
         for (machine, id) in machines {
             let disk = SimDisk::new(self.random.next());
             let settings = LogSettings { segment_bytes: self.shape.segment_bytes };
-            let mut node = SimNode::new(id, disk, settings);
             let generation = members[&id].roles.acceptor;
+            let mut node = SimNode::new(id, generation, disk, settings);
             let record = Record::Genesis { genesis: genesis.clone(), generation };
             node.found(record.clone());
             self.checks.appended(machine, vec![record]);
@@ -554,7 +557,8 @@ impl World {
 
     fn tell_promise(&mut self, machine: Machine) {
         let node = &self.nodes[&machine];
-        let accepts = self.shape.roles[node.id.0 as usize - 1].accepts;
+        let accepts = self.shape.roles[node.id.0 as usize - 1].accepts
+            && !self.atlas.is_founded_anew(machine);
         if let Some(replica) = node.driver.as_ref().and_then(|d| d.replica()).filter(|_| accepts) {
             self.checks.promised(machine, replica.status().promised);
         }

@@ -60,6 +60,7 @@ use paxos_ssh::paxos::ballot::{Ballot, NodeId};
 use paxos_ssh::paxos::effects::Note;
 use paxos_ssh::paxos::message::{Entry, Message, Payload, Statement};
 use paxos_ssh::paxos::record::{LogPosition, Record, Recovered};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// A machine: a clone of a node is a machine of its own with the node's id.
@@ -94,6 +95,8 @@ pub struct Checks {
     pub elections: elections::Elections,
     pub queues: queues::Queues,
     pub durability: durability::Durability,
+    /// Whose pledges count for nothing.
+    without_vote: BTreeSet<Machine>,
 }
 
 impl Checks {
@@ -112,6 +115,7 @@ impl Checks {
             elections: Default::default(),
             queues: Default::default(),
             durability: Default::default(),
+            without_vote: BTreeSet::new(),
         }
     }
 
@@ -134,6 +138,15 @@ impl Checks {
         self.settled(machine, news);
         self.restarted(machine);
         lost
+    }
+
+    /// A machine lost its log and is given the genesis again, under another voter generation.
+    pub fn founded_anew(&mut self, machine: Machine, genesis: Record<Bytes>) {
+        self.promises.forgot(machine);
+        self.agreement.forgot(machine);
+        self.durability.forgot(machine, LogPosition(0));
+        self.durability.appended(machine, vec![genesis]);
+        self.without_vote.insert(machine);
     }
 
     fn restarted(&mut self, machine: Machine) {
@@ -185,7 +198,9 @@ impl Checks {
                 Record::Accepted(vote) => {
                     self.promises.durable(machine, vote.ballot);
                     let entry = entry_digest(&vote.entry);
-                    self.chosen.voted(machine, vote.slot, vote.ballot, entry);
+                    if !self.without_vote.contains(&machine) {
+                        self.chosen.voted(machine, vote.slot, vote.ballot, entry);
+                    }
                     self.agreement.holds_durably(machine, vote.slot, &vote.entry);
                 }
                 Record::Learned { slot, entry } => {

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
 
 /// The name of every cluster here.
-const CLUSTER: &str = "probe";
+pub const CLUSTER: &str = "probe";
 
 /// How often something that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -157,6 +157,8 @@ pub struct Cluster {
     pub nodes: Vec<&'static str>,
     /// Nodes that were started by [`Cluster::start`].
     started: Mutex<BTreeMap<&'static str, Guarded>>,
+    /// Whether the directory stays behind when a test fails.
+    keep: bool,
 }
 
 impl Cluster {
@@ -168,17 +170,32 @@ impl Cluster {
     /// Founds a cluster of these nodes, each with its roles in words (none for a client), and waits
     /// until all of it is healthy.
     pub fn found_with(nodes: &[(&'static str, &str)], quorums: Quorums) -> Cluster {
-        let root = tempfile::Builder::new().prefix("paxos-").tempdir().expect("a directory");
-        let names = nodes.iter().map(|(name, _)| *name).collect();
-        let cluster = Cluster { root, nodes: names, started: Mutex::default() };
+        let cluster = Cluster::planned(nodes.iter().map(|(name, _)| *name).collect());
         let ports: Vec<u16> = nodes.iter().map(|_| free_port()).collect();
-        let inventory = inventory(nodes, &ports, quorums);
-        fs::write(cluster.path("inventory.yaml"), inventory).expect("the directory is writable");
-        cluster.deploy().expect(0);
-        let config = cluster.ctl(&["ssh-config"]).expect(0);
-        fs::write(cluster.ssh_config(), &config.stdout).expect("the directory is writable");
-        cluster.wait_healthy();
+        cluster.found_by(&inventory(nodes, &ports, quorums));
         cluster
+    }
+
+    /// A directory for a cluster of these nodes, of which there is nothing else yet.
+    pub fn planned(nodes: Vec<&'static str>) -> Cluster {
+        let root = tempfile::Builder::new().prefix("paxos-").tempdir().expect("a directory");
+        Cluster { root, nodes, started: Mutex::default(), keep: false }
+    }
+
+    /// Founds a planned cluster as this inventory says, whose cluster must have the name that all
+    /// have here, and waits until all of it is healthy.
+    #[track_caller]
+    pub fn found_by(&self, inventory: &str) {
+        fs::write(self.path("inventory.yaml"), inventory).expect("the directory is writable");
+        self.deploy().expect(0);
+        let config = self.ctl(&["ssh-config"]).expect(0);
+        fs::write(self.ssh_config(), &config.stdout).expect("the directory is writable");
+        self.wait_healthy();
+    }
+
+    /// From now on the directory stays behind if the test fails, and the test says where.
+    pub fn keep_when_it_fails(&mut self) {
+        self.keep = true;
     }
 
     /// A file or directory beside the cluster's.
@@ -193,7 +210,12 @@ impl Cluster {
 
     /// A node's data directory.
     pub fn directory(&self, node: &str) -> PathBuf {
-        self.path("state").join("paxos").join(CLUSTER).join(node)
+        self.directories().join(node)
+    }
+
+    /// Holds the nodes' data directories.
+    pub fn directories(&self) -> PathBuf {
+        self.path("state").join("paxos").join(CLUSTER)
     }
 
     /// `paxos-ctl WORD INVENTORY --keys-dir … REST`.
@@ -322,11 +344,25 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
+impl Cluster {
+    /// Kills whatever of it runs, and waits until it is gone and holds no files.
+    pub fn end(&self) {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let ours: Vec<u32> = pids.filter(|pid| self.is_ours(*pid)).collect();
+        for pid in &ours {
+            send(*pid, Signal::KILL);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let is_there = |pid: &u32| self.is_ours(*pid) || is_ending(*pid);
+        while ours.iter().any(is_there) && Instant::now() < deadline {
+            pause();
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
         if std::thread::panicking() {
             for node in &self.nodes {
                 let log = fs::read_to_string(self.directory(node).join("paxos.log"));
@@ -336,12 +372,10 @@ impl Drop for Cluster {
                 eprintln!("--- the last of {node}'s log\n{}", last.join("\n"));
             }
         }
-        for pid in &ours {
-            send(*pid, Signal::KILL);
-        }
-        let deadline = Instant::now() + PATIENCE;
-        while ours.iter().any(|pid| self.is_ours(*pid)) && Instant::now() < deadline {
-            pause();
+        self.end();
+        if self.keep && std::thread::panicking() {
+            self.root.disable_cleanup(true);
+            eprintln!("--- everything is kept in {}", self.root.path().display());
         }
     }
 }

@@ -5,7 +5,7 @@
 //! key's version. Half of the writes carry a request id and are tried again elsewhere when a node
 //! goes away; the other half are tried once, so that "certainly not applied" and "perhaps applied"
 //! are put to the test as well. Writers begin at fixed times and do not wait for answers; a pause
-//! is therefore seen to within [`EVERY`], and writes that fall into it are counted.
+//! is therefore seen to within that time, and writes that fall into it are counted.
 
 use super::harness::{Cluster, PATIENCE};
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-/// Each writer begins a write this often.
+/// Each writer begins a write this often unless told otherwise.
 pub const EVERY: Duration = Duration::from_millis(5);
 
 /// Writes of one writer that are under way at once: seconds of a pause.
@@ -34,7 +34,7 @@ const UNDER_WAY_MAX: usize = 1000;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What all keys start with.
-const PREFIX: &str = "w/";
+pub const PREFIX: &str = "w/";
 
 /// Keys that are read at once.
 const PAGE: u64 = 1000;
@@ -85,13 +85,18 @@ impl Workload {
 
     /// Starts a writer at each of these nodes, which goes on at the others while its own is away.
     pub fn start_at(cluster: &Cluster, nodes: &[&'static str]) -> Workload {
+        Workload::start_every(EVERY, cluster, nodes)
+    }
+
+    /// The same; each begins a write this often.
+    pub fn start_every(every: Duration, cluster: &Cluster, nodes: &[&'static str]) -> Workload {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = Arc::new(runtime.expect("threads can be started"));
         let history = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let writers = nodes.iter().enumerate().map(|(at, name)| {
             let client = Arc::new(client(&cluster.ssh_config(), nodes, at));
-            let writer = Writer { name, client, history: Arc::clone(&history) };
+            let writer = Writer { name, every, client, history: Arc::clone(&history) };
             runtime.spawn(writer.run(Arc::clone(&stop)))
         });
         let writers = writers.collect();
@@ -148,6 +153,7 @@ impl Workload {
 
 struct Writer {
     name: &'static str,
+    every: Duration,
     client: Arc<Client<Node>>,
     history: Arc<Mutex<Vec<Write>>>,
 }
@@ -155,7 +161,7 @@ struct Writer {
 impl Writer {
     async fn run(self, stop: Arc<AtomicBool>) {
         let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        let mut times = tokio::time::interval(EVERY);
+        let mut times = tokio::time::interval(self.every);
         for number in 0_u64.. {
             times.tick().await;
             if stop.load(Ordering::Relaxed) {
@@ -203,13 +209,22 @@ fn value_of(key: &str) -> Bytes {
 /// What the store holds for a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    value: Option<Bytes>,
+    pub value: Option<Bytes>,
     revision: u64,
     version: u64,
 }
 
 /// All written keys, as a node tells them after it caught up.
 pub fn stored(cluster: &Cluster, node: &str) -> BTreeMap<String, Stored> {
+    stored_under(PREFIX, cluster, node)
+}
+
+/// All keys that start like this, as a node tells them after it caught up.
+pub fn stored_under(
+    prefix: &'static str,
+    cluster: &Cluster,
+    node: &str,
+) -> BTreeMap<String, Stored> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime can be made");
     let config = SshConfig::load(&cluster.ssh_config()).expect("the controller wrote it");
@@ -218,7 +233,7 @@ pub fn stored(cluster: &Cluster, node: &str) -> BTreeMap<String, Stored> {
     let mut after = None;
     loop {
         let list = Call::List {
-            prefix: Bytes::from_static(PREFIX.as_bytes()),
+            prefix: Bytes::from_static(prefix.as_bytes()),
             after: after.take(),
             limit: Some(PAGE),
             keys_only: false,

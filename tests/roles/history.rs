@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Keys that are in use at one time.
 const KEYS: usize = 4;
@@ -16,9 +16,19 @@ const KEYS: usize = 4;
 /// What a request may take: longer than any change of leader.
 const TIMEOUT: &str = "20s";
 
+/// How hard the clients work.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    /// Each begins a request at most this often.
+    pub every: Duration,
+    /// Other numbers make other requests.
+    pub seed: u64,
+}
+
 /// Clients at work.
 pub struct Clients<'a> {
     cluster: &'a Cluster,
+    pace: Pace,
     events: Mutex<Vec<Event>>,
     /// How many requests ended in an error that leaves nothing to check.
     refused: AtomicUsize,
@@ -40,8 +50,19 @@ impl<'a> Clients<'a> {
         nodes: &[&'static str],
         faults: impl FnOnce(&Clients<'a>),
     ) -> Record {
+        Clients::record_at(Pace::default(), cluster, nodes, faults)
+    }
+
+    /// The same, at that pace.
+    pub fn record_at(
+        pace: Pace,
+        cluster: &'a Cluster,
+        nodes: &[&'static str],
+        faults: impl FnOnce(&Clients<'a>),
+    ) -> Record {
         let clients = Clients {
             cluster,
+            pace,
             events: Mutex::default(),
             refused: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
@@ -68,6 +89,9 @@ impl<'a> Clients<'a> {
         self.round.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// What all keys start with.
+    pub const PREFIX: &'static str = "h";
+
     /// Requests that were answered so far.
     pub fn answered(&self) -> usize {
         let events = self.events.lock().expect("no client panics");
@@ -76,20 +100,30 @@ impl<'a> Clients<'a> {
 
     /// One client: at its own node for as long as that is there, then at the next.
     fn client(&self, number: usize, nodes: &[&'static str]) {
-        let mut draw = Draw(number as u64 + 1);
+        let mut draw = Draw(self.pace.seed.wrapping_mul(1 << 8) + number as u64 + 1);
         let mut requests = 0;
+        let mut next = Instant::now();
         // What it last saw each key hold.
         let mut seen: Vec<Option<String>> = vec![None; KEYS];
         for offset in 0.. {
             let node = nodes[(number + offset) % nodes.len()];
             let mut session = Session::open(self.cluster, node);
+            // A session that was never there heard no request: there is nothing to be recorded.
+            let mut is_there = session.ask("get greeting").is_some();
             loop {
+                while Instant::now() < next && !self.stop.load(Ordering::Relaxed) {
+                    super::harness::pause();
+                }
                 if self.stop.load(Ordering::Relaxed) {
                     return;
                 }
+                next = Instant::now() + self.pace.every;
+                if !is_there {
+                    break;
+                }
                 requests += 1;
                 let at = draw.below(KEYS);
-                let key = format!("h{}/{at}", self.round.load(Ordering::Relaxed));
+                let key = format!("{}{}/{at}", Clients::PREFIX, self.round.load(Ordering::Relaxed));
                 let (line, mut operation) =
                     draw.request(&key, &format!("v{number}-{requests}"), &seen[at]);
                 let begun = Instant::now();
@@ -107,14 +141,13 @@ impl<'a> Clients<'a> {
                     Known::Perhaps if !matches!(operation, Operation::Read(_)) => None,
                     _ => {
                         self.refused.fetch_add(1, Ordering::Relaxed);
-                        if answer.is_none() { break } else { continue }
+                        is_there = answer.is_some();
+                        continue;
                     }
                 };
                 let event = Event { key, operation, begun, ended };
                 self.events.lock().expect("no client panics").push(event);
-                if answer.is_none() {
-                    break;
-                }
+                is_there = answer.is_some();
             }
         }
     }

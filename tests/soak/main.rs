@@ -1,0 +1,210 @@
+//! Real processes under faults of every kind, for as long as one likes: five nodes whose every
+//! connection runs through a network of ours, killed, frozen, cut off, slowed and filled up, while
+//! clients write and read, and are told nothing but the truth.
+//!
+//! | variable | default | |
+//! |---|---|---|
+//! | `PAXOS_TEST_SOAK_SECONDS` | 12 | how long faults go on |
+//! | `PAXOS_TEST_SEED` | drawn | which faults, and which requests |
+//!
+//! `scripts/soak` sets them. A seed repeats what is tried, not what comes of it: real processes
+//! have a time of their own.
+
+mod dialler;
+mod disks;
+mod faults;
+#[allow(dead_code, reason = "tests/cluster uses more of it")]
+#[path = "../cluster/harness.rs"]
+mod harness;
+#[allow(dead_code, reason = "tests/roles uses more of it")]
+#[path = "../roles/history.rs"]
+mod history;
+#[path = "../roles/linearizable.rs"]
+mod linearizable;
+#[allow(dead_code, reason = "tests/cluster uses more of it")]
+#[path = "../cluster/faults.rs"]
+mod pauses;
+mod proxy;
+#[allow(dead_code, reason = "tests/sim uses more of it")]
+#[path = "../sim/random.rs"]
+mod random;
+mod report;
+mod rig;
+mod stage;
+mod stream;
+mod truth;
+#[allow(dead_code, reason = "tests/cluster uses more of it")]
+#[path = "../cluster/workload.rs"]
+mod workload;
+
+use history::{Clients, Pace, Record};
+use pauses::Pauses;
+use random::Random;
+use report::Noted;
+use rig::{NODES, Rig};
+use stage::{Stage, last_until};
+use std::time::{Duration, Instant, SystemTime};
+use workload::{Workload, Write};
+
+/// Once all faults are over, a write that begins then is acknowledged within this time. Above the
+/// longest election timeout (5 s), a dial that was begun too early (5 s) and its pause (2 s).
+const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
+
+/// Each of the writers begins a write this often: rare enough that all writes of an hour can be
+/// kept, frequent enough that pauses are seen.
+const WRITES_EVERY: Duration = Duration::from_millis(20);
+
+/// How many nodes have such a writer.
+const WRITERS: usize = 3;
+
+/// Each client whose history is searched begins a request at most this often.
+const REQUESTS_EVERY: Duration = Duration::from_millis(15);
+
+/// In shorter runs no disk is filled, for that alone takes several seconds.
+const FILLED_FROM: Duration = Duration::from_secs(60);
+
+fn from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number")))
+}
+
+fn seed() -> u64 {
+    from_environment("PAXOS_TEST_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        u64::from(now.expect("it is later than 1970").subsec_nanos())
+    })
+}
+
+/// What happened.
+#[derive(Default)]
+struct Played {
+    noted: Vec<Noted>,
+    /// From the moment when all was healed to the next acknowledged write, for each turn.
+    back: Pauses,
+}
+
+/// Plays turns until the time is over; answers what happened.
+fn play(
+    rig: &Rig,
+    seed: u64,
+    length: Duration,
+    begun: Instant,
+    work: &Workload,
+    clients: &Clients,
+) -> Played {
+    let stage = Stage { cluster: &rig.cluster, network: &rig.network };
+    let mut random = Random::new(seed);
+    let mut noted: Vec<Noted> = Vec::new();
+    let mut back = Pauses::default();
+    while begun.elapsed() < length {
+        let turn = faults::draw(&mut random, NODES.len(), rig.disks.is_ok());
+        let first = noted.len();
+        clients.next_keys();
+        stage.play(&turn, |kind, text| {
+            let from = Instant::now();
+            let text = format!("{:.1} s: {text}", begun.elapsed().as_secs_f64());
+            println!("{text}");
+            noted.push(Noted { kind, text, from, to: from });
+        });
+        let healed = Instant::now();
+        noted[first..].iter_mut().for_each(|fault| fault.to = healed);
+        clients.next_keys();
+        let took = work.next_acknowledged(healed);
+        assert!(took <= ANSWERS_WITHIN, "all was healed, and no write acknowledged for {took:?}");
+        back.add(took);
+        last_until(Instant::now() + turn.quiet);
+        for node in NODES {
+            assert!(rig.cluster.pid(node).is_some(), "{node} ended by itself; see its paxos.log");
+        }
+    }
+    Played { noted, back }
+}
+
+/// Panics unless everything that anybody was told is true; prints what there was.
+fn judge(rig: &Rig, history: &[Write], mut record: Record) {
+    let (slot, revision) = truth::same_position(&rig.cluster);
+    let held = truth::held(&rig.cluster);
+    let unknown = record.events.iter().filter(|event| event.ended.is_none()).count();
+    let operations = record.events.len();
+    let (done, unknown_once, not_applied) = workload::count(history);
+    let acknowledged = done + truth::acknowledged(&record.events);
+    println!(
+        "writes: {acknowledged} acknowledged ({done} of them to a key of their own), {} unknown, \
+         {not_applied} failed and certainly not applied; {} other requests without an answer",
+        unknown + unknown_once,
+        record.refused
+    );
+    for at in &held {
+        let lost = truth::lost(history, &at.once);
+        let lies = workload::lies(history, &at.once);
+        let first: Vec<&String> = lies.iter().take(10).collect();
+        assert!(
+            lies.is_empty(),
+            "{}: {} lost, {} lies: {first:#?}",
+            at.node,
+            lost.len(),
+            lies.len()
+        );
+        let same = at.once == held[0].once && at.shared == held[0].shared;
+        assert!(same, "{} holds something else than {}", at.node, held[0].node);
+    }
+    println!("lost: 0, applied twice: 0, read back from each of {} nodes", held.len());
+    let reads: Vec<_> =
+        held.iter().flat_map(|held| truth::last_reads(&record.events, held)).collect();
+    let count = reads.len();
+    record.events.extend(reads);
+    let unexplained = linearizable::unexplained(&record.events);
+    for key in &unexplained {
+        let of_key = record.events.iter().filter(|event| event.key == *key);
+        eprintln!("--- {key}: {:#?}", of_key.collect::<Vec<_>>());
+    }
+    assert!(unexplained.is_empty(), "nothing explains what was told of {unexplained:?}");
+    let keys = linearizable::by_key(&record.events).len();
+    println!("histories: {keys} keys with {operations} operations, all linearizable");
+    println!("state: equal on all nodes, slot {slot}, revision {revision}");
+    truth::planted_lies_are_found(history, &held[0], &mut record.events, count);
+    println!("planted lies (a stale read, a lost value, a lost write): all found");
+}
+
+#[test]
+fn what_clients_are_told_is_true_whatever_goes_wrong() {
+    let seed = seed();
+    let length = Duration::from_secs(from_environment("PAXOS_TEST_SOAK_SECONDS").unwrap_or(12));
+    println!("seed {seed}, {} s of faults", length.as_secs());
+    let rig = Rig::found(length >= FILLED_FROM);
+    if let Err(why) = &rig.disks {
+        println!("no disk is filled: {why}");
+    }
+    let work = Workload::start_every(WRITES_EVERY, &rig.cluster, &NODES[..WRITERS]);
+    work.next_acknowledged(Instant::now());
+    let begun = Instant::now();
+    let mut played = Played::default();
+    let pace = Pace { every: REQUESTS_EVERY, seed };
+    let record = Clients::record_at(pace, &rig.cluster, &NODES, |clients| {
+        played = play(&rig, seed, length, begun, &work, clients);
+        rig.cluster.wait_healthy();
+    });
+    let ended = Instant::now();
+    let history = work.finish();
+    let times = report::acknowledgements(&history);
+    println!(
+        "\nsoak: seed {seed}, {:.1} minutes, {} nodes, {} clients",
+        (ended - begun).as_secs_f64() / 60.0,
+        NODES.len(),
+        NODES.len() + WRITERS
+    );
+    let Played { noted, back } = played;
+    println!("faults: {}", noted.len());
+    report::by_kind(&noted, &times).iter().for_each(|line| println!("{line}"));
+    if let Some(pause) = report::longest_pause(&times, begun, ended) {
+        let during = report::during(&noted, &pause).join("; ");
+        println!("longest pause: {:.2} s, with {during}", pause.lasted.as_secs_f64());
+    }
+    println!("{}", back.line("from when all was healed to a write that is acknowledged"));
+    let mut dialled = rig.network.dialled();
+    let by_clients = dialled.pop().expect("clients are counted");
+    println!("connections: by each node {dialled:?}, by clients {by_clients}");
+    // Nodes that were taken for clients would never be cut off from each other.
+    assert!(dialled.iter().all(|count| *count > 0), "a node's connections are not known as its");
+    judge(&rig, &history, record);
+}

@@ -1,0 +1,74 @@
+//! What a run amounts to, in the words of whoever reads its end only.
+
+use super::faults::Kind;
+use super::workload::{Told, Write};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// One turn's fault, when it began, and when all of its turn was healed.
+#[derive(Debug, Clone)]
+pub struct Noted {
+    pub kind: Kind,
+    pub text: String,
+    pub from: Instant,
+    pub to: Instant,
+}
+
+/// The longest time without an acknowledged write.
+pub struct Pause {
+    pub began: Instant,
+    pub lasted: Duration,
+}
+
+/// The times at which writes were acknowledged, in order.
+pub fn acknowledgements(history: &[Write]) -> Vec<Instant> {
+    let done = history.iter().filter(|write| matches!(write.told, Told::Done(_)));
+    let mut times: Vec<Instant> = done.map(|write| write.ended).collect();
+    times.sort();
+    times
+}
+
+/// The longest pause that overlaps with this time.
+pub fn longest_pause(times: &[Instant], from: Instant, to: Instant) -> Option<Pause> {
+    let first = times.partition_point(|time| *time < from).saturating_sub(1);
+    let gaps = times[first..].windows(2).take_while(|gap| gap[0] <= to);
+    let gaps = gaps.map(|gap| Pause { began: gap[0], lasted: gap[1] - gap[0] });
+    gaps.max_by_key(|gap| gap.lasted)
+}
+
+/// How often each kind of fault happened, and the longest pause that it went with.
+pub fn by_kind(noted: &[Noted], times: &[Instant]) -> Vec<String> {
+    let mut kinds: BTreeMap<Kind, (usize, Duration)> = BTreeMap::new();
+    for fault in noted {
+        let pause = longest_pause(times, fault.from, fault.to).map(|pause| pause.lasted);
+        let (count, longest) = kinds.entry(fault.kind).or_default();
+        *count += 1;
+        *longest = (*longest).max(pause.unwrap_or_default());
+    }
+    let line = |kind: Kind| {
+        let (count, longest) = kinds.get(&kind).copied().unwrap_or_default();
+        let longest = longest.as_secs_f64();
+        format!("  {:18}{count:5}   longest pause {longest:6.2} s", kind.name())
+    };
+    Kind::all().map(line).collect()
+}
+
+/// The faults that a pause overlaps with.
+pub fn during(noted: &[Noted], pause: &Pause) -> Vec<String> {
+    let end = pause.began + pause.lasted;
+    let meets = |fault: &&Noted| fault.from <= end && fault.to >= pause.began;
+    noted.iter().filter(meets).map(|fault| fault.text.clone()).collect()
+}
+
+#[test]
+fn the_longest_pause_is_the_one_around_its_fault() {
+    let origin = Instant::now();
+    let at = |ms| origin + Duration::from_millis(ms);
+    let times = [0, 10, 500, 510, 520, 900].map(at);
+    let longest = |from, to| longest_pause(&times, at(from), at(to)).map(|p| p.lasted.as_millis());
+    assert_eq!(longest(0, 1000), Some(490));
+    assert_eq!(longest(200, 300), Some(490), "it lies within the pause");
+    assert_eq!(longest(505, 515), Some(10));
+    assert_eq!(longest(515, 600), Some(380));
+    assert_eq!(longest(950, 1000), None);
+}

@@ -21,6 +21,9 @@ const TIMEOUT: &str = "20s";
 pub struct Pace {
     /// Each begins a request at most this often.
     pub every: Duration,
+    /// Whether each node has a second client that only reads. One that also writes soon waits at a
+    /// node that is cut off, and then nobody would see what that node still tells.
+    pub readers: bool,
     /// Other numbers make other requests.
     pub seed: u64,
 }
@@ -69,7 +72,8 @@ impl<'a> Clients<'a> {
             round: AtomicUsize::new(0),
         };
         std::thread::scope(|scope| {
-            for number in 0..nodes.len() {
+            let each = if pace.readers { 2 } else { 1 };
+            for number in 0..each * nodes.len() {
                 let clients = &clients;
                 scope.spawn(move || clients.client(number, nodes));
             }
@@ -124,8 +128,11 @@ impl<'a> Clients<'a> {
                 requests += 1;
                 let at = draw.below(KEYS);
                 let key = format!("{}{}/{at}", Clients::PREFIX, self.round.load(Ordering::Relaxed));
-                let (line, mut operation) =
-                    draw.request(&key, &format!("v{number}-{requests}"), &seen[at]);
+                let (line, mut operation) = if number < nodes.len() {
+                    draw.request(&key, &format!("v{number}-{requests}"), &seen[at])
+                } else {
+                    (format!("get {key}"), Operation::Read(None))
+                };
                 let begun = Instant::now();
                 let answer = session.ask(&line);
                 let now = Instant::now();

@@ -60,6 +60,9 @@ const WRITERS: usize = 3;
 /// Each client whose history is searched begins a request at most this often.
 const REQUESTS_EVERY: Duration = Duration::from_millis(15);
 
+/// Pauses of this length are told one by one.
+const LONG: Duration = Duration::from_secs(1);
+
 /// In shorter runs no disk is filled, for that alone takes several seconds.
 const FILLED_FROM: Duration = Duration::from_secs(60);
 
@@ -155,8 +158,7 @@ fn judge(rig: &Rig, history: &[Write], mut record: Record) {
     record.events.extend(reads);
     let unexplained = linearizable::unexplained(&record.events);
     for key in &unexplained {
-        let of_key = record.events.iter().filter(|event| event.key == *key);
-        eprintln!("--- {key}: {:#?}", of_key.collect::<Vec<_>>());
+        report::history(&record.events, key).iter().for_each(|line| eprintln!("{line}"));
     }
     assert!(unexplained.is_empty(), "nothing explains what was told of {unexplained:?}");
     let keys = linearizable::by_key(&record.events).len();
@@ -179,7 +181,7 @@ fn what_clients_are_told_is_true_whatever_goes_wrong() {
     work.next_acknowledged(Instant::now());
     let begun = Instant::now();
     let mut played = Played::default();
-    let pace = Pace { every: REQUESTS_EVERY, seed };
+    let pace = Pace { every: REQUESTS_EVERY, readers: true, seed };
     let record = Clients::record_at(pace, &rig.cluster, &NODES, |clients| {
         played = play(&rig, seed, length, begun, &work, clients);
         rig.cluster.wait_healthy();
@@ -191,15 +193,12 @@ fn what_clients_are_told_is_true_whatever_goes_wrong() {
         "\nsoak: seed {seed}, {:.1} minutes, {} nodes, {} clients",
         (ended - begun).as_secs_f64() / 60.0,
         NODES.len(),
-        NODES.len() + WRITERS
+        2 * NODES.len() + WRITERS
     );
     let Played { noted, back } = played;
     println!("faults: {}", noted.len());
     report::by_kind(&noted, &times).iter().for_each(|line| println!("{line}"));
-    if let Some(pause) = report::longest_pause(&times, begun, ended) {
-        let during = report::during(&noted, &pause).join("; ");
-        println!("longest pause: {:.2} s, with {during}", pause.lasted.as_secs_f64());
-    }
+    report::long_pauses(&noted, &times, LONG).iter().for_each(|line| println!("{line}"));
     println!("{}", back.line("from when all was healed to a write that is acknowledged"));
     let mut dialled = rig.network.dialled();
     let by_clients = dialled.pop().expect("clients are counted");

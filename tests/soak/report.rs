@@ -1,6 +1,7 @@
 //! What a run amounts to, in the words of whoever reads its end only.
 
 use super::faults::Kind;
+use super::linearizable::Event;
 use super::workload::{Told, Write};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -36,6 +37,16 @@ pub fn longest_pause(times: &[Instant], from: Instant, to: Instant) -> Option<Pa
     gaps.max_by_key(|gap| gap.lasted)
 }
 
+/// The pauses of this length at least, each with the faults that it overlaps with.
+pub fn long_pauses(noted: &[Noted], times: &[Instant], from: Duration) -> Vec<String> {
+    let gaps = times.windows(2).map(|gap| Pause { began: gap[0], lasted: gap[1] - gap[0] });
+    let line = |pause: Pause| {
+        let faults = during(noted, &pause).join("; ");
+        format!("{:.2} s without an acknowledged write: {faults}", pause.lasted.as_secs_f64())
+    };
+    gaps.filter(|pause| pause.lasted >= from).map(line).collect()
+}
+
 /// How often each kind of fault happened, and the longest pause that it went with.
 pub fn by_kind(noted: &[Noted], times: &[Instant]) -> Vec<String> {
     let mut kinds: BTreeMap<Kind, (usize, Duration)> = BTreeMap::new();
@@ -51,6 +62,19 @@ pub fn by_kind(noted: &[Noted], times: &[Instant]) -> Vec<String> {
         format!("  {:18}{count:5}   longest pause {longest:6.2} s", kind.name())
     };
     Kind::all().map(line).collect()
+}
+
+/// What was asked of a key and told, in the order in which it was asked.
+pub fn history(events: &[Event], key: &str) -> Vec<String> {
+    let mut events: Vec<&Event> = events.iter().filter(|event| event.key == key).collect();
+    events.sort_by_key(|event| event.begun);
+    let Some(first) = events.first().map(|event| event.begun) else { return Vec::new() };
+    let seconds = |time: Instant| (time - first).as_secs_f64();
+    let line = |event: &&Event| {
+        let ended = event.ended.map_or("never".to_owned(), |at| format!("{:.4}", seconds(at)));
+        format!("{key} {:.4} to {ended}: {:?}", seconds(event.begun), event.operation)
+    };
+    events.iter().map(line).collect()
 }
 
 /// The faults that a pause overlaps with.

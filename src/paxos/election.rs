@@ -81,6 +81,11 @@ impl Election {
         self.timing = timing;
     }
 
+    /// Draws jitter from another seed from now on.
+    pub(super) fn reseed(&mut self, seed: u64) {
+        self.jitter = Jitter::new(seed);
+    }
+
     /// The leader heard within the election timeout, with its ballot.
     pub(super) fn leader(&self) -> Option<(NodeId, Ballot)> {
         self.leader

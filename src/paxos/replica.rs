@@ -511,6 +511,12 @@ impl<V: Value> Replica<V> {
         self.election.retime(timing);
     }
 
+    /// Draws jitter from another seed from now on. How long a node waits is never a matter of
+    /// safety: whoever compares replicas wants those to be equal that differ in future waits alone.
+    pub fn reseed(&mut self, seed: u64) {
+        self.election.reseed(seed);
+    }
+
     /// Whether the disk has room.
     pub fn disk_full(&mut self, full: bool) {
         if full {

@@ -13,7 +13,7 @@ use stateright::Property;
 /// What the messages that were sent so far amount to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Seen {
-    /// Whether each proposer's value is chosen.
+    /// Whether some value of each proposer is chosen.
     pub chosen: [bool; PROPOSERS as usize],
     /// Whether a proposer took up another one's value.
     pub taken_up: bool,
@@ -40,17 +40,21 @@ macro_rules! law {
     };
 }
 
-/// For the checker. `crashes` says whether acceptors may crash.
-pub fn properties(crashes: bool) -> Vec<Property<Cluster>> {
+/// For the checker. `rivals` says whether both proposers campaign, `crashes` whether acceptors may.
+pub fn properties(rivals: bool, crashes: bool) -> Vec<Property<Cluster>> {
     let mut properties = vec![law!(0), law!(1), law!(2), law!(3), law!(4), law!(5), law!(6)];
-    properties.push(Property::sometimes("the first value is chosen", |_, world: &World| {
+    properties.push(Property::sometimes("a value of the first is chosen", |_, world: &World| {
         world.seen().chosen[0]
     }));
-    properties.push(Property::sometimes("the second value is chosen", |_, world: &World| {
-        world.seen().chosen[1]
-    }));
-    properties
-        .push(Property::sometimes("a value is taken up", |_, world: &World| world.seen().taken_up));
+    if rivals {
+        properties
+            .push(Property::sometimes("a value of the second is chosen", |_, world: &World| {
+                world.seen().chosen[1]
+            }));
+        properties.push(Property::sometimes("a value is taken up", |_, world: &World| {
+            world.seen().taken_up
+        }));
+    }
     if crashes {
         let sees = |_: &Cluster, world: &World| world.has_crashed() && world.seen().chosen[0];
         properties.push(Property::sometimes("a value is chosen in spite of a crash", sees));
@@ -58,21 +62,19 @@ pub fn properties(crashes: bool) -> Vec<Property<Cluster>> {
     properties
 }
 
-/// What all votes together must agree on, and what they amount to.
-pub fn count(votes: &Votes, phase2: usize) -> (Seen, Option<Fault>) {
+/// What all votes together must agree on, and what they amount to. Commands go up to `last`.
+fn count(votes: &Votes, phase2: usize, last: u64) -> (Seen, Option<Fault>) {
     let mut seen = Seen { taken_up: votes.takes_up(), ..Seen::default() };
     let mut fault = votes.are_contradicted().then_some(Fault::Contradiction);
     let mut known: Vec<(Slot, &Value)> = Vec::new();
     for (slot, _, value) in votes.chosen(phase2) {
         let valid = match value.payload {
             Payload::Noop => true,
-            Payload::Command(command) => match seen.chosen.get_mut(command as usize - 1) {
-                Some(chosen) => {
-                    *chosen = true;
-                    true
-                }
-                None => false,
-            },
+            Payload::Command(command) if (1..=last).contains(&command) => {
+                seen.chosen[((command - 1) % PROPOSERS) as usize] = true;
+                true
+            }
+            Payload::Command(_) => false,
             Payload::Configuration(_) | Payload::Floor(_) => false,
         };
         if !valid {
@@ -113,7 +115,7 @@ impl Cluster {
             fault.get_or_insert(Fault::Forgot(highest));
         }
         if !made.said.is_empty() {
-            let (amount, broken) = count(&self.votes(now), self.phase2());
+            let (amount, broken) = count(&self.votes(now), self.phase2(), self.last_command());
             *seen = amount;
             fault = fault.or(broken);
         }

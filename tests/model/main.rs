@@ -43,6 +43,9 @@ const APART: Bounds = Bounds { layout: Layout::Apart, learning: false, refusals:
 /// All roles on each node, and proposers that may go above each other, but learn of nothing.
 const DEAF: Bounds = Bounds { counter: 1, learning: false, ..TOGETHER };
 
+/// A proposer that keeps nothing, and campaigns again in another life.
+const FORGETFUL: Bounds = Bounds { campaigns: [2, 1], crashes: (0, 1), refusals: false, ..APART };
+
 fn check(name: &str, bounds: Bounds) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let started = Instant::now();
@@ -88,6 +91,7 @@ fn majorities() {
 #[test]
 fn crashes() {
     check("roles apart, a crash", Bounds { crashes: (1, 0), refusals: false, ..APART });
+    check("roles apart, the only proposer starts over", Bounds { campaigns: [2, 0], ..FORGETFUL });
     check("a crash", Bounds { crashes: (1, 0), ..DEAF });
 }
 
@@ -107,5 +111,6 @@ fn deep() {
     check("two crashes", Bounds { crashes: (2, 0), ..DEAF });
     check("learning and refusals", Bounds { refusals: true, ..TOGETHER });
     check("slot by slot", Bounds { late: true, learning: false, refusals: true, ..TOGETHER });
+    check("roles apart, a proposer starts over", FORGETFUL);
     check("roles apart, higher ballots", Bounds { counter: 1, ..APART });
 }

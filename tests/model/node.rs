@@ -174,15 +174,19 @@ impl Node {
             if syncs {
                 self.durable.append(&mut self.unsynced);
             }
+            let durable = LogPosition(1 + self.durable.len() as u64);
             if !self.unsynced.is_empty() {
+                // No news; but whoever took it for news would be found out.
+                self.replica.persisted(durable, &mut turn.effects);
+                self.replica.reseed(SEED);
+                self.collect(turn);
                 return;
             }
-            let end = turn.effects.end();
             for Held { to, pledge, .. } in std::mem::take(&mut self.held) {
                 turn.said.push(Envelope { from: self.id, to, message: pledge.into() });
             }
             let before = self.replica.clone();
-            self.replica.persisted(end, &mut turn.effects);
+            self.replica.persisted(durable, &mut turn.effects);
             if self.replica == before {
                 return;
             }

@@ -109,6 +109,12 @@ impl Cluster {
         usize::from(self.bounds.quorums.1)
     }
 
+    /// The highest command that anybody may propose.
+    pub fn last_command(&self) -> u64 {
+        let campaigns = self.bounds.campaigns.iter().copied().max().unwrap_or_default();
+        PROPOSERS * u64::from(campaigns + u8::from(self.bounds.late))
+    }
+
     pub fn is_within(&self, slot: Slot) -> bool {
         slot.0 <= self.bounds.slots
     }
@@ -170,7 +176,8 @@ impl Cluster {
         let proposer = self.proposer(node);
         let spent = world.spent;
         let late = self.bounds.late;
-        let own = proposer.map(|proposer| proposer as u64 + 1);
+        // Another value each time, so that two lives of a proposer cannot agree by chance.
+        let own = proposer.map(|p| p as u64 + 1 + PROPOSERS * u64::from(spent.campaigns[p]));
         let campaign = proposer.filter(|p| spent.campaigns[*p] < self.bounds.campaigns[*p]);
         let propose = proposer.filter(|p| late && spent.proposals[*p] == 0);
         let may_crash = self.may_crash(world, node);
@@ -296,6 +303,7 @@ impl Model for Cluster {
     }
 
     fn properties(&self) -> Vec<Property<Cluster>> {
-        laws::properties(self.bounds.crashes.0 > 0)
+        let rivals = self.bounds.campaigns.iter().all(|campaigns| *campaigns > 0);
+        laws::properties(rivals, self.bounds.crashes.0 > 0)
     }
 }

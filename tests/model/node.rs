@@ -115,6 +115,11 @@ impl Node {
         self.replica.status().promised
     }
 
+    /// The highest ballot that it knows; its own, once it campaigns.
+    pub fn ballot(&self) -> Ballot {
+        self.replica.status().ballot
+    }
+
     /// Whether it has a use for something to propose.
     pub fn is_active(&self) -> bool {
         let status = self.replica.status();

@@ -115,6 +115,10 @@ impl Cluster {
         PROPOSERS * u64::from(campaigns + u8::from(self.bounds.late))
     }
 
+    fn is_near(&self, ballot: Ballot) -> bool {
+        ballot.number.counter() <= self.bounds.counter
+    }
+
     pub fn is_within(&self, slot: Slot) -> bool {
         slot.0 <= self.bounds.slots
     }
@@ -141,7 +145,7 @@ impl Cluster {
     }
 
     fn travels(&self, envelope: &Envelope) -> bool {
-        let near = |ballot: &Ballot| ballot.number.counter() <= self.bounds.counter;
+        let near = |ballot: &Ballot| self.is_near(*ballot);
         match &envelope.message {
             Message::Statement(statement) => match statement {
                 Statement::Heartbeat { .. } | Statement::HeartbeatAck { .. } => false,
@@ -226,7 +230,10 @@ impl Cluster {
             let causes = |node| self.causes(ground, node, id);
             let mut moves = Turn { ground, outcome, causes }.moves();
             // A campaign beyond the bounds is none.
-            moves.retain(|m| !matches!(m.cause(), Cause::Campaign(_)) || !m.said.is_empty());
+            moves.retain(|made| {
+                let campaigns = matches!(made.cause(), Cause::Campaign(_));
+                !campaigns || self.is_near(self.atlas.node(made.node).ballot())
+            });
             moves
         })
     }

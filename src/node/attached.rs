@@ -283,7 +283,10 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let in_turn = (0..learners.len())
             .map(|at| learners[(start + at) % learners.len()])
             .collect::<Vec<_>>();
-        let stands = in_turn.iter().find(|id| link(**id) == Some(true));
+        // One that was silent is not asked again at once because no other link is known to stand:
+        // what is known of links may be old.
+        let is_apt = |id: NodeId| !silent || Some(id) != self.attachment.host;
+        let stands = in_turn.iter().find(|id| link(**id) == Some(true) && is_apt(**id));
         let next = stands.or(in_turn.first()).copied();
         if silent {
             self.attachment.patience = (patience * 2).min(HOST_PATIENCE_MAX);

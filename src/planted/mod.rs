@@ -1,4 +1,5 @@
-//! Planted bugs: wrong variants of the core, the disk and the driver, which the simulator must find.
+//! Planted bugs: wrong variants of the core, the disk and the driver, which the simulator must
+//! find.
 //!
 //! Where the program does something that a mistake could leave out, `planted!(Bug)` leaves it out,
 //! if it is that bug's turn. The macro is `false` unless the crate has the feature `planted`; with

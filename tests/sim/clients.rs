@@ -157,6 +157,21 @@ impl Clients {
         goal.iter().all(|(id, done)| self.clients.get(id).is_some_and(|c| c.done >= *done))
     }
 
+    /// Who has not got so far, and what they do.
+    pub fn stuck(&self, goal: &BTreeMap<u64, u64>) -> Vec<String> {
+        let behind = self.clients.iter().filter(|(id, client)| client.done < goal[id]);
+        let tell = |(id, client): (&u64, &Client)| {
+            let what = match &client.waiting {
+                None => "asks nobody".to_owned(),
+                Some(Waiting::Write { request, .. }) => format!("writes {:?}", request.key),
+                Some(Waiting::Read { register, .. }) => format!("reads register {register}"),
+                Some(Waiting::List { listing, .. }) => format!("lists at {}", listing.machine),
+            };
+            format!("client {id} did {} of {}, {what}", client.done, goal[id])
+        };
+        behind.map(tell).collect()
+    }
+
     /// All clients go home; what they wait for stays unknown.
     pub fn leave(&mut self) {
         self.clients.clear();

@@ -357,7 +357,8 @@ impl World {
         let goal = self.clients.goal();
         let deadline = self.now() + LIVENESS_BOUND;
         let lively = self.run(deadline, |world| world.clients.has_reached(&goal));
-        assert!(lively, "[liveness] healed, but clients are stuck: {:?}", self.statuses());
+        let stuck = if lively { Vec::new() } else { self.clients.stuck(&goal) };
+        assert!(lively, "[liveness] healed, but {stuck:?}: {:?}", self.statuses());
         self.stats.campaigns_after_healing.push(self.checks.elections.settled());
         self.clients.leave();
         let deadline = self.now() + LIVENESS_BOUND;

@@ -90,6 +90,11 @@ fn genesis() -> Genesis {
 impl Client {
     /// It follows the leader, and its links to both learners stand.
     fn start() -> Client {
+        Client::start_linked_to(&[L1, L2])
+    }
+
+    /// It follows the leader, and of links to learners it knows these.
+    fn start_linked_to(learners: &[NodeId]) -> Client {
         let disk = MemoryDisk::new();
         let (mut log, _) = disk.open().unwrap();
         log.append(vec![Record::Genesis { genesis: genesis(), generation: None }]);
@@ -108,8 +113,9 @@ impl Client {
         };
         let driver = Driver::new(parts).unwrap();
         let mut client = Client { driver, clock, sent, nonce: 0 };
-        client.hear(Event::LinkUp(L1));
-        client.hear(Event::LinkUp(L2));
+        for learner in learners {
+            client.hear(Event::LinkUp(*learner));
+        }
         client.pass(TICK);
         client
     }
@@ -378,6 +384,20 @@ fn a_host_is_kept_while_nobody_leads_or_no_other_could_serve() {
         assert_eq!(client.host(), first, "lists that are read there are lost for nothing");
         client.host_tells(S1, &[]);
     }
+}
+
+#[test]
+fn a_host_that_is_silent_is_left_though_no_other_link_is_known_to_stand() {
+    let mut client = Client::start_linked_to(&[L1]);
+    client.put_under(S1, 20 * MINUTE);
+    assert_eq!(client.host(), L1);
+    // It falls silent, and nobody says that its link broke.
+    let end = client.clock.now() + Duration::from_secs(1);
+    while client.host() == L1 {
+        assert!(client.clock.now() < end, "it asks a silent host again and again");
+        client.pass(TICK);
+    }
+    assert_eq!(client.host(), L2);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! pre-vote, Ongaro's thesis §9.6, and of quorum-connected candidates in the OmniPaxos paper,
 //! §5.2). So a node with a bad link cannot unseat a leader that others follow, and one that never
 //! had a leader need not wait for one. Rivals are kept apart by full jitter, which doubles with
-//! each failure and starts over with progress.
+//! each failed campaign and starts over with progress.
 
 use super::ballot::{Ballot, NodeId};
 use super::configuration::Configuration;
@@ -205,7 +205,9 @@ impl Election {
                     self.phase = Phase::Waiting(half + self.jitter.up_to(half));
                 } else {
                     // Nobody was in the way, so there is nobody to give way to: a wait that grew
-                    // would only make a cluster that comes back slow to find its leader.
+                    // would only make a cluster that comes back slow to find its leader. An inquiry
+                    // disturbs nobody, and this sends a small message to each acceptor a few times
+                    // a second.
                     let wait = self.jitter.up_to(self.timing.request).max(1);
                     self.phase = Phase::Waiting(wait);
                 }

@@ -107,7 +107,7 @@ mod switch {
         FoundIgnored = "found-ignored",
         /// Gaps in what was found are closed, not filled: values move to lower slots.
         GapsClosed = "gaps-closed",
-        /// The last vote found is taken for a gap, before phase 1 can say so.
+        /// The last vote found is taken for a gap.
         NoopOverVote = "noop-over-vote",
         /// A candidate goes on although others know more to be chosen than it does.
         FloorIgnored = "floor-ignored",
@@ -143,10 +143,10 @@ mod switch {
         StickyForEver = "sticky-for-ever",
         /// Waits are not drawn at random.
         NoJitter = "no-jitter",
-        /// A new leader outbids whoever prepares above it, and never waits longer.
+        /// A new leader outbids whoever prepares above it.
         RivalsNeverYield = "rivals-never-yield",
         /// Whoever misses a leader waits until everybody says so.
-        LeaderNeverReplaced = "silence-is-consent",
+        LeaderNeverReplaced = "leader-never-replaced",
         /// Slots that were chosen together are applied last first.
         AppliedOutOfOrder = "applied-out-of-order",
         /// A write that is handed out again gets a new number.

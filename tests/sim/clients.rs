@@ -12,7 +12,7 @@ use crate::node::SimNode;
 use crate::world::{Action, World};
 use bytes::Bytes;
 use paxos_ssh::node::event::{Event, Lookup, Read, Reply, RequestError, Write};
-use paxos_ssh::store::command::{Condition, Operation, Outcome};
+use paxos_ssh::store::command::{Condition, Operation, Outcome, VALUE_BYTES_MAX};
 use paxos_ssh::wire::store_call::{Found, Query};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,9 @@ const REGISTERS: u64 = 3;
 
 /// Keys on a page of a list: few, so that there are many pages.
 const LISTED: u64 = 3;
+
+/// Where values may be large, one in so many is.
+const BULKY_EVERY: u64 = 16;
 
 /// Pages of a list that are read before the client has seen enough.
 const PAGES_MAX: u64 = 8;
@@ -186,8 +189,18 @@ fn register_key(register: u64) -> Bytes {
     Bytes::from(format!("r{register}"))
 }
 
+/// The number that a value begins with; the rest is there to be large.
 fn as_value(bytes: &Bytes) -> Option<u64> {
-    bytes[..].try_into().ok().map(u64::from_be_bytes)
+    bytes.first_chunk().map(|number| u64::from_be_bytes(*number))
+}
+
+/// A value that says which number it has, the same for the same number.
+fn value_of(number: u64, bulky: bool) -> Bytes {
+    let mut value = number.to_be_bytes().to_vec();
+    if bulky && number.is_multiple_of(BULKY_EVERY) {
+        value.resize(VALUE_BYTES_MAX, number as u8);
+    }
+    Bytes::from(value)
 }
 
 impl World {
@@ -295,8 +308,8 @@ impl World {
             let Some(revision) = revision else {
                 violated("sessions", "a plain put failed");
             };
-            let value = request.value.to_be_bytes();
-            self.checks.acknowledged.wrote(&request.key, &value, revision);
+            let value = value_of(request.value, self.shape.bulky);
+            self.checks.acknowledged.wrote(&request.key, value, revision);
             return;
         };
         if let Some(revision) = revision {
@@ -342,7 +355,7 @@ impl World {
     fn own_write(&mut self, id: u64) -> Request {
         let number = self.clients.next;
         let key = Bytes::from(format!("c{id}-{number}"));
-        let value = Bytes::from(number.to_be_bytes().to_vec());
+        let value = value_of(number, self.shape.bulky);
         let condition = Condition::Always;
         Request {
             key: key.clone(),
@@ -359,14 +372,14 @@ impl World {
         let number = self.clients.next;
         let register = self.random.below(REGISTERS);
         let key = register_key(register);
-        let value = Bytes::from(number.to_be_bytes().to_vec());
+        let value = value_of(number, self.shape.bulky);
         let put = |condition| Operation::Put { key: key.clone(), value, condition };
         let (operation, asked) = match self.random.below(4) {
             0 | 1 => (put(Condition::Always), linearizable::Operation::Write(number)),
             2 => {
                 let holds = client.seen.get(&register).copied().flatten();
                 let condition = holds.map_or(Condition::Absent, |held| {
-                    Condition::Value(Bytes::from(held.to_be_bytes().to_vec()))
+                    Condition::Value(value_of(held, self.shape.bulky))
                 });
                 let asked = linearizable::Operation::WriteIf { holds, value: number, told: None };
                 (put(condition), asked)

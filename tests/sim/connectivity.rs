@@ -22,7 +22,7 @@ use std::time::Duration;
 const SEEDS: u64 = 200;
 
 /// The lower bound of the election timeout, which is what calm links make of it.
-const ELECTION_TIMEOUT_MICROS: u64 = 250_000;
+pub const ELECTION_TIMEOUT_MICROS: u64 = 250_000;
 
 /// Recovery takes no longer than so many election timeouts,
 const TIMEOUTS_MAX: u64 = 4;

@@ -22,6 +22,9 @@ const NO_ROOM_RETRY_MICROS: u64 = 500_000;
 /// The power goes within so many operations of the disk.
 const OPERATIONS_MAX: u64 = 30;
 
+/// A machine that starts again at once.
+const SOON_MICROS: u64 = 1_000;
+
 /// A disk that lies does so for a time between these.
 const LIE_MICROS: (u64, u64) = (1_000, 400_000);
 
@@ -177,21 +180,48 @@ impl World {
         let what = match self.random.below(3) {
             0 => disk.flip_bit(),
             1 => disk.misdirect(),
+            _ if self.random.per_mille(500) => {
+                let behind = self.any_machine();
+                self.isolate(behind, length);
+                self.after(length, Action::Wipe { machine, behind, length });
+                return true;
+            }
             _ => {
-                self.kill(machine);
-                disk.wipe();
-                self.atlas.wipe(machine);
-                self.after(length, Action::Restart(machine));
-                if self.random.per_mille(700) {
-                    self.found_anew(machine);
-                }
-                Some("the directory is emptied".to_owned())
+                self.wipe(machine, length);
+                return true;
             }
         };
         let Some(what) = what else { return false };
         self.note(&format!("the disk of {machine}: {what}"));
         self.crash_for(machine, length);
         true
+    }
+
+    /// The directory is emptied, and perhaps founded anew; the machine starts again in a while.
+    fn wipe(&mut self, machine: Machine, length: u64) {
+        self.kill(machine);
+        self.nodes[&machine].disk.wipe();
+        self.atlas.wipe(machine);
+        self.note(&format!("the directory of {machine} is emptied"));
+        if self.random.per_mille(700) {
+            self.found_anew(machine);
+        }
+        self.after(length, Action::Restart(machine));
+    }
+
+    /// The hardest time for a machine to lose its directory: whoever could tell what it knew is
+    /// away, and back is one who was `behind` all the while.
+    pub fn wipe_among_laggards(&mut self, machine: Machine, behind: Machine, length: u64) {
+        if !self.faulty || self.atlas.is_lost(machine) || self.atlas.has_lost_its_log(machine) {
+            return;
+        }
+        self.wipe(machine, SOON_MICROS);
+        let others = self.nodes.keys().filter(|at| **at != machine && **at != behind);
+        for other in others.copied().collect::<Vec<_>>() {
+            if self.random.per_mille(600) {
+                self.crash_for(other, length);
+            }
+        }
     }
 
     /// Somebody gives the machine with the empty directory the genesis again. Nothing that it says

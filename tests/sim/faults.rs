@@ -223,6 +223,16 @@ impl World {
         }
     }
 
+    /// Cuts every link of a machine.
+    pub fn isolate(&mut self, machine: Machine, length: u64) {
+        self.note(&format!("{machine} is cut off"));
+        let others: Vec<Machine> = self.nodes.keys().copied().filter(|at| *at != machine).collect();
+        for other in others {
+            self.cut_for((machine, other), length);
+            self.cut_for((other, machine), length);
+        }
+    }
+
     pub fn cut_for(&mut self, link: Link, length: u64) {
         self.network.cut(link);
         self.after(length, Action::Mend(link));

@@ -16,7 +16,9 @@ mod clients;
 mod connectivity;
 mod disk;
 mod disk_faults;
+mod expiry;
 mod faults;
+mod last_quorum;
 mod network;
 mod node;
 #[cfg(feature = "planted")]

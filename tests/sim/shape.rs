@@ -51,11 +51,19 @@ pub struct Shape {
     pub clients: u64,
     /// The length of a log's files.
     pub segment_bytes: u64,
+    /// Whether some values are as large as values may be.
+    pub bulky: bool,
     /// Whether disks are damaged beyond what the cluster can bear.
     pub beyond: bool,
     /// A node whose directory was copied to a second machine, and which runs there, too.
     pub cloned: Option<u64>,
 }
+
+/// Large values cost much time, so few seeds have them.
+const BULKY_PER_MILLE: u64 = 40;
+
+/// Holds the largest record a few times.
+const BULKY_SEGMENT_BYTES: u64 = 16 << 20;
 
 /// Half of all clusters have nodes of all roles, a quarter one role a node, a quarter any mix.
 fn draw_roles(random: &mut Random) -> Vec<Mix> {
@@ -107,7 +115,7 @@ impl Shape {
         let roles = draw_roles(random);
         let acceptors = roles.iter().filter(|mix| mix.accepts).count() as u16;
         let (phase1, phase2) = draw_quorums(acceptors, random);
-        Shape {
+        let mut shape = Shape {
             roles,
             phase1,
             phase2,
@@ -122,9 +130,15 @@ impl Shape {
             drift_per_mille: [0, 0, 50, 400][random.below(4) as usize],
             clients: random.between(1, 6),
             segment_bytes: [8, 16, 64][random.below(3) as usize] * 1024,
+            bulky: false,
             beyond: false,
             cloned: None,
+        };
+        if random.per_mille(BULKY_PER_MILLE) {
+            shape.bulky = true;
+            shape.segment_bytes = BULKY_SEGMENT_BYTES;
         }
+        shape
     }
 
     /// Nothing goes wrong.
@@ -145,6 +159,7 @@ impl Shape {
             drift_per_mille: 0,
             clients: 0,
             segment_bytes: 64 * 1024,
+            bulky: false,
             beyond: false,
             cloned: None,
         }

@@ -65,6 +65,7 @@ pub enum Action {
     Evidence { at: Machine, about: Machine },
     Room(Machine),
     Dark { machine: Machine, length: u64 },
+    Wipe { machine: Machine, behind: Machine, length: u64 },
     Fault,
     Client(u64),
 }
@@ -326,11 +327,12 @@ impl World {
     }
 
     pub fn run_faults(&mut self) {
-        self.run(FAULT_PHASE, |_| false);
+        let until = self.now() + FAULT_PHASE;
+        self.run(until, |_| false);
     }
 
-    /// Ends all faults, then demands that every node answers writes and reads, and that all agree.
-    pub fn heal_and_check(&mut self) {
+    /// Ends all faults.
+    pub fn heal(&mut self) {
         self.note("everything is healed");
         self.faulty = false;
         self.checks.elections.healed();
@@ -347,6 +349,11 @@ impl World {
                 self.start(machine);
             }
         }
+    }
+
+    /// Ends all faults, then demands that every node answers writes and reads, and that all agree.
+    pub fn heal_and_check(&mut self) {
+        self.heal();
         if self.atlas.goes_beyond() {
             // Nobody promises that the rest goes on, or that it knows all.
             let end = self.now() + LIVENESS_BOUND / 4;
@@ -475,6 +482,9 @@ impl World {
             }
             Action::Room(machine) => self.make_room(machine),
             Action::Dark { machine, length } => self.go_dark(machine, length),
+            Action::Wipe { machine, behind, length } => {
+                self.wipe_among_laggards(machine, behind, length);
+            }
             Action::Fault => self.fault(),
             Action::Client(id) => self.client(id),
         }

@@ -7,6 +7,7 @@
 //! of a few keys are searched in `linearizable.rs`.
 
 use super::violated;
+use bytes::Bytes;
 use paxos_ssh::node::driver::StoreView;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Default)]
 pub struct Acknowledged {
     /// Key, value and revision of each write to a key of its own.
-    writes: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
+    writes: BTreeMap<Vec<u8>, (Bytes, u64)>,
     /// The highest revision that a client was told.
     revision: u64,
     /// Keys whose one write was said to be certainly not applied.
@@ -45,9 +46,9 @@ impl Acknowledged {
     }
 
     /// A client was told that its write to a key of its own succeeded.
-    pub fn wrote(&mut self, key: &[u8], value: &[u8], revision: u64) {
+    pub fn wrote(&mut self, key: &[u8], value: Bytes, revision: u64) {
         self.changed(revision);
-        if self.writes.insert(key.to_vec(), (value.to_vec(), revision)).is_some() {
+        if self.writes.insert(key.to_vec(), (value, revision)).is_some() {
             violated("acknowledged", "one write was acknowledged twice");
         }
     }

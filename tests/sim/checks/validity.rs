@@ -10,28 +10,37 @@ use paxos_ssh::paxos::ballot::Slot;
 use paxos_ssh::paxos::message::{Entry, Payload};
 use paxos_ssh::store::command::Operation;
 use paxos_ssh::wire::command::decode_command;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// See the module's documentation.
 #[derive(Default)]
 pub struct Validity {
     asked: HashSet<Operation>,
+    /// Slots that opened a session, as somebody learned.
+    sessions: BTreeSet<Slot>,
 }
 
 impl Validity {
+    /// How many sessions were opened.
+    pub fn sessions(&self) -> u64 {
+        self.sessions.len() as u64
+    }
+
     /// A client asks for this.
     pub fn asked(&mut self, operation: &Operation) {
         self.asked.insert(operation.clone());
     }
 
     /// A node learned that the slot holds this.
-    pub fn learned(&self, slot: Slot, entry: &Entry<Bytes>) {
+    pub fn learned(&mut self, slot: Slot, entry: &Entry<Bytes>) {
         let Payload::Command(bytes) = &entry.payload else { return };
         let Ok(command) = decode_command(bytes) else {
             violated("validity", &format!("slot {slot} holds a command that nobody can read"));
         };
         let made_by_node = matches!(command.operation, Operation::OpenSession { .. });
-        if !made_by_node && !self.asked.contains(&command.operation) {
+        if made_by_node {
+            self.sessions.insert(slot);
+        } else if !self.asked.contains(&command.operation) {
             let what = format!("slot {slot} holds {:?}; nobody asked that", command.operation);
             violated("validity", &what);
         }

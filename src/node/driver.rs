@@ -26,7 +26,7 @@ use crate::disk::engine::MemoryEngine;
 use crate::paxos::ballot::{Ballot, ClusterTime, Incarnation, NodeId, Slot};
 use crate::paxos::depths::Depth;
 use crate::paxos::effects::{Effects, Held, LogRead, Note, Token};
-use crate::paxos::message::{Entry, Message, Statement, Value};
+use crate::paxos::message::{Entry, Message, Pledge, Statement, Value};
 use crate::paxos::record::{LogPosition, Recovered};
 use crate::paxos::replica::{Replica, Start};
 use crate::paxos::timing::Timing;
@@ -342,8 +342,14 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 
     /// Sends the pledges whose records are durable.
     fn release(&mut self) {
-        let early = planted!(SaidBeforeDurable);
-        while self.held.front().is_some_and(|held| held.after <= self.durable || early) {
+        let durable = self.durable;
+        let is_due = |held: &Held<Bytes>| {
+            let is_vote = matches!(held.pledge, Pledge::Accepted { .. });
+            held.after <= durable
+                || planted!(SaidBeforeDurable)
+                || (is_vote && planted!(VoteSaidBeforeDurable))
+        };
+        while self.held.front().is_some_and(is_due) {
             if let Some(held) = self.held.pop_front() {
                 self.send(&held.to, Message::Pledge(held.pledge));
             }

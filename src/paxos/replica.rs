@@ -108,7 +108,9 @@ impl<V: Value> Replica<V> {
         let configurations = Configurations::new(genesis);
         let roles = configurations.newest().member(start.id).map(|member| member.roles);
         let roles = roles.unwrap_or_default();
-        let generation = recovered.generation.filter(|g| roles.acceptor == Some(*g));
+        let generation = recovered
+            .generation
+            .filter(|g| roles.acceptor == Some(*g) || planted!(StaleGenerationCounts));
         let highest = recovered.promised;
         Some(Replica {
             id: start.id,

@@ -97,6 +97,8 @@ mod switch {
         OwnVoteBeforeDurable = "own-vote-before-durable",
         /// A pledge leaves before its record is durable.
         SaidBeforeDurable = "said-before-durable",
+        /// A vote leaves before its record is durable.
+        VoteSaidBeforeDurable = "vote-said-before-durable",
         /// One promise too few makes a leader.
         Phase1OffByOne = "phase1-off-by-one",
         /// One vote too few makes a value chosen.

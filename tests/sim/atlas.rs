@@ -27,6 +27,8 @@ pub struct Atlas {
     beyond: bool,
     damaged: BTreeSet<Machine>,
     forgetful: BTreeSet<Machine>,
+    /// Those of them that may find at their next start that they forgot something.
+    forgetting: BTreeSet<Machine>,
     wiped: BTreeSet<Machine>,
     /// Wiped, and founded anew under another voter generation.
     founded_anew: BTreeSet<Machine>,
@@ -66,13 +68,14 @@ impl Atlas {
             && left(&self.learners) > 0
     }
 
-    /// Marks the machine as one that may find its log damaged, if that may be.
-    pub fn damage(&mut self, machine: Machine) -> bool {
-        let may = self.beyond || self.is_spare(machine);
-        if may {
-            self.damaged.insert(machine);
-        }
-        may
+    /// Whether the machine may find its log damaged.
+    pub fn may_damage(&self, machine: Machine) -> bool {
+        self.beyond || self.is_spare(machine)
+    }
+
+    /// The machine may find its log damaged, which is allowed.
+    pub fn damage(&mut self, machine: Machine) {
+        self.damaged.insert(machine);
     }
 
     /// Marks the machine as one that may forget what it wrote, if that may be.
@@ -86,6 +89,7 @@ impl Atlas {
         }
         self.damaged.insert(machine);
         self.forgetful.insert(machine);
+        self.forgetting.insert(machine);
         true
     }
 
@@ -114,8 +118,14 @@ impl Atlas {
         self.damaged.contains(&machine)
     }
 
-    pub fn is_forgetful(&self, machine: Machine) -> bool {
-        self.forgetful.contains(&machine) || self.is_wiped(machine)
+    /// Whether what the machine finds at a start may be less than it said is durable.
+    pub fn may_have_forgotten(&self, machine: Machine) -> bool {
+        self.forgetting.contains(&machine) || self.is_wiped(machine)
+    }
+
+    /// From now on the machine answers for all that it holds.
+    pub fn remembers_again(&mut self, machine: Machine) {
+        self.forgetting.remove(&machine);
     }
 
     pub fn is_wiped(&self, machine: Machine) -> bool {

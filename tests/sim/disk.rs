@@ -275,6 +275,11 @@ impl SimDisk {
         self.state().lies = true;
     }
 
+    /// Whether syncs do nothing.
+    pub fn is_lying(&self) -> bool {
+        self.state().lies
+    }
+
     /// The power goes during the operation with this number, counted from now on.
     pub fn cut_after(&self, operations: u64) {
         self.state().operations_left = Some(operations.max(1));
@@ -307,12 +312,21 @@ impl SimDisk {
         let (file, at) = SimDisk::any_place(state)?;
         let (source, from) = SimDisk::any_place(state)?;
         let (at, from) = (at / SECTOR_BYTES * SECTOR_BYTES, from / SECTOR_BYTES * SECTOR_BYTES);
+        if (file, at) == (source, from) {
+            return None;
+        }
         let sectors = state.random.between(1, 8) as usize;
         let bytes = &state.files[source].cache[from..];
         let room = state.files[file].cache.len() - at;
         let bytes = bytes[..bytes.len().min(sectors * SECTOR_BYTES).min(room)].to_vec();
         state.files[file].cache[at..at + bytes.len()].copy_from_slice(&bytes);
-        Some(format!("{} bytes of byte {from} land on byte {at}", bytes.len()))
+        let what = format!("{} bytes of byte {from} land on byte {at}", bytes.len());
+        if state.random.per_mille(500) {
+            return Some(what);
+        }
+        // And where they belong there is what was there before.
+        state.files[source].cache[from..from + bytes.len()].fill(0);
+        Some(what + ", and are not where they belong")
     }
 
     /// Somebody empties the directory.

@@ -66,7 +66,7 @@ impl World {
         if node.paused {
             return;
         }
-        node.wrote_at = now;
+        let took = now - std::mem::replace(&mut node.wrote_at, now);
         let step = match writer.step() {
             Ok(step) => step,
             Err(failure) => {
@@ -76,7 +76,7 @@ impl World {
             }
         };
         let mut events = Vec::new();
-        let took = Duration::from_micros(self.shape.sync_max_micros / 2);
+        let took = Duration::from_micros(took);
         writer.report(step, took, &mut |event| events.push(event));
         if matches!(step, Step::Durable(_)) && self.random.per_mille(500) {
             // If it fails, then at the next step, too, or there is room by then.
@@ -173,7 +173,7 @@ impl World {
         if self.atlas.is_lost(machine) || self.atlas.has_lost_its_log(machine) {
             return false;
         }
-        if !self.atlas.damage(machine) {
+        if !self.atlas.may_damage(machine) {
             return false;
         }
         let disk = self.nodes[&machine].disk.clone();
@@ -182,6 +182,7 @@ impl World {
             1 => disk.misdirect(),
             _ if self.random.per_mille(500) => {
                 let behind = self.any_machine();
+                self.atlas.damage(machine);
                 self.isolate(behind, length);
                 self.after(length, Action::Wipe { machine, behind, length });
                 return true;
@@ -192,8 +193,14 @@ impl World {
             }
         };
         let Some(what) = what else { return false };
+        self.atlas.damage(machine);
         self.note(&format!("the disk of {machine}: {what}"));
-        self.crash_for(machine, length);
+        if self.random.per_mille(500) {
+            self.crash_for(machine, length);
+        } else {
+            // Meanwhile a process that runs may read what is damaged.
+            self.after(length, Action::Crash { machine, length });
+        }
         true
     }
 
@@ -201,6 +208,7 @@ impl World {
     fn wipe(&mut self, machine: Machine, length: u64) {
         self.kill(machine);
         self.nodes[&machine].disk.wipe();
+        self.atlas.damage(machine);
         self.atlas.wipe(machine);
         self.note(&format!("the directory of {machine} is emptied"));
         if self.random.per_mille(700) {
@@ -242,23 +250,28 @@ impl World {
     pub fn make_forget(&mut self, length: u64) -> bool {
         let machine = self.any_machine();
         let lost = self.atlas.is_lost(machine) || self.atlas.has_lost_its_log(machine);
-        if lost || !self.is_up(machine) || !self.atlas.forget(machine) {
+        if lost || !self.is_up(machine) {
             return false;
         }
         let disk = self.nodes[&machine].disk.clone();
-        match (self.random.below(3), self.backups.remove(&machine)) {
-            (0, Some(backup)) => {
+        let draw = self.random.below(3);
+        if draw == 1 {
+            self.note(&format!("somebody copies the directory of {machine}"));
+            self.backups.entry(machine).or_insert_with(|| disk.backup());
+            return true;
+        }
+        if !self.atlas.forget(machine) {
+            return false;
+        }
+        let backup = if draw == 0 { self.backups.remove(&machine) } else { None };
+        match backup {
+            Some(backup) => {
                 self.note(&format!("{machine} is given an old copy of its directory"));
                 self.kill(machine);
                 disk.swap(&backup);
                 self.after(length, Action::Restart(machine));
             }
-            (1, backup) => {
-                self.note(&format!("somebody copies the directory of {machine}"));
-                self.backups.insert(machine, backup.unwrap_or_else(|| disk.backup()));
-            }
-            (_, backup) => {
-                self.backups.extend(backup.map(|backup| (machine, backup)));
+            None => {
                 self.note(&format!("the disk of {machine} lies until its power goes"));
                 disk.lie();
                 let micros = self.random.between(LIE_MICROS.0, LIE_MICROS.1);

@@ -118,25 +118,29 @@ impl World {
             Kind::Damage => self.damage(length),
             Kind::Forget => self.make_forget(length),
             Kind::Swap => self.swap(length),
-            kind => {
-                self.passing(kind, length);
-                true
-            }
+            kind => self.passing(kind, length),
         };
         if happens {
             *self.stats.faults.entry(kind.name()).or_default() += 1;
         }
     }
 
-    /// A fault that costs nobody anything for good.
-    fn passing(&mut self, kind: Kind, length: u64) {
+    /// A fault that costs nobody anything for good. Answers whether there was anything to harm.
+    fn passing(&mut self, kind: Kind, length: u64) -> bool {
+        let is_of_links = matches!(
+            kind,
+            Kind::Cut | Kind::Partition | Kind::Flap | Kind::Slow | Kind::Stall | Kind::Reset
+        );
+        if is_of_links && self.shape.roles.len() == 1 {
+            return false;
+        }
         match kind {
             Kind::Crash => {
                 let machine = self.any_machine();
-                self.crash_for(machine, length);
+                return self.crash_for(machine, length);
             }
-            Kind::Storm => self.storm(length),
-            Kind::Pause => self.pause(length),
+            Kind::Storm => return self.storm(length),
+            Kind::Pause => return self.pause(length),
             Kind::Cut => {
                 let both = self.random.per_mille(500);
                 let (from, to) = self.any_link();
@@ -167,7 +171,7 @@ impl World {
                 self.after(length, Action::Unstall(link));
             }
             Kind::Reset => self.reset(length),
-            Kind::Transfer => self.want_leader(),
+            Kind::Transfer => return self.want_leader(),
             Kind::Wall => {
                 let machine = self.any_machine();
                 // Years, in microseconds.
@@ -178,8 +182,9 @@ impl World {
             Kind::PowerCut | Kind::SyncFails | Kind::DiskFull | Kind::DiskStall => {
                 self.disk_fault(kind, length);
             }
-            Kind::Damage | Kind::Forget | Kind::Swap => {}
+            Kind::Damage | Kind::Forget | Kind::Swap => return false,
         }
+        true
     }
 
     fn any_id(&mut self) -> NodeId {
@@ -187,12 +192,17 @@ impl World {
     }
 
     fn any_link(&mut self) -> Link {
-        (self.any_id(), self.any_id())
+        let from = self.any_id();
+        // Any of the others; in a cluster of one there are none.
+        let others = (self.shape.roles.len() as u64).saturating_sub(1);
+        let to = (from.0 + self.random.below(others)) % self.shape.roles.len() as u64 + 1;
+        (from, NodeId(to))
     }
 
-    pub fn crash_for(&mut self, machine: Machine, length: u64) {
+    /// Answers whether the machine ran.
+    pub fn crash_for(&mut self, machine: Machine, length: u64) -> bool {
         if !self.crash(machine) {
-            return;
+            return false;
         }
         self.after(length, Action::Restart(machine));
         let others: Vec<Machine> = self.nodes.keys().copied().filter(|at| *at != machine).collect();
@@ -201,26 +211,32 @@ impl World {
                 self.after(2_000, Action::Evidence { at, about: machine });
             }
         }
+        true
     }
 
     /// All crash at once, and come back one after the other.
-    fn storm(&mut self, length: u64) {
+    fn storm(&mut self, length: u64) -> bool {
         let machines: Vec<Machine> = self.nodes.keys().copied().collect();
+        let mut anybody = false;
         for machine in machines {
             if self.crash(machine) {
+                anybody = true;
                 let micros = self.random.below(length / 4);
                 self.after(micros, Action::Restart(machine));
             }
         }
+        anybody
     }
 
-    fn pause(&mut self, length: u64) {
+    fn pause(&mut self, length: u64) -> bool {
         let machine = self.any_machine();
-        if self.is_awake(machine) {
+        let is_awake = self.is_awake(machine);
+        if is_awake {
             self.note(&format!("pause {machine}"));
             self.nodes.get_mut(&machine).unwrap().paused = true;
             self.after(length, Action::Resume(machine));
         }
+        is_awake
     }
 
     /// Cuts every link of a machine.
@@ -245,7 +261,7 @@ impl World {
             let other = self.random.below(at as u64 + 1) as usize;
             order.swap(at, other);
         }
-        if let Some((leader, _)) = self.common_leader() {
+        if let Some(leader) = self.newest_leader() {
             let at = order.iter().position(|id| *id == leader).unwrap_or(0);
             order.swap(0, at);
         }
@@ -286,15 +302,16 @@ impl World {
         }
     }
 
-    fn want_leader(&mut self) {
+    fn want_leader(&mut self) -> bool {
         let machine = self.any_machine();
         if !self.is_awake(machine) {
-            return;
+            return false;
         }
         let to = self.random.per_mille(500).then(|| self.any_id());
         self.note(&format!("{machine} asks for another leader"));
         let deadline = self.deadline(machine);
         let transfer = Transfer { to, deadline, reply: Box::new(|_| ()) };
         self.event(machine, Event::Transfer(transfer));
+        true
     }
 }

@@ -58,7 +58,7 @@ fn lose(seed: u64, count: u64, loss: Loss, delay_max_micros: u64, tape: &Tape) -
     world.run(settled, |_| false);
     let at = world.micros();
     match loss {
-        Loss::Killed => world.crash_for(leader, FOREVER_MICROS),
+        Loss::Killed => assert!(world.crash_for(leader, FOREVER_MICROS), "it led"),
         Loss::Silent => world.isolate(leader, FOREVER_MICROS),
     }
     // What was on its way is through, or lost.

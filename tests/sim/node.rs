@@ -80,6 +80,8 @@ pub struct SimNode {
     pub writer: Option<Writer>,
     /// Whether the next step is on the clock.
     pub writing: bool,
+    /// Whether the end of a batch of events is on the clock.
+    pub gathers: bool,
     /// When the last step was taken, in micros of true time.
     pub wrote_at: u64,
     pub outbox: Outbox,
@@ -111,6 +113,7 @@ impl SimNode {
             driver: None,
             writer: None,
             writing: false,
+            gathers: false,
             wrote_at: 0,
             outbox: Outbox::default(),
             clocks: Arc::default(),
@@ -145,6 +148,7 @@ impl SimNode {
         self.paused = false;
         self.lookups = 0;
         self.writing = false;
+        self.gathers = false;
         self.outbox = Outbox::default();
         self.appended = Appended::default();
         let found = recovered.clone();

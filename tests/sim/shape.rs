@@ -51,6 +51,9 @@ pub struct Shape {
     pub clients: u64,
     /// The length of a log's files.
     pub segment_bytes: u64,
+    /// Micros that a process gathers events for at most before it ends a batch; none to end one
+    /// after each event.
+    pub batch_max_micros: u64,
     /// Whether some values are as large as values may be.
     pub bulky: bool,
     /// Whether disks are damaged beyond what the cluster can bear.
@@ -58,6 +61,9 @@ pub struct Shape {
     /// A node whose directory was copied to a second machine, and which runs there, too.
     pub cloned: Option<u64>,
 }
+
+/// Of seeds with a proposer that is not an acceptor, so many have it run on two machines.
+const CLONED_PER_MILLE: u64 = 100;
 
 /// Large values cost much time, so few seeds have them.
 const BULKY_PER_MILLE: u64 = 40;
@@ -130,10 +136,16 @@ impl Shape {
             drift_per_mille: [0, 0, 50, 400][random.below(4) as usize],
             clients: random.between(1, 6),
             segment_bytes: [8, 16, 64][random.below(3) as usize] * 1024,
+            batch_max_micros: [0, 50, 300, 300, 2_000][random.below(5) as usize],
             bulky: false,
             beyond: false,
             cloned: None,
         };
+        let is_apt = |mix: &Mix| mix.proposes && !mix.accepts;
+        let apt = (1..).zip(&shape.roles).find(|(_, mix)| is_apt(mix)).map(|(id, _)| id);
+        if random.per_mille(CLONED_PER_MILLE) {
+            shape.cloned = apt;
+        }
         if random.per_mille(BULKY_PER_MILLE) {
             shape.bulky = true;
             shape.segment_bytes = BULKY_SEGMENT_BYTES;
@@ -159,6 +171,7 @@ impl Shape {
             drift_per_mille: 0,
             clients: 0,
             segment_bytes: 64 * 1024,
+            batch_max_micros: 100,
             bulky: false,
             beyond: false,
             cloned: None,

@@ -26,6 +26,11 @@ pub struct Stats {
     /// Machines that refused a damaged log or lost it.
     pub lost_machines: u64,
     pub campaigns_after_healing: Vec<u64>,
+    /// Until the first write was acknowledged after healing, and until every node had served.
+    pub millis_until_served: Vec<u64>,
+    pub millis_until_all_served: Vec<u64>,
+    /// Answered requests that were repeated, and answered the same.
+    pub confirmed: u64,
     pub deepest: BTreeMap<&'static str, usize>,
 }
 
@@ -48,7 +53,10 @@ impl Stats {
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
+        self.confirmed += other.confirmed;
         self.campaigns_after_healing.extend(&other.campaigns_after_healing);
+        self.millis_until_served.extend(&other.millis_until_served);
+        self.millis_until_all_served.extend(&other.millis_until_all_served);
         for (queue, depth) in &other.deepest {
             let deepest = self.deepest.entry(queue).or_default();
             *deepest = (*deepest).max(*depth);
@@ -59,8 +67,14 @@ impl Stats {
     pub fn print(&self, took: Duration) {
         let simulated = self.simulated.as_secs_f64();
         println!(
-            "{} seeds, {} acknowledged writes ({} repeated elsewhere), {} reads, {} messages",
-            self.seeds, self.acknowledged, self.repeated, self.reads, self.delivered
+            "{} seeds, {} acknowledged writes ({} repeated elsewhere, {} although answered), {} reads, \
+             {} messages",
+            self.seeds,
+            self.acknowledged,
+            self.repeated,
+            self.confirmed,
+            self.reads,
+            self.delivered
         );
         println!(
             "{:.2} simulated hours in {:.1} s: {:.0} times as fast as real time",
@@ -82,6 +96,11 @@ impl Stats {
             self.lost_machines
         );
         println!("ballots after healing: {}", distribution(&self.campaigns_after_healing));
+        println!(
+            "milliseconds from healing to the first write: {}; until every node served: {}",
+            distribution(&self.millis_until_served),
+            distribution(&self.millis_until_all_served)
+        );
         let depths: Vec<String> =
             self.deepest.iter().map(|(queue, depth)| format!("{queue} {depth}")).collect();
         println!("deepest queues: {}", depths.join(", "));

@@ -52,20 +52,53 @@ const DEPTHS_EVERY: u64 = 16;
 
 /// What is due at some time.
 pub enum Action {
-    Deliver { to: NodeId, from: NodeId, message: PeerMessage },
-    Write { machine: Machine, life: u64 },
-    Tick { machine: Machine, life: u64 },
+    Deliver {
+        to: NodeId,
+        from: NodeId,
+        message: PeerMessage,
+    },
+    Write {
+        machine: Machine,
+        life: u64,
+    },
+    Tick {
+        machine: Machine,
+        life: u64,
+    },
+    /// A process has taken in what came together.
+    Finish {
+        machine: Machine,
+        life: u64,
+    },
     Restart(Machine),
     Resume(Machine),
     Mend(Link),
     Unstall(Link),
     Quicken(Link),
-    Flap { link: Link, left: u64, is_cut: bool },
+    Flap {
+        link: Link,
+        left: u64,
+        is_cut: bool,
+    },
     LinkUp(Link),
-    Evidence { at: Machine, about: Machine },
+    Evidence {
+        at: Machine,
+        about: Machine,
+    },
     Room(Machine),
-    Dark { machine: Machine, length: u64 },
-    Wipe { machine: Machine, behind: Machine, length: u64 },
+    Dark {
+        machine: Machine,
+        length: u64,
+    },
+    Crash {
+        machine: Machine,
+        length: u64,
+    },
+    Wipe {
+        machine: Machine,
+        behind: Machine,
+        length: u64,
+    },
     Fault,
     Client(u64),
 }
@@ -126,7 +159,7 @@ impl World {
             clients: Clients::default(),
             faulty: true,
             atlas: Atlas::new(&shape),
-            checks: Checks::new(shape.phase2),
+            checks: Checks::new(shape.phase1, shape.phase2),
             stats: Stats::default(),
             tape: tape.clone(),
             recorders: BTreeMap::new(),
@@ -248,11 +281,14 @@ impl World {
             }
         };
         let life = node.life;
-        if self.atlas.is_forgetful(machine) {
+        if self.atlas.may_have_forgotten(machine) {
             if self.checks.forgot(machine, &found) {
                 *self.stats.faults.entry("memory lost").or_default() += 1;
                 // What it holds is a past that this machine never had any more.
                 self.backups.remove(&machine);
+            }
+            if !self.nodes[&machine].disk.is_lying() {
+                self.atlas.remembers_again(machine);
             }
         } else {
             self.checks.started(machine, &found);
@@ -269,6 +305,9 @@ impl World {
     fn refused(&mut self, machine: Machine, error: &LogError) {
         self.note(&format!("{machine} does not start: {error}"));
         if matches!(error, LogError::Io { .. }) {
+            if !self.faulty {
+                violated("liveness", &format!("{machine} cannot start over a sound disk: {error}"));
+            }
             self.nodes[&machine].disk.kill();
             let micros = self.random.between(START_AGAIN_MICROS.0, START_AGAIN_MICROS.1);
             self.after(micros, Action::Restart(machine));
@@ -361,24 +400,52 @@ impl World {
             self.clients.leave();
             return self.check_completeness(false);
         }
+        for machine in self.able() {
+            self.add_probe(machine);
+        }
         let goal = self.clients.goal();
+        let (healed, before) = (self.micros(), self.checks.acknowledged.count());
         let deadline = self.now() + LIVENESS_BOUND;
-        let lively = self.run(deadline, |world| world.clients.has_reached(&goal));
+        let mut served = None;
+        let lively = self.run(deadline, |world| {
+            if served.is_none() && world.checks.acknowledged.count() > before {
+                served = Some(world.micros() - healed);
+            }
+            world.clients.has_reached(&goal)
+        });
+        self.stats.millis_until_served.extend(served.map(|micros| micros / 1_000));
+        self.stats.millis_until_all_served.push((self.micros() - healed) / 1_000);
         let stuck = if lively { Vec::new() } else { self.clients.stuck(&goal) };
         assert!(lively, "[liveness] healed, but {stuck:?}: {:?}", self.statuses());
         self.stats.campaigns_after_healing.push(self.checks.elections.settled());
         self.clients.leave();
         let deadline = self.now() + LIVENESS_BOUND;
         let level = self.run(deadline, |world| {
-            let roles = &world.shape.roles;
-            // Clients hold no log.
-            let with_role = |node: &&SimNode| roles[node.id.0 as usize - 1] != Mix::CLIENT;
-            let mut chosen = world.nodes.values().filter(with_role).filter_map(applied);
-            let first = chosen.next();
-            chosen.all(|slot| Some(slot) == first)
+            let able = world.able();
+            let mut applied = able.iter().filter(|m| world.has_log(**m)).map(|m| world.applied(*m));
+            let first = applied.next().flatten();
+            first.is_some() && applied.all(|slot| slot == first)
         });
         assert!(level, "[liveness] healed, but the logs differ in length: {:?}", self.statuses());
         self.check_completeness(true);
+    }
+
+    /// Machines that must work once everything is healed: all but those whose log is damaged, or
+    /// gone and not founded anew.
+    fn able(&self) -> Vec<Machine> {
+        let is_able = |m: &Machine| !self.atlas.is_lost(*m) && !self.atlas.is_wiped(*m);
+        self.nodes.keys().copied().filter(is_able).collect()
+    }
+
+    /// Clients hold no log.
+    fn has_log(&self, machine: Machine) -> bool {
+        self.shape.roles[self.nodes[&machine].id.0 as usize - 1] != Mix::CLIENT
+    }
+
+    /// Up to where a machine applied the log; nothing if it does not run.
+    fn applied(&self, machine: Machine) -> Option<Slot> {
+        let driver = self.nodes[&machine].driver.as_ref()?;
+        driver.replica().map(|_| driver.applied())
     }
 
     /// An operator ends the second of two machines with one id: while both run, nobody promises
@@ -394,6 +461,9 @@ impl World {
     /// What can be said once at the end, of stores that hold everything or not.
     fn check_completeness(&mut self, all: bool) {
         self.stats.lost_machines = self.atlas.lost();
+        // Stores are shown at the end of a batch.
+        let machines: Vec<Machine> = self.nodes.keys().copied().collect();
+        machines.into_iter().for_each(|machine| self.finish(machine));
         let views: Vec<_> = self
             .nodes
             .values()
@@ -458,6 +528,13 @@ impl World {
                     self.after(micros, Action::Tick { machine, life });
                 }
             }
+            Action::Finish { machine, life } => {
+                let node = self.nodes.get_mut(&machine).filter(|node| node.life == life);
+                if let Some(node) = node {
+                    node.gathers = false;
+                    self.finish(machine);
+                }
+            }
             Action::Restart(machine) => {
                 let is_there = self.nodes.contains_key(&machine) && !self.atlas.is_lost(machine);
                 if is_there && !self.is_up(machine) {
@@ -482,6 +559,11 @@ impl World {
             }
             Action::Room(machine) => self.make_room(machine),
             Action::Dark { machine, length } => self.go_dark(machine, length),
+            Action::Crash { machine, length } => {
+                if self.faulty {
+                    self.crash_for(machine, length);
+                }
+            }
             Action::Wipe { machine, behind, length } => {
                 self.wipe_among_laggards(machine, behind, length);
             }
@@ -527,6 +609,33 @@ impl World {
         let node = self.nodes.get_mut(&machine).unwrap();
         let Some(driver) = &mut node.driver else { return };
         driver.handle(event);
+        let (life, gathers) = (node.life, std::mem::replace(&mut node.gathers, true));
+        let notes = driver.take_notes();
+        self.observe(machine, notes);
+        self.collect(machine);
+        if gathers {
+            return;
+        }
+        let micros = match self.shape.batch_max_micros {
+            0 => 0,
+            most => self.random.below(most),
+        };
+        if micros > 0 {
+            self.after(micros, Action::Finish { machine, life });
+        } else if let Some(node) = self.nodes.get_mut(&machine) {
+            node.gathers = false;
+            self.finish(machine);
+        }
+    }
+
+    /// Ends a process's batch of events. A stopped one does so when it goes on.
+    fn finish(&mut self, machine: Machine) {
+        if !self.is_awake(machine) {
+            return;
+        }
+        self.set_clocks(machine);
+        let node = self.nodes.get_mut(&machine).unwrap();
+        let Some(driver) = &mut node.driver else { return };
         driver.finish();
         let notes = driver.take_notes();
         self.observe(machine, notes);
@@ -666,10 +775,4 @@ impl World {
         let at = self.random.below(self.nodes.len() as u64) as usize;
         *self.nodes.keys().nth(at).expect("there are that many")
     }
-}
-
-/// Nothing if the node does not run, or lost its genesis.
-fn applied(node: &SimNode) -> Option<Slot> {
-    let driver = node.driver.as_ref()?;
-    driver.replica().map(|_| driver.applied())
 }

@@ -9,7 +9,10 @@
 use super::violated;
 use bytes::Bytes;
 use paxos_ssh::node::driver::StoreView;
+use paxos_ssh::wire::answer::Record;
+use paxos_ssh::wire::store_call::Found;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// See the module's documentation.
 #[derive(Default)]
@@ -65,6 +68,34 @@ impl Acknowledged {
             let what =
                 format!("a read saw revision {seen} though {floor} was acknowledged before it");
             violated("acknowledged", &what);
+        }
+    }
+
+    /// A list of keys that are written once, of what follows `after`: in order, and with every
+    /// acknowledged write that its revision includes.
+    pub fn listed(&self, after: &[u8], found: &Found) {
+        let mut last = after;
+        for record in &found.records {
+            if record.key[..] <= *last {
+                violated("acknowledged", &format!("a list has {:?} twice", record.key));
+            }
+            last = &record.key;
+        }
+        let listed: BTreeMap<&[u8], &Record> =
+            found.records.iter().map(|record| (&record.key[..], record)).collect();
+        let end = if found.ended { Bound::Unbounded } else { Bound::Included(last.to_vec()) };
+        let due = self.writes.range((Bound::Excluded(after.to_vec()), end));
+        for (key, (value, revision)) in due.filter(|(_, (_, at))| *at <= found.revision) {
+            let name = String::from_utf8_lossy(key);
+            match listed.get(&key[..]) {
+                None => violated("acknowledged", &format!("a list leaves out {name}")),
+                Some(record)
+                    if record.value.as_ref() != Some(value) || record.revision != *revision =>
+                {
+                    violated("acknowledged", &format!("a list has another {name}"));
+                }
+                Some(_) => {}
+            }
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Operation {
     WriteIf { holds: Value, value: u64, told: Option<bool> },
     /// Removed the value; whether there was one.
     Delete { told: Option<bool> },
+    /// Removed the value if it was that one; whether it did.
+    DeleteIf { holds: Value, told: Option<bool> },
 }
 
 impl Operation {
@@ -48,6 +50,10 @@ impl Operation {
                 } else {
                     state
                 })
+            }
+            Operation::DeleteIf { holds, told } => {
+                let held = holds == state;
+                told.is_none_or(|told| told == held).then_some(if held { None } else { state })
             }
             Operation::Delete { told } => {
                 told.is_none_or(|told| told == state.is_some()).then_some(None)
@@ -151,7 +157,9 @@ impl Search {
         for event in events {
             match event.operation {
                 Operation::Read(value) => looked_for.extend(value),
-                Operation::WriteIf { holds, .. } => looked_for.extend(holds),
+                Operation::WriteIf { holds, .. } | Operation::DeleteIf { holds, .. } => {
+                    looked_for.extend(holds);
+                }
                 Operation::Write(_) | Operation::Delete { .. } => {}
             }
         }
@@ -163,7 +171,7 @@ impl Search {
                 Operation::Write(value) | Operation::WriteIf { value, .. } => {
                     *value = rename(*value);
                 }
-                Operation::Read(_) | Operation::Delete { .. } => {}
+                Operation::Read(_) | Operation::Delete { .. } | Operation::DeleteIf { .. } => {}
             }
         }
         Search {
@@ -242,7 +250,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Operation::{Delete, Read, Write, WriteIf};
+    use Operation::{Delete, DeleteIf, Read, Write, WriteIf};
 
     fn event(begun: u64, ended: u64, operation: Operation) -> Event {
         Event { operation, begun, ended: (ended > 0).then_some(ended) }
@@ -294,6 +302,10 @@ mod tests {
         judge(false, &[put, event(3, 4, put_if(Some(1), false))]);
         judge(true, &[put, event(3, 4, Delete { told: Some(true) }), event(5, 6, Read(None))]);
         judge(false, &[put, event(3, 4, Delete { told: Some(false) })]);
+        let delete_if = |holds, told| DeleteIf { holds, told: Some(told) };
+        judge(true, &[put, event(3, 4, delete_if(Some(1), true)), event(5, 6, Read(None))]);
+        judge(false, &[put, event(3, 4, delete_if(Some(1), false))]);
+        judge(false, &[put, event(3, 4, delete_if(Some(2), true))]);
         // An unknown delete explains an empty register, and a failed condition.
         judge(true, &[put, event(3, 0, Delete { told: None }), event(5, 6, put_if(None, true))]);
     }

@@ -7,11 +7,11 @@
 //! * `chosen.rs`: a slot has at most one chosen value for ever, and nothing is learned that no
 //!   quorum chose.
 //!   Source: ibid., §2.2, P2 to P2c; Howard et al., "Flexible Paxos" (2016), §4.
-//! * `validity.rs`: a chosen command was asked by a client; else it is a no-op, a configuration
-//!   or a floor.
+//! * `validity.rs`: a chosen command was asked by a client; else it is a no-op or opens a session.
 //!   Source: ibid., §2.1, first requirement.
 //! * `promises.rs`: a promise is never lowered, not by a restart either; nothing is pledged
-//!   before it is durable; nothing is accepted below a promise.
+//!   before it is durable; nothing is accepted below a promise; a promise tells of every vote;
+//!   whoever leads was promised by a quorum.
 //!   Source: ibid., §2.2, P1a, and §2.5 on stable storage.
 //! * `durability.rs`: what a log said is durable is there after every start, record for record; a
 //!   log that cannot have it so is refused.
@@ -19,8 +19,7 @@
 //! * `ballots.rs`: a ballot is issued once, one node leads under it, and it proposes one value
 //!   for a slot.
 //!   Source: ibid., §2.2, "different proposers choose their numbers from disjoint sets".
-//! * `digests.rs`: stores that applied the same slots are the same, and a later slot never looks
-//!   like an earlier one.
+//! * `digests.rs`: stores that applied the same slots are the same, and none goes back.
 //!   Source: Schneider, "Implementing Fault-Tolerant Services Using the State Machine Approach"
 //!   (1990), §2.
 //! * `acknowledged.rs`: a write whose success a client was told is never lost, and no read is
@@ -100,13 +99,13 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// For a cluster in which `phase2` acceptors make a quorum.
-    pub fn new(phase2: u16) -> Checks {
+    /// For a cluster in which so many acceptors make the quorums of the two phases.
+    pub fn new(phase1: u16, phase2: u16) -> Checks {
         Checks {
             agreement: Default::default(),
             chosen: chosen::Chosen::new(usize::from(phase2)),
             validity: Default::default(),
-            promises: Default::default(),
+            promises: promises::Promises::new(usize::from(phase1)),
             ballots: Default::default(),
             digests: Default::default(),
             acknowledged: Default::default(),
@@ -194,10 +193,13 @@ impl Checks {
     fn settled(&mut self, machine: Machine, records: Vec<Record<Bytes>>) {
         for record in records {
             match record {
-                Record::Promised(ballot) => self.promises.durable(machine, ballot),
+                Record::Promised(ballot) => {
+                    let counts = !self.without_vote.contains(&machine);
+                    self.promises.durable(machine, ballot, counts);
+                }
                 Record::Accepted(vote) => {
-                    self.promises.durable(machine, vote.ballot);
                     let entry = entry_digest(&vote.entry);
+                    self.promises.voted(machine, vote.slot, vote.ballot, entry);
                     if !self.without_vote.contains(&machine) {
                         self.chosen.voted(machine, vote.slot, vote.ballot, entry);
                     }
@@ -206,7 +208,10 @@ impl Checks {
                 Record::Learned { slot, entry } => {
                     self.agreement.holds_durably(machine, slot, &entry);
                 }
-                Record::Chosen(up_to) => self.agreement.learned_durably(machine, up_to),
+                Record::Chosen(up_to) => {
+                    self.promises.chosen(machine, up_to);
+                    self.agreement.learned_durably(machine, up_to);
+                }
                 Record::Genesis { .. } | Record::Floor(_) => {}
             }
         }
@@ -223,6 +228,9 @@ impl Checks {
                     slot = slot.next();
                 }
             }
+            Message::Statement(Statement::Prepare { ballot, first, .. }) => {
+                self.promises.asked(*ballot, *first);
+            }
             Message::Statement(_) => {}
         }
     }
@@ -234,7 +242,10 @@ impl Checks {
                 self.ballots.issued(*ballot, machine, life);
                 self.elections.campaigning();
             }
-            Note::Leading(ballot) => self.ballots.leads(*ballot, machine, life),
+            Note::Leading(ballot) => {
+                self.ballots.leads(*ballot, machine, life);
+                self.promises.leads(machine, *ballot);
+            }
             _ => {}
         }
     }

@@ -8,14 +8,15 @@
 //! version, and an outcome of a second execution as another revision.
 
 use super::violated;
+use bytes::Bytes;
 use paxos_ssh::node::driver::StoreView;
-use std::collections::BTreeMap;
+use paxos_ssh::store::command::Outcome;
 
 /// See the module's documentation.
 #[derive(Default)]
 pub struct Sessions {
-    /// What was told of a request id.
-    told: BTreeMap<String, u64>,
+    /// Requests that were answered once more, and the same.
+    pub confirmed: u64,
     /// Requests that were asked more than once.
     pub repeated: u64,
 }
@@ -26,11 +27,11 @@ impl Sessions {
         self.repeated += 1;
     }
 
-    /// What was told of a request: always the same.
-    pub fn told(&mut self, request_id: &str, revision: u64) {
-        let known = *self.told.entry(request_id.to_owned()).or_insert(revision);
-        if known != revision {
-            let what = format!("{request_id} was said to be done at {known} and at {revision}");
+    /// A request that had been answered is answered again: always the same.
+    pub fn told(&mut self, key: &Bytes, known: &Outcome, outcome: &Outcome) {
+        self.confirmed += 1;
+        if known != outcome {
+            let what = format!("a request for {key:?} is answered {outcome:?}, and not {known:?}");
             violated("sessions", &what);
         }
     }

@@ -33,7 +33,12 @@ impl Validity {
 
     /// A node learned that the slot holds this.
     pub fn learned(&mut self, slot: Slot, entry: &Entry<Bytes>) {
-        let Payload::Command(bytes) = &entry.payload else { return };
+        let bytes = match &entry.payload {
+            Payload::Command(bytes) => bytes,
+            Payload::Noop => return,
+            // The program has nothing yet that proposes these.
+            other => violated("validity", &format!("slot {slot} holds {other:?}")),
+        };
         let Ok(command) = decode_command(bytes) else {
             violated("validity", &format!("slot {slot} holds a command that nobody can read"));
         };

@@ -109,6 +109,8 @@ pub struct DiskLog {
     end: LogPosition,
     /// The segment that was read last.
     reading: Option<(u64, Box<dyn Handle>)>,
+    /// That something cannot be read back was said once; the metric counts the rest.
+    has_complained: bool,
     /// None if the caller has the writer.
     writer: Option<JoinHandle<()>>,
     /// Held, never read: the kernel lets go of it with the file.
@@ -195,7 +197,16 @@ pub fn open_stepped(
     let writer =
         Writer::new(shared.clone(), directory, segment, end, settings, Arc::clone(&storage));
     let directory = directory.to_owned();
-    let log = DiskLog { shared, storage, directory, end, reading: None, writer: None, _lock: None };
+    let log = DiskLog {
+        shared,
+        storage,
+        directory,
+        end,
+        reading: None,
+        has_complained: false,
+        writer: None,
+        _lock: None,
+    };
     Ok((log, writer, recovered))
 }
 
@@ -290,7 +301,10 @@ impl Log for DiskLog {
         for item in found {
             let entry = match item {
                 Found::Waiting(entry) => entry,
-                Found::OnDisk(place) => self.read_entry(slot, place, &mut chunk)?,
+                Found::OnDisk(place) => {
+                    let read = self.read_entry(slot, place, &mut chunk);
+                    read.inspect_err(|error| self.complain(error))?
+                }
             };
             bytes += command_bytes(&entry);
             if bytes > bytes_max && !entries.is_empty() {
@@ -338,6 +352,18 @@ impl DiskLog {
     /// How many records were ever appended.
     pub fn end(&self) -> LogPosition {
         self.end
+    }
+
+    /// What was durable cannot be read back any more.
+    fn complain(&mut self, error: &LogError) {
+        self.shared.metrics.unreadable.inc();
+        if !std::mem::replace(&mut self.has_complained, true) {
+            tracing::error!(
+                %error,
+                "an entry of the log cannot be read back; peers that miss it have to ask others. \
+                 Have this node's disk checked: a start over a damaged log is refused"
+            );
+        }
     }
 
     fn read_entry(

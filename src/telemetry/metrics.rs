@@ -130,6 +130,8 @@ pub struct LogMetrics {
     pub segments: Gauge,
     /// 1 while the disk has no room.
     pub disk_full: Gauge,
+    /// Entries that a peer wanted and that could not be read back.
+    pub unreadable: Counter,
 }
 
 /// Loops that stand still. Cloning gives other handles to the same numbers.
@@ -272,6 +274,7 @@ impl LogMetrics {
         register(r, "log_queued_bytes", "bytes that are not durable yet", &self.queued_bytes);
         register(r, "log_segments", "segment files of the log", &self.segments);
         register(r, "log_disk_full", "1 while the disk has no room", &self.disk_full);
+        register(r, "log_unreadable", "Entries that could not be read back", &self.unreadable);
     }
 }
 

@@ -47,9 +47,11 @@ const FEWER_SEEDS: u64 = 200;
 
 /// One history: faults, healing, and everything that can be said of it.
 fn history(seed: u64, shape: Shape, tape: &Tape) -> Stats {
+    let is_cloned = shape.cloned.is_some();
     let mut world = World::new(seed, shape, tape);
     world.run_faults();
     world.heal_and_check();
+    assert!(is_cloned || world.clashes == 0, "[ballots] a proposer clashed with nobody");
     let checks = &world.checks;
     Stats {
         seeds: 1,
@@ -65,6 +67,7 @@ fn history(seed: u64, shape: Shape, tape: &Tape) -> Stats {
         lost: world.network.lost,
         doubled: world.network.doubled,
         clashes: world.clashes,
+        clones: u64::from(is_cloned),
         deepest: checks.queues.deepest().clone(),
         ..world.stats
     }

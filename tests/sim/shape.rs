@@ -66,10 +66,10 @@ pub struct Shape {
 const CLONED_PER_MILLE: u64 = 100;
 
 /// Large values cost much time, so few seeds have them.
-const BULKY_PER_MILLE: u64 = 40;
+const BULKY_PER_MILLE: u64 = 10;
 
-/// Holds the largest record a few times.
-const BULKY_SEGMENT_BYTES: u64 = 16 << 20;
+/// Holds the largest record three times.
+const BULKY_SEGMENT_BYTES: u64 = 4 << 20;
 
 /// Half of all clusters have nodes of all roles, a quarter one role a node, a quarter any mix.
 fn draw_roles(random: &mut Random) -> Vec<Mix> {

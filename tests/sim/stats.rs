@@ -21,6 +21,8 @@ pub struct Stats {
     pub delivered: u64,
     pub lost: u64,
     pub doubled: u64,
+    /// Histories in which a proposer ran twice, and how often that was noticed.
+    pub clones: u64,
     pub clashes: u64,
     pub faults: BTreeMap<&'static str, u64>,
     /// Machines that refused a damaged log or lost it.
@@ -48,6 +50,7 @@ impl Stats {
         self.delivered += other.delivered;
         self.lost += other.lost;
         self.doubled += other.doubled;
+        self.clones += other.clones;
         self.clashes += other.clashes;
         self.lost_machines += other.lost_machines;
         for (kind, count) in &other.faults {
@@ -94,6 +97,10 @@ impl Stats {
             self.lost,
             self.doubled,
             self.lost_machines
+        );
+        println!(
+            "a proposer ran twice in {} histories, which was noticed {} times",
+            self.clones, self.clashes
         );
         println!("ballots after healing: {}", distribution(&self.campaigns_after_healing));
         println!(

@@ -122,6 +122,7 @@ impl Checks {
     pub fn started(&mut self, machine: Machine, found: &Recovered<Bytes>) {
         let news = self.durability.started(machine, found);
         self.settled(machine, news);
+        self.promises.found(machine, found);
         self.restarted(machine);
     }
 

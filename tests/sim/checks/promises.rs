@@ -13,6 +13,7 @@ use super::{EntryDigest, Machine, violated};
 use bytes::Bytes;
 use paxos_ssh::paxos::ballot::{Ballot, Slot};
 use paxos_ssh::paxos::message::Pledge;
+use paxos_ssh::paxos::record::Recovered;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
@@ -69,6 +70,24 @@ impl Promises {
         let acceptor = self.acceptors.entry(machine).or_default();
         acceptor.chosen = acceptor.chosen.max(up_to);
         acceptor.votes = acceptor.votes.split_off(&acceptor.chosen.next());
+    }
+
+    /// A process starts over a log that holds this: nothing else than what became durable, as
+    /// records were seen one by one.
+    pub fn found(&self, machine: Machine, found: &Recovered<Bytes>) {
+        let Some(acceptor) = self.acceptors.get(&machine) else { return };
+        let votes = found
+            .votes
+            .iter()
+            .map(|(slot, vote)| (*slot, (vote.ballot, super::entry_digest(&vote.entry))));
+        let votes: BTreeMap<_, _> = votes.collect();
+        if found.promised != acceptor.durable || votes != acceptor.votes {
+            let what = format!(
+                "{machine} finds the promise {} and votes {votes:?}; durable were {} and {:?}",
+                found.promised, acceptor.durable, acceptor.votes
+            );
+            violated("promises", &what);
+        }
     }
 
     /// A candidate asks for promises.

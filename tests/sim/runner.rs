@@ -5,10 +5,12 @@
 //! | `SIM_SEEDS` | so many seeds |
 //! | `SIM_START` | the first one |
 //! | `SIM_THREADS` | so many threads; the machine's cores by default |
-//! | `SIM_FINISHED` | a file: ranges that are done are added to it, and those in it are not run |
+//! | `SIM_FINISHED` | a file: ranges that are done are added to it |
+//! | `SIM_RESUME` | `1`: what that file has of this build and test is not run again |
 //! | `SIM_BUILD` | what the ranges in that file are good for: another build makes other histories |
+//! | `SIM_TEST` | the test's full name; other tests have ranges of their own in that file |
 //!
-//! `scripts/sim` sets them.
+//! `scripts/sim` sets them, and reads that file.
 
 use crate::stats::Stats;
 use crate::tape::Tape;
@@ -74,14 +76,14 @@ pub fn for_each_seed<T: Send>(
         }
     });
     if let Some(seed) = *failed.lock().unwrap() {
-        tell_failure(name, seed, seed - seeds.start, &each);
+        tell_failure(name, seed, &each);
     }
     let mut results = results.into_inner().unwrap();
     results.sort_by_key(|(seed, _)| *seed);
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-fn tell_failure<T>(name: &str, seed: u64, sound: u64, each: impl Fn(u64, &Tape) -> T) -> ! {
+fn tell_failure<T>(name: &str, seed: u64, each: impl Fn(u64, &Tape) -> T) -> ! {
     let tape = Tape::told();
     let again = catch_unwind(AssertUnwindSafe(|| drop(each(seed, &tape))));
     let what = match again {
@@ -93,7 +95,7 @@ fn tell_failure<T>(name: &str, seed: u64, sound: u64, each: impl Fn(u64, &Tape) 
             .unwrap_or_default(),
     };
     eprintln!(
-        "\nthe end of the story of seed {seed}:\n{}\nseed {seed} failed, after {sound} others: \
+        "\nthe end of the story of seed {seed}:\n{}\nseed {seed} failed: \
          {what}\nreplay it with\n  SIM_START={seed} SIM_SEEDS=1 cargo test --release --test sim \
          {name} -- --nocapture",
         tape.text()
@@ -107,7 +109,7 @@ pub fn run(
     seeds: std::ops::Range<u64>,
     each: impl Fn(u64, &Tape) -> Stats + Sync,
 ) -> Stats {
-    let finished = Finished::from_settings();
+    let finished = Finished::from_settings(name);
     let mut total = Stats::default();
     let mut first = seeds.start;
     while first < seeds.end {
@@ -127,33 +129,54 @@ pub fn run(
     total
 }
 
-/// The file of ranges that are done: a line for each, `BUILD FIRST END`.
+/// The file of ranges that are done: a line for each, `BUILD TEST FIRST END`.
 struct Finished {
     path: PathBuf,
-    build: String,
+    /// What the lines of this run begin with.
+    key: String,
     done: Vec<(u64, u64)>,
 }
 
 impl Finished {
-    fn from_settings() -> Option<Finished> {
+    fn from_settings(name: &str) -> Option<Finished> {
         let path = PathBuf::from(std::env::var_os("SIM_FINISHED")?);
         let build = std::env::var("SIM_BUILD").unwrap_or_else(|_| "unknown".to_owned());
+        let test = std::env::var("SIM_TEST").unwrap_or_else(|_| name.to_owned());
+        let key = format!("{build} {test} ");
+        let resumes = std::env::var("SIM_RESUME").is_ok_and(|resume| resume == "1");
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let parse = |line: &str| {
-            let (of, range) = line.split_once(' ')?;
-            let (first, end) = range.split_once(' ')?;
-            (of == build).then_some((first.parse().ok()?, end.parse().ok()?))
+        let (own, others): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.starts_with(&key));
+        if !resumes && !own.is_empty() {
+            // What is run again may fail this time, and must not count as clean then.
+            let text: String = others.iter().map(|line| format!("{line}\n")).collect();
+            let written = std::fs::write(&path, text);
+            written.unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+            return Some(Finished { path, key, done: Vec::new() });
+        }
+        let parse = |line: &&str| {
+            let (first, end) = line.strip_prefix(&key)?.split_once(' ')?;
+            Some((first.parse().ok()?, end.parse().ok()?))
         };
-        Some(Finished { done: text.lines().filter_map(parse).collect(), path, build })
+        let mut done: Vec<(u64, u64)> = own.iter().filter_map(parse).collect();
+        done.sort_unstable();
+        Some(Finished { path, key, done })
     }
 
+    /// Whether ranges that are done cover this one.
     fn has(&self, first: u64, end: u64) -> bool {
-        self.done.iter().any(|(from, to)| *from <= first && end <= *to)
+        let mut at = first;
+        for (from, to) in &self.done {
+            if *from <= at {
+                at = at.max(*to);
+            }
+        }
+        at >= end
     }
 
     fn add(&self, first: u64, end: u64) {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&self.path);
-        let line = format!("{} {first} {end}\n", self.build);
+        let line = format!("{}{first} {end}\n", self.key);
         let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
         written.unwrap_or_else(|error| panic!("cannot add to {}: {error}", self.path.display()));
     }

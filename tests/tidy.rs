@@ -96,6 +96,11 @@ const WORDS_NOT_PURE: &[(&str, &str)] = &[
 /// Crates that one folder knows, whatever the others do.
 const CALLERS_OF: &[(&str, &str)] = &[("russh", "transport"), ("ssh_key", "transport")];
 
+/// Crates that wait, and what must run without them, tests included: one seed is one history only
+/// where nothing but the simulator decides what runs next.
+const WAITING: &[&str] = &["tokio", "russh"];
+const NEVER_WAITS: &[&str] = &["tests/sim/", "src/paxos/", "src/store/"];
+
 /// Lines of a file before its tests.
 const FILE_LINES_MAX: usize = 600;
 
@@ -245,6 +250,29 @@ mod arrow_rules {
         assert_eq!(lines(arrows::owners, "src/controller/keys.rs", text), [1, 2]);
         assert_eq!(lines(arrows::owners, "src/cli/mod.rs", "fn f() { russh::x() }"), [1]);
         assert!(lines(arrows::owners, "src/transport/server.rs", text).is_empty());
+    }
+
+    #[test]
+    fn what_one_seed_decides_waits_for_nothing_else() {
+        demand_none(&arrows::waiting(tree()));
+        for place in NEVER_WAITS {
+            let files = tree().iter().filter(|file| file.path.starts_with(place));
+            assert!(files.count() > 1, "{place} is no folder any more; see NEVER_WAITS");
+        }
+    }
+
+    #[test]
+    fn a_simulator_that_waits_is_seen() {
+        let rule = arrows::waiting;
+        for path in ["tests/sim/x.rs", "tests/sim/checks/x.rs", "src/paxos/x.rs", "src/store/x.rs"]
+        {
+            let text = "//! No tokio.\nuse tokio::time;\nfn f() { russh::x(); tokio_util::y() }";
+            assert_eq!(lines(rule, path, text), [2, 3, 3], "{path}");
+            let tests = "#[cfg(test)]\nmod t { #[tokio::test]\nasync fn f() {} }";
+            assert_eq!(lines(rule, path, tests), [2], "{path}");
+        }
+        assert!(lines(rule, "src/node/x.rs", "use tokio::time;").is_empty());
+        assert!(lines(rule, "tests/sim/x.rs", "let tokio = 1; // russh\nf(\"tokio\")").len() == 1);
     }
 
     #[test]

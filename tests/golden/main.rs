@@ -16,12 +16,30 @@ mod words;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// All scenarios, so that none can go missing unnoticed, and none lies there unplayed.
+const SCENARIOS: [&str; 13] = [
+    "chained_election",
+    "constrained_election",
+    "duelling_proposers",
+    "first_election",
+    "floor",
+    "gap_filling",
+    "half_accepted_value",
+    "no_successor_possible",
+    "promise_to_a_dead_candidate",
+    "quorum_loss",
+    "slow_disk",
+    "step_down",
+    "tie_of_proposer_ids",
+];
+
 fn scenarios() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/scenarios");
-    let entries = fs::read_dir(directory).expect("the scenarios");
+    let entries = fs::read_dir(&directory).expect("the scenarios");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
-    assert!(paths.len() >= 11, "scenarios are missing: {paths:?}");
+    let named = SCENARIOS.map(|name| directory.join(name).with_extension("txt"));
+    assert_eq!(paths, named, "what is in the folder, and what is named in tests/golden/main.rs");
     paths
 }
 

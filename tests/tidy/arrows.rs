@@ -1,7 +1,7 @@
 //! Who imports whom, and what pure code may not call.
 
 use super::source::{Mention, Source};
-use super::{CALLERS_OF, PURE, TABLE, Violation, WORDS_NOT_PURE};
+use super::{CALLERS_OF, NEVER_WAITS, PURE, TABLE, Violation, WAITING, WORDS_NOT_PURE};
 
 /// A folder of `src/` imports only what its row of the table names.
 pub fn imports(files: &[Source]) -> Vec<Violation> {
@@ -127,6 +127,26 @@ pub fn owners(files: &[Source]) -> Vec<Violation> {
                         format!("uses {name}, which only src/{owner} may; use what {owner} offers"),
                     ));
                 }
+            }
+        }
+    }
+    violations
+}
+
+/// What one seed decides names no crate that waits, nor those that belong to one.
+pub fn waiting(files: &[Source]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let is_watched = |file: &&Source| NEVER_WAITS.iter().any(|place| file.path.starts_with(place));
+    for file in files.iter().filter(is_watched) {
+        for token in &file.tokens {
+            let belongs = |name: &&&str| {
+                let rest = token.text.strip_prefix(**name);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+            };
+            if let Some(name) = WAITING.iter().find(belongs) {
+                let what =
+                    format!("says {}; what one seed decides runs without {name}", token.text);
+                violations.push(Violation::new(file, token.line, what));
             }
         }
     }

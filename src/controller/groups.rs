@@ -15,6 +15,10 @@ use std::path::{Path, PathBuf};
 /// More hosts than this come from a slip in a range.
 pub const HOSTS_MAX: usize = 10_000;
 
+/// The longest pattern of a range: a host's name has at most 253 characters. A number is padded to
+/// the width in which it is written, and each pair of brackets takes a part of the stack.
+const PATTERN_BYTES_MAX: usize = 253;
+
 /// Every host is in it.
 const ALL: &str = "all";
 
@@ -322,6 +326,9 @@ fn expand(pattern: &str) -> Option<Vec<String>> {
     let Some((head, rest)) = pattern.split_once('[') else {
         return (!pattern.is_empty() && !pattern.contains(']')).then(|| vec![pattern.to_owned()]);
     };
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return None;
+    }
     let (range, tail) = rest.split_once(']')?;
     let mut parts = range.split(':');
     let (first, last) = (parts.next()?, parts.next()?);
@@ -385,6 +392,13 @@ mod tests {
             let expected = expected.map(|names| names.iter().map(|n| n.to_string()).collect());
             assert_eq!(expand(pattern), expected, "{pattern}");
         }
+    }
+
+    /// The first would be padded beyond what can be padded, the second takes all of the stack.
+    #[test]
+    fn a_range_longer_than_any_name_is_none() {
+        assert_eq!(expand(&format!("n[{}1:2]", "0".repeat(70_000))), None);
+        assert_eq!(expand(&"[1:1]".repeat(200_000)), None);
     }
 
     #[test]

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// The last microsecond of the year 9999, where the format of [`Moment`] ends.
+const LAST_MICROSECOND: u64 = 253_402_300_799_999_999;
+
 /// A point of wall-clock time: microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(pub u64);
@@ -20,11 +23,9 @@ impl Moment {
         Moment(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// As in `2026-11-25T01:02:03.123456Z`; what lies beyond the calendar is its last year.
+    /// As in `2026-11-25T01:02:03.123456Z`; what lies beyond the calendar is its last moment.
     fn text(self) -> String {
-        // The last second of the year 9999, where the format ends.
-        const LAST_SECOND: u64 = 253_402_300_799;
-        let at = Duration::from_micros(self.0).min(Duration::from_secs(LAST_SECOND));
+        let at = Duration::from_micros(self.0.min(LAST_MICROSECOND));
         humantime::format_rfc3339_micros(UNIX_EPOCH + at).to_string()
     }
 
@@ -47,7 +48,8 @@ impl<'de> Deserialize<'de> for Moment {
         let text = String::deserialize(deserializer)?;
         let time: SystemTime = humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)?;
         let span = time.duration_since(UNIX_EPOCH).map_err(serde::de::Error::custom)?;
-        Ok(Moment::since_epoch(span))
+        // A leap second at the very end lies behind it, and would be written as another time.
+        Ok(Moment(Moment::since_epoch(span).0.min(LAST_MICROSECOND)))
     }
 }
 

@@ -12,7 +12,7 @@ impl Request {
     /// first.
     pub fn to_words(&self) -> Vec<Vec<u8>> {
         let mut words = Words(Vec::new());
-        words.option("--timeout", format!("{}us", self.timeout.as_micros()).as_bytes());
+        words.option("--timeout", format!("{}ns", self.timeout.as_nanos()).as_bytes());
         match self.format {
             Some(Format::Json) => words.option("-o", b"json"),
             Some(Format::Table) => words.option("-o", b"table"),

@@ -1,0 +1,4 @@
+//! Feeds `checks::frame` from libFuzzer; what is checked stands there.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::frame::check(data));

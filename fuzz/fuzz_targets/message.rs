@@ -1,0 +1,4 @@
+//! Feeds `checks::message` from libFuzzer; what is checked stands there.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::message::check(data));

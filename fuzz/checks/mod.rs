@@ -16,8 +16,11 @@ pub mod raw_log;
 pub mod scratch;
 pub mod settings;
 
+/// What a target does with an input.
+pub type Check = fn(&[u8]);
+
 /// Every target's name and check.
-pub const ALL: [(&str, fn(&[u8])); 7] = [
+pub const ALL: [(&str, Check); 7] = [
     ("certificate", certificate::check),
     ("frame", frame::check),
     ("grammar", grammar::check),

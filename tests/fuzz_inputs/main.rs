@@ -30,7 +30,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn run(target: &str, check: fn(&[u8]), inputs: &[PathBuf]) {
+fn run(target: &str, check: checks::Check, inputs: &[PathBuf]) {
     for path in inputs {
         // Told before, so that the last one is to blame when the process ends.
         println!("{target}: {}", path.display());

@@ -37,7 +37,7 @@ pub(crate) fn all() -> Vec<Seed> {
     add("frame", frames());
     add("grammar", GRAMMAR.iter().map(|line| line.as_bytes().to_vec()).collect());
     add("inventory", INVENTORIES.iter().map(|text| text.as_bytes().to_vec()).collect());
-    add("log_recovery", LOGS.iter().map(|story| story.to_vec()).collect());
+    add("log_recovery", logs());
     add("message", messages());
     add("settings", SETTINGS.iter().map(|text| text.as_bytes().to_vec()).collect());
     seeds
@@ -129,26 +129,40 @@ const INVENTORIES: &[&str] = &[
 ];
 
 /// See `fuzz/checks/log_recovery.rs` for how a story is told: the kind; for each turn how many
-/// records, and each of them; and what happens then.
-const LOGS: &[&[u8]] = &[
-    // Genesis, a promise, votes, a learned value, what is chosen; the process starts anew; more.
-    b"\0\x05\0\x07\x01\0\x01\x01\x05\x03\x03abc\x02\x02\x02\x03\x03xyz\x03\x04\x01\x10\x02\x01\
-      \x01\x01\x04\x02\x02de\x03\0",
-    // The last write is torn at a byte, or by sectors.
-    b"\0\x05\0\x07\x01\0\x01\x01\x05\x03\x03abc\x02\x02\x02\x03\x03xyz\x03\x04\x01\0\x01\0\x20",
-    b"\0\x03\0\x07\x01\0\x01\x01\x07\xffaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\0\x02\
-      \x55\x55",
-    // A bit is another; a file is shorter, gone, swapped, zeroed.
-    b"\0\x02\0\x07\x01\0\0\0\0\x10\x20\x01",
-    b"\0\x02\0\x07\x01\0\0\0\x04\x10\x20",
-    b"\0\x02\0\x07\x01\0\0\0\x05\0\0",
-    b"\0\x02\0\x07\x01\0\0\0\x07\x10\0\0\x80",
-    // By hand: records that follow, that contradict each other, that are none; a lie.
-    b"\x01\0\0\0\x01\x05\0\x01\x07\x01\x01\x01\x09\x02\x05\x03\x03abc\x03\x01\x01\x01\0",
-    b"\x01\x01\0\0\x02\x02\x03\x05\x01\x01\0\x03\x07\x03xyz\0",
-    b"\x01\0\0\0\x01\x01\xc0\x29\0",
-    b"\x01\0\0\xf5\x02\x01\0\x01\x01\xd1\x05\x40aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-];
+/// records, and each of them; how the last write is torn, and what else happens.
+fn logs() -> Vec<Vec<u8>> {
+    // Genesis and a vote; a learned value, and both are chosen.
+    let story: &[u8] = b"\0\x01\x01\x01\x01\x05\x02\x03abc\x01\x02\x02\0\x02\x03xyz\x03";
+    let told = |rest: &[u8]| [story, rest].concat();
+    let large = [b"\0\x06\x06\x01\x01\x01\x05\x07\xff".as_slice(), &[7; 255]].concat();
+    let segments = large.repeat(3).into_iter().filter(|byte| *byte != 0);
+    vec![
+        // The process starts anew, and goes on.
+        told(b"\x10\x02\0\x07\x01\0\x01\0\x01\x04\x02\0"),
+        // The last write is torn at a byte, not at all, or by sectors.
+        told(b"\0\x01\0\x28"),
+        told(b"\0\x01\xff\xff"),
+        [&large[..], b"\0\x02\x55\x55"].concat(),
+        // A bit of the first write, of the last one and behind it is another.
+        told(b"\0\0\0\0\x10\x24\x01"),
+        told(b"\0\0\0\0\x11\x04\x01"),
+        told(b"\0\0\0\0\x1f\0\x01"),
+        // A file is shorter, gone, or zero in places.
+        told(b"\0\0\0\x04\x10\x20"),
+        told(b"\0\0\0\x05\0\0"),
+        told(b"\0\0\0\x07\x10\0\0\x80"),
+        // Several segments, of which two have each other's names.
+        [&[0], &segments.collect::<Vec<u8>>()[..], b"\0\0\0\x06\0\x01"].concat(),
+        // By hand: records that follow, that contradict each other, that are none; lies.
+        b"\x01\0\0\0\x01\x05\0\x01\x07\x01\x01\x01\x09\x02\x05\x03\x03abc\x03\x01\x01\x01\0"
+            .to_vec(),
+        b"\x01\x01\0\0\x02\x02\x03\x05\x01\x01\0\x03\x07\x03xyz\0".to_vec(),
+        b"\x01\0\0\0\x01\x01\x07\x03\x01\x63\x90\0".to_vec(),
+        b"\x01\0\0\0\x01\x01\0\x01\x07\x01\xd0\x28\0".to_vec(),
+        b"\x01\0\0\xf5\x01\x01\0\x01\x07\x01\xc0\x29\x28aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+            .to_vec(),
+    ]
+}
 
 const SETTINGS: &[&str] = &[
     "scluster: c\nnode: n1\nid: 1\nlisten: ['127.0.0.1:7101']\ndata_dir: /d\nkeys_dir: /k\npeers:\n\

@@ -51,6 +51,11 @@ const LOG_READ_BYTES: usize = 1 << 20;
 /// A request handed out longer ago than this many election timeouts is handed out again.
 const RETRY_ELECTIONS: u32 = 2;
 
+/// Pledges that wait for the disk. A peer that hears none repeats what it asked, and each
+/// repetition is pledged anew, so a disk that hangs would gather them without end. Several times
+/// what all runs of all peers in flight need; what comes then is lost, as on the network.
+const PLEDGES_WAITING_MAX: usize = 16 * 1024;
+
 /// Notes kept for people if nobody collects them; a batch makes a handful.
 const NOTES_MAX: usize = 1024;
 
@@ -215,7 +220,13 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     pub fn depths(&self) -> Vec<Depth> {
         let mut depths = self.replica.as_ref().map_or_else(Vec::new, Replica::depths);
         depths.extend(self.requests.depths());
-        depths.push(self.hosting.depth());
+        depths.extend(self.hosting.depths());
+        depths.push(self.recorder.depth());
+        depths.push(self.traces.depth());
+        depths.push(self.outlook.depth());
+        depths.push(self.session.depth());
+        let held = self.held.len();
+        depths.push(Depth::new("pledges waiting for the disk", held, PLEDGES_WAITING_MAX));
         let lookups = self.attachment.pending();
         depths.push(Depth::new("look-ups waiting", lookups, READS_WAITING_MAX));
         let transfers = self.transfers.len();
@@ -400,7 +411,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
                 self.outlook.said(&outgoing, self.world.now());
                 self.send(&outgoing.to, Message::Statement(outgoing.statement));
             }
-            self.held.extend(self.effects.take_pledges());
+            let room = PLEDGES_WAITING_MAX.saturating_sub(self.held.len());
+            self.held.extend(self.effects.take_pledges().into_iter().take(room));
             self.release();
             for read in self.effects.take_log_reads() {
                 self.serve_from_log(read);

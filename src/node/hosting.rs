@@ -110,14 +110,18 @@ impl Hosting {
         }
     }
 
-    /// How many lists are being read through this node by the caller that reads most.
-    pub(super) fn depth(&self) -> Depth {
+    /// How many lists are being read through this node by the caller that reads most, and how many
+    /// were left by their readers.
+    pub(super) fn depths(&self) -> [Depth; 2] {
         let mut of_callers: BTreeMap<NodeId, usize> = BTreeMap::new();
         for (caller, _) in self.views.keys() {
             *of_callers.entry(*caller).or_default() += 1;
         }
         let most = of_callers.into_values().max().unwrap_or(0);
-        Depth::new("views kept for the lists of one caller", most, VIEWS_MAX)
+        [
+            Depth::new("views kept for the lists of one caller", most, VIEWS_MAX),
+            Depth::new("lists left by their readers", self.left.len(), LEFT_MAX),
+        ]
     }
 
     fn forget_the_gone(&mut self, now: Duration) {

@@ -4,6 +4,7 @@ use super::estimate::Smoothed;
 use super::status::PeerState;
 use crate::paxos::ballot::{Ballot, NodeId, Slot};
 use crate::paxos::configuration::Configuration;
+use crate::paxos::depths::Depth;
 use crate::paxos::effects::Outgoing;
 use crate::paxos::message::{Message, Statement};
 use bytes::Bytes;
@@ -76,6 +77,11 @@ pub(super) struct PeerTable {
 }
 
 impl PeerTable {
+    /// How many rounds of heartbeats are remembered.
+    pub(super) fn depth(&self) -> Depth {
+        Depth::new("rounds of heartbeats", self.heartbeats.len(), HEARTBEATS_REMEMBERED)
+    }
+
     pub(super) fn peer(&self, id: NodeId) -> Option<&Peer> {
         self.peers.get(&id)
     }

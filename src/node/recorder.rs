@@ -10,6 +10,7 @@
 //! acceptances once they are durable: they count in quorums like anybody else's.
 
 use crate::paxos::ballot::{Ballot, NodeId, ProposalNumber, Slot};
+use crate::paxos::depths::Depth;
 use crate::paxos::effects::{Note, Offence, StepDown};
 use crate::paxos::message::{Message, Pledge, Statement};
 use crate::wire::event::{Direction, What};
@@ -188,6 +189,11 @@ impl Recorder {
             Note::Proposed { .. } | Note::ReadRound => return,
         };
         self.keep(at, Direction::Local, peers, gist);
+    }
+
+    /// How many events are kept.
+    pub(super) fn depth(&self) -> Depth {
+        Depth::new("events recorded", self.ring.len(), EVENTS_MAX)
     }
 
     fn keep(&mut self, at: Duration, direction: Direction, peers: Peers, gist: Gist) {

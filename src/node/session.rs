@@ -5,6 +5,8 @@
 //! acknowledged. A request keeps its number for as long as it waits, however often it is proposed,
 //! so it is executed at most once.
 
+use super::requests::WRITES_WAITING_MAX;
+use crate::paxos::depths::Depth;
 use crate::store::command::{Command, Operation, SessionId};
 use crate::store::sessions::SESSION_TTL;
 use std::collections::BTreeSet;
@@ -37,6 +39,11 @@ impl NodeSession {
     pub(super) fn new(principal: String) -> NodeSession {
         let (state, waiting, proven) = (State::Closed, BTreeSet::new(), Duration::ZERO);
         NodeSession { principal, state, next: 1, waiting, proven }
+    }
+
+    /// How many of its numbers are in use.
+    pub(super) fn depth(&self) -> Depth {
+        Depth::new("numbers of the session in use", self.waiting.len(), WRITES_WAITING_MAX)
     }
 
     /// The open session.

@@ -8,6 +8,7 @@ use super::story;
 use super::world::{Peers, World};
 use crate::disk::Log;
 use crate::paxos::ballot::{NodeId, Slot};
+use crate::paxos::depths::Depth;
 use crate::wire::event::ProtocolEvent;
 use crate::wire::peer::PeerMessage;
 use crate::wire::trace_call::{EVENTS_MAX, TraceMessage};
@@ -42,6 +43,13 @@ struct Pending {
 pub(super) struct Traces {
     pending: BTreeMap<u64, Pending>,
     last_token: u64,
+}
+
+impl Traces {
+    /// How many are under way.
+    pub(super) fn depth(&self) -> Depth {
+        Depth::new("traces under way", self.pending.len(), TRACES_MAX)
+    }
 }
 
 impl<L: Log, P: Peers, W: World> Driver<L, P, W> {

@@ -5,12 +5,11 @@
 //! | `SIM_SEEDS` | so many seeds |
 //! | `SIM_START` | the first one |
 //! | `SIM_THREADS` | so many threads; the machine's cores by default |
-//! | `SIM_FINISHED` | a file: ranges that are done are added to it |
-//! | `SIM_RESUME` | `1`: what that file has of this build and test is not run again |
+//! | `SIM_FINISHED` | a file: ranges that are done are added to it, and those in it are not run |
 //! | `SIM_BUILD` | what the ranges in that file are good for: another build makes other histories |
 //! | `SIM_TEST` | the test's full name; other tests have ranges of their own in that file |
 //!
-//! `scripts/sim` sets them, and reads that file.
+//! `scripts/sim` sets them, and adds to that file what passed as a whole.
 
 use crate::stats::Stats;
 use crate::tape::Tape;
@@ -143,22 +142,12 @@ impl Finished {
         let build = std::env::var("SIM_BUILD").unwrap_or_else(|_| "unknown".to_owned());
         let test = std::env::var("SIM_TEST").unwrap_or_else(|_| name.to_owned());
         let key = format!("{build} {test} ");
-        let resumes = std::env::var("SIM_RESUME").is_ok_and(|resume| resume == "1");
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let (own, others): (Vec<&str>, Vec<&str>) =
-            text.lines().partition(|line| line.starts_with(&key));
-        if !resumes && !own.is_empty() {
-            // What is run again may fail this time, and must not count as clean then.
-            let text: String = others.iter().map(|line| format!("{line}\n")).collect();
-            let written = std::fs::write(&path, text);
-            written.unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
-            return Some(Finished { path, key, done: Vec::new() });
-        }
-        let parse = |line: &&str| {
+        let parse = |line: &str| {
             let (first, end) = line.strip_prefix(&key)?.split_once(' ')?;
             Some((first.parse().ok()?, end.parse().ok()?))
         };
-        let mut done: Vec<(u64, u64)> = own.iter().filter_map(parse).collect();
+        let mut done: Vec<(u64, u64)> = text.lines().filter_map(parse).collect();
         done.sort_unstable();
         Some(Finished { path, key, done })
     }

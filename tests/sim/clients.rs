@@ -212,8 +212,11 @@ impl Clients {
         self.clients.iter().map(|(id, client)| (*id, more(client))).collect()
     }
 
-    pub fn has_reached(&self, goal: &BTreeMap<u64, Done>) -> bool {
-        goal.iter().all(|(id, goal)| self.clients.get(id).is_some_and(|c| c.done.reaches(goal)))
+    /// Whether everybody got so far, but for those who ask only somebody that is `lost`.
+    pub fn have_reached(&self, goal: &BTreeMap<u64, Done>, lost: impl Fn(Machine) -> bool) -> bool {
+        let has =
+            |client: &Client, goal| client.done.reaches(goal) || client.only.is_some_and(&lost);
+        goal.iter().all(|(id, goal)| self.clients.get(id).is_some_and(|c| has(c, goal)))
     }
 
     /// Who has not got so far, and what they do.

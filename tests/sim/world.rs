@@ -411,7 +411,8 @@ impl World {
             if served.is_none() && world.checks.acknowledged.count() > before {
                 served = Some(world.micros() - healed);
             }
-            world.clients.has_reached(&goal)
+            // A log that was damaged before may be refused only now.
+            world.clients.have_reached(&goal, |machine| world.atlas.is_lost(machine))
         });
         self.stats.millis_until_served.extend(served.map(|micros| micros / 1_000));
         self.stats.millis_until_all_served.push((self.micros() - healed) / 1_000);

@@ -70,8 +70,8 @@ impl Stats {
     pub fn print(&self, took: Duration) {
         let simulated = self.simulated.as_secs_f64();
         println!(
-            "{} seeds, {} acknowledged writes ({} repeated elsewhere, {} although answered), {} reads, \
-             {} messages",
+            "{} seeds, {} acknowledged writes ({} repeated elsewhere, {} although answered), \
+             {} reads, {} messages",
             self.seeds,
             self.acknowledged,
             self.repeated,

@@ -50,7 +50,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         4 => (1..8u8).prop_map(Deed::Steps),
         3 => Just(Deed::Settle),
         1 => Just(Deed::Prepare),
-        1 => Just(Deed::Kill),
+        2 => Just(Deed::Kill),
         2 => vec(any::<u16>(), 0..12).prop_map(Deed::PowerCut),
         1 => Just(Deed::Read),
     ]
@@ -160,7 +160,7 @@ fn check_reads(log: &mut DiskLog, model: &Model) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
     fn what_was_durable_comes_back_and_nothing_else(deeds in vec(deed(), 1..40)) {

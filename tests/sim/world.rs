@@ -41,6 +41,9 @@ const LIVENESS_BOUND: Duration = Duration::from_secs(20);
 /// A process that could not start tries again after a time between these.
 const START_AGAIN_MICROS: (u64, u64) = (20_000, 400_000);
 
+/// After a start, links stand again after a time between these.
+const REDIAL_MICROS: (u64, u64) = (1_000, 60_000);
+
 /// A clone of node n is machine n plus this.
 pub const CLONE: u64 = 1_000;
 
@@ -294,10 +297,21 @@ impl World {
             self.checks.started(machine, &found);
         }
         self.recorders.insert(machine, (life, 0));
+        self.connect(machine);
         self.tell_promise(machine);
         let micros = self.tick_micros(machine);
         self.after(micros, Action::Tick { machine, life });
         true
+    }
+
+    /// A process that starts dials the others, and is dialled.
+    fn connect(&mut self, machine: Machine) {
+        let others: Vec<Machine> = self.nodes.keys().copied().filter(|at| *at != machine).collect();
+        for other in others {
+            let micros = self.random.between(REDIAL_MICROS.0, REDIAL_MICROS.1);
+            self.after(micros, Action::LinkUp((machine, other)));
+            self.after(micros, Action::LinkUp((other, machine)));
+        }
     }
 
     /// A process that was not there any more when it should have started: it tries again if that
@@ -551,7 +565,11 @@ impl World {
             }
             Action::Quicken(link) => self.network.quicken(link),
             Action::Flap { link, left, is_cut } => self.flap(link, left, is_cut),
-            Action::LinkUp((at, to)) => self.event(at, Event::LinkUp(to)),
+            Action::LinkUp((at, to)) => {
+                if self.is_up(to) {
+                    self.event(at, Event::LinkUp(to));
+                }
+            }
             Action::Evidence { at, about } => {
                 if !self.is_up(about) {
                     let error = "connection refused".to_owned();

@@ -209,8 +209,10 @@ impl Score {
         };
         let checks = self.checks();
         let checks: Vec<String> = checks.iter().map(|(name, n)| format!("{n} × {name}")).collect();
-        let first = self.caught.first().map_or("", |catch| &catch.finding.what);
-        format!("{name:<26} {took}  by {}: {first}", checks.join(", "))
+        let first = self.caught.first().map(|catch| catch.finding.what.as_str());
+        let by =
+            first.map_or(String::new(), |first| format!("  by {}: {first}", checks.join(", ")));
+        format!("{name:<26} {took}{by}")
     }
 
     /// What is not as it should be.

@@ -168,6 +168,12 @@ pub fn draw(random: &mut Random, nodes: usize, has_disks: bool) -> Turn {
     Turn { faults, quiet }
 }
 
+/// A turn with this one fault only, for a kind that chance has left out so far.
+pub fn draw_kind(random: &mut Random, nodes: usize, kind: Kind) -> Turn {
+    let fault = draw_one(random, nodes, &[(kind, 1)]);
+    Turn { faults: vec![fault], quiet: milliseconds(random, 200, 2_000) }
+}
+
 /// The nodes that a fault meets, its victim first.
 pub fn met(fault: &Fault, leader: Option<usize>) -> Vec<usize> {
     let mut met = fault.order.clone();
@@ -207,4 +213,8 @@ fn a_seed_draws_the_same_turns_again_and_every_kind() {
     let without: Vec<Turn> = (0..500).map(|_| draw(&mut random, 5, false)).collect();
     let mut faults = without.iter().flat_map(|turn| &turn.faults);
     assert!(faults.all(|fault| fault.kind != Kind::DiskFull));
+    for kind in Kind::all() {
+        let turn = draw_kind(&mut random, 5, kind);
+        assert_eq!(turn.faults.iter().map(|fault| fault.kind).collect::<Vec<_>>(), [kind]);
+    }
 }

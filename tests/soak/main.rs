@@ -6,6 +6,11 @@
 //! |---|---|---|
 //! | `PAXOS_TEST_SOAK_SECONDS` | 12 | how long faults go on |
 //! | `PAXOS_TEST_SEED` | drawn | which faults, and which requests |
+//! | `PAXOS_TEST_SOAK_WITHOUT_DISKS` | | `1`: no disk is filled |
+//!
+//! From [`DEMANDING_FROM`] on, a run that did not see every kind of fault take effect has failed:
+//! what chance left out of its first half is tried then. Disks are filled by root only; whoever is
+//! not must ask for a run without that, and the last line says so.
 //!
 //! `scripts/soak` sets them. A seed repeats what is tried, not what comes of it: real processes
 //! have a time of their own.
@@ -37,6 +42,7 @@ mod truth;
 #[path = "../cluster/workload.rs"]
 mod workload;
 
+use faults::Kind;
 use history::{Clients, Pace, Record};
 use pauses::Pauses;
 use random::Random;
@@ -66,6 +72,10 @@ const LONG: Duration = Duration::from_secs(1);
 /// In shorter runs no disk is filled, for that alone takes several seconds.
 const FILLED_FROM: Duration = Duration::from_secs(60);
 
+/// From this length on, every kind of fault must have taken effect: half of it has room for one
+/// turn of each.
+const DEMANDING_FROM: Duration = Duration::from_secs(600);
+
 fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number")))
@@ -76,6 +86,35 @@ fn seed() -> u64 {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         u64::from(now.expect("it is later than 1970").subsec_nanos())
     })
+}
+
+/// The stage, with disks to fill if that is wanted, and there is time.
+///
+/// # Panics
+/// A run that must fill some and cannot does not begin.
+fn found(length: Duration) -> Rig {
+    let without = std::env::var("PAXOS_TEST_SOAK_WITHOUT_DISKS").is_ok_and(|value| value == "1");
+    let rig = Rig::found(match without {
+        true => Err("that was asked for".to_owned()),
+        false if length < FILLED_FROM => Err("that takes longer".to_owned()),
+        false => Ok(()),
+    });
+    if let Err(why) = &rig.disks {
+        println!("no disk is filled: {why}");
+        assert!(
+            without || length < DEMANDING_FROM,
+            "a run of {} s must fill disks, and cannot: {why}; be root where file systems may be \
+             mounted, or say --without-disks to scripts/soak (PAXOS_TEST_SOAK_WITHOUT_DISKS=1)",
+            length.as_secs()
+        );
+    }
+    rig
+}
+
+/// Kinds of faults that did not take effect yet.
+fn owed(noted: &[Noted], has_disks: bool) -> Vec<Kind> {
+    let may_be = |kind: &Kind| has_disks || *kind != Kind::DiskFull;
+    Kind::all().filter(may_be).filter(|kind| report::happened(noted, *kind) == 0).collect()
 }
 
 /// What happened.
@@ -100,14 +139,19 @@ fn play(
     let mut noted: Vec<Noted> = Vec::new();
     let mut back = Pauses::default();
     while begun.elapsed() < length {
-        let turn = faults::draw(&mut random, NODES.len(), rig.disks.is_ok());
+        let demanding = length >= DEMANDING_FROM && begun.elapsed() > length / 2;
+        let owed = owed(&noted, rig.disks.is_ok()).first().copied().filter(|_| demanding);
+        let turn = match owed {
+            Some(kind) => faults::draw_kind(&mut random, NODES.len(), kind),
+            None => faults::draw(&mut random, NODES.len(), rig.disks.is_ok()),
+        };
         let first = noted.len();
         clients.next_keys();
-        stage.play(&turn, |kind, text| {
+        stage.play(&turn, |kind, effective, text| {
             let from = Instant::now();
             let text = format!("{:.1} s: {text}", begun.elapsed().as_secs_f64());
             println!("{text}");
-            noted.push(Noted { kind, text, from, to: from });
+            noted.push(Noted { kind, effective, text, from, to: from });
         });
         let healed = Instant::now();
         noted[first..].iter_mut().for_each(|fault| fault.to = healed);
@@ -173,10 +217,7 @@ fn what_clients_are_told_is_true_whatever_goes_wrong() {
     let seed = seed();
     let length = Duration::from_secs(from_environment("PAXOS_TEST_SOAK_SECONDS").unwrap_or(12));
     println!("seed {seed}, {} s of faults", length.as_secs());
-    let rig = Rig::found(length >= FILLED_FROM);
-    if let Err(why) = &rig.disks {
-        println!("no disk is filled: {why}");
-    }
+    let rig = found(length);
     let work = Workload::start_every(WRITES_EVERY, &rig.cluster, &NODES[..WRITERS]);
     work.next_acknowledged(Instant::now());
     let begun = Instant::now();
@@ -206,4 +247,12 @@ fn what_clients_are_told_is_true_whatever_goes_wrong() {
     // Nodes that were taken for clients would never be cut off from each other.
     assert!(dialled.iter().all(|count| *count > 0), "a node's connections are not known as its");
     judge(&rig, &history, record);
+    let owed = owed(&noted, rig.disks.is_ok());
+    let kinds: Vec<&str> = owed.iter().map(|kind| kind.name()).collect();
+    assert!(length < DEMANDING_FROM || owed.is_empty(), "never happened: {}", kinds.join(", "));
+    // `scripts/soak` has this in its last line.
+    match &rig.disks {
+        Ok(_) => println!("disks: {} were full", report::happened(&noted, Kind::DiskFull)),
+        Err(why) => println!("disks: none was filled, for {why}"),
+    }
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone)]
 pub struct Noted {
     pub kind: Kind,
+    /// Otherwise it was tried in vain: a disk that nobody noticed to be full.
+    pub effective: bool,
     pub text: String,
     pub from: Instant,
     pub to: Instant,
@@ -47,10 +49,20 @@ pub fn long_pauses(noted: &[Noted], times: &[Instant], from: Duration) -> Vec<St
     gaps.filter(|pause| pause.lasted >= from).map(line).collect()
 }
 
+/// How often a kind of fault took effect.
+pub fn happened(noted: &[Noted], kind: Kind) -> usize {
+    noted.iter().filter(|fault| fault.kind == kind && fault.effective).count()
+}
+
 /// How often each kind of fault happened, and the longest pause that it went with.
 pub fn by_kind(noted: &[Noted], times: &[Instant]) -> Vec<String> {
     let mut kinds: BTreeMap<Kind, (usize, Duration)> = BTreeMap::new();
+    let mut in_vain = 0;
     for fault in noted {
+        if !fault.effective {
+            in_vain += 1;
+            continue;
+        }
         let pause = longest_pause(times, fault.from, fault.to).map(|pause| pause.lasted);
         let (count, longest) = kinds.entry(fault.kind).or_default();
         *count += 1;
@@ -61,7 +73,8 @@ pub fn by_kind(noted: &[Noted], times: &[Instant]) -> Vec<String> {
         let longest = longest.as_secs_f64();
         format!("  {:18}{count:5}   longest pause {longest:6.2} s", kind.name())
     };
-    Kind::all().map(line).collect()
+    let in_vain = (in_vain > 0).then(|| format!("  tried in vain     {in_vain:5}"));
+    Kind::all().map(line).chain(in_vain).collect()
 }
 
 /// What was asked of a key and told, in the order in which it was asked.
@@ -95,4 +108,22 @@ fn the_longest_pause_is_the_one_around_its_fault() {
     assert_eq!(longest(505, 515), Some(10));
     assert_eq!(longest(515, 600), Some(380));
     assert_eq!(longest(950, 1000), None);
+}
+
+#[test]
+fn what_was_tried_in_vain_did_not_happen() {
+    let now = Instant::now();
+    let fault =
+        |kind, effective| Noted { kind, effective, text: String::new(), from: now, to: now };
+    let noted =
+        [fault(Kind::DiskFull, false), fault(Kind::DiskFull, true), fault(Kind::Frozen, true)];
+    assert_eq!(happened(&noted, Kind::DiskFull), 1);
+    assert_eq!(happened(&noted[..1], Kind::DiskFull), 0);
+    let lines = by_kind(&noted, &[now]);
+    let of = |name: &str| lines.iter().filter(|line| line.contains(name)).count();
+    assert_eq!(
+        (of("disk full             1 "), of("tried in vain         1")),
+        (1, 1),
+        "{lines:?}"
+    );
 }

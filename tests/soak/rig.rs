@@ -20,8 +20,9 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Founds it, and waits until all of it is healthy. Disks are made only for who fills them.
-    pub fn found(fills_disks: bool) -> Rig {
+    /// Founds it, and waits until all of it is healthy. Disks are made for who fills them; who does
+    /// not says why.
+    pub fn found(fills_disks: Result<(), String>) -> Rig {
         let mut cluster = Cluster::planned(NODES.to_vec());
         cluster.keep_when_it_fails();
         let ports = NODES.map(|_| Ports { known: free_port(), own: free_port() });
@@ -30,10 +31,7 @@ impl Rig {
         let directories = cluster.directories();
         let below = directories.strip_prefix(cluster.path("")).expect("it lies in it");
         let network = Network::start(root.join(below), &NODES, &ports);
-        let disks = match fills_disks {
-            true => Disks::mount(&cluster),
-            false => Err("that takes longer".to_owned()),
-        };
+        let disks = fills_disks.and_then(|()| Disks::mount(&cluster));
         let rig = Rig { cluster, network, disks };
         rig.cluster.found_by(&inventory(&ports));
         rig

@@ -33,8 +33,9 @@ struct Begun<'a> {
 }
 
 impl Stage<'_> {
-    /// Does all that a turn says, and ends it; hands each fault to `say` when it begins.
-    pub fn play(&self, turn: &Turn, mut say: impl FnMut(Kind, String)) {
+    /// Does all that a turn says, and ends it; hands each fault to `say` when it begins, and
+    /// whether it took effect.
+    pub fn play(&self, turn: &Turn, mut say: impl FnMut(Kind, bool, String)) {
         let leader = self.leader();
         let mut planned: Vec<(&Fault, Vec<usize>)> =
             turn.faults.iter().map(|fault| (fault, met(fault, leader))).collect();
@@ -48,13 +49,13 @@ impl Stage<'_> {
             let mut text = format!("{}: {victim}{role}, {:?}", fault.kind.name(), fault.lasts);
             // Before it begins, for it takes effect at once.
             if fault.kind != Kind::DiskFull {
-                say(fault.kind, text);
+                say(fault.kind, true, text);
                 self.begin(fault, &met);
             } else {
                 let by = self.name(met[1]);
                 let said_so = Disks::fill(self.network.runtime(), self.cluster, victim, by);
                 text.push_str(if said_so { "" } else { ", but it did not say so" });
-                say(fault.kind, text);
+                say(fault.kind, said_so, text);
             }
             begun.push(Begun { fault, met, ends: Instant::now() + fault.lasts });
         }

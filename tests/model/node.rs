@@ -131,6 +131,11 @@ impl Node {
         self.unsynced.len()
     }
 
+    /// Records in its log, durable or not.
+    pub fn records(&self) -> usize {
+        self.durable.len() + self.unsynced.len()
+    }
+
     /// What this node becomes by an input. On a `swift` disk everything is durable at once.
     pub fn after(&self, input: &Input, genesis: &Genesis, swift: bool) -> Outcome {
         let acted = catch_unwind(AssertUnwindSafe(|| self.act(input, genesis, swift)));
@@ -180,6 +185,9 @@ impl Node {
                 self.durable.append(&mut self.unsynced);
             }
             let durable = LogPosition(1 + self.durable.len() as u64);
+            if is_wrong("said-before-durable") {
+                turn.said.extend(self.release());
+            }
             if !self.unsynced.is_empty() {
                 // No news; but whoever took it for news would be found out.
                 self.replica.persisted(durable, &mut turn.effects);
@@ -187,9 +195,7 @@ impl Node {
                 self.collect(turn);
                 return;
             }
-            for Held { to, pledge, .. } in std::mem::take(&mut self.held) {
-                turn.said.push(Envelope { from: self.id, to, message: pledge.into() });
-            }
+            turn.said.extend(self.release());
             let before = self.replica.clone();
             self.replica.persisted(durable, &mut turn.effects);
             if self.replica == before {
@@ -197,6 +203,13 @@ impl Node {
             }
             syncs = swift;
         }
+    }
+
+    /// Says what waited for the disk.
+    fn release(&mut self) -> impl Iterator<Item = Envelope> + use<> {
+        let from = self.id;
+        let held = std::mem::take(&mut self.held).into_iter();
+        held.map(move |Held { to, pledge, .. }| Envelope { from, to, message: pledge.into() })
     }
 
     fn collect(&mut self, turn: &mut Turn) {
@@ -242,7 +255,7 @@ impl Node {
         match replay(self.id, genesis, &self.durable) {
             Ok(recovered) => {
                 let proposes = super::roles::proposes(genesis, self.id);
-                self.lives += u64::from(proposes);
+                self.lives += u64::from(proposes && !is_wrong("incarnation-reused"));
                 self.replica = start(self.id, self.lives, recovered);
                 self.replica.reseed(SEED);
                 learned.extend(chosen_in(&self.durable));
@@ -251,6 +264,18 @@ impl Node {
         }
         Outcome { node: self, said: Vec::new(), learned, fault }
     }
+}
+
+/// Whether this wrong variant is in force: one of the driver's, whose part is played here.
+#[cfg(feature = "planted")]
+fn is_wrong(name: &str) -> bool {
+    use paxos_ssh::planted::{Bug, in_force};
+    Bug::ALL.iter().any(|bug| bug.name() == name && in_force(*bug))
+}
+
+#[cfg(not(feature = "planted"))]
+const fn is_wrong(_: &str) -> bool {
+    false
 }
 
 fn replay(

@@ -93,12 +93,13 @@ fn safe_under_faults_and_live_after_healing() {
     total.print(began.elapsed());
     assert!(total.acknowledged >= total.seeds, "the clients hardly got anything done");
     assert!(total.given_up * 1_000 <= total.seeds, "the search of histories gives up too often");
-    if total.seeds >= 100 {
+    // A few histories say little of one in a hundred.
+    if total.seeds >= SEEDS {
         let median = percentile(&total.campaigns_after_healing, 500);
         let p99 = percentile(&total.campaigns_after_healing, 990);
         // Rivals that do not draw their waits at random, or never give way, make 8 of the latter.
         assert!(median <= 1, "[elections] {median} ballots after healing, in the median");
-        assert!(p99 <= 4, "[elections] {p99} ballots after healing, in one of a hundred seeds");
+        assert!(p99 <= 5, "[elections] {p99} ballots after healing, in one of a hundred seeds");
         assert!(total.confirmed >= total.seeds, "hardly anybody repeats what was answered");
     }
 }

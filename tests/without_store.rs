@@ -400,6 +400,35 @@ fn a_host_that_is_silent_is_left_though_no_other_link_is_known_to_stand() {
     assert_eq!(client.host(), L2);
 }
 
+/// None of the requests lasts as long as the node has patience with a host that took its time
+/// before.
+#[test]
+fn a_host_that_is_silent_is_left_though_every_request_gives_up_sooner() {
+    let mut client = Client::start();
+    let write = client.put_under(S1, MINUTE);
+    let first = client.host();
+    // Each answer takes a little longer, and so does the patience with the next one.
+    for late in [150, 500] {
+        client.pass(10 * TICK);
+        client.pass(Duration::from_millis(late));
+        client.host_tells(S1, &[]);
+    }
+    client.host_tells(S1, &[(1, DONE)]);
+    assert_eq!(told(&write), Some(Ok(DONE)));
+    assert_eq!(client.host(), first);
+    for _ in 0..10 {
+        client.pass(Duration::from_secs(1));
+        let write = client.put(Duration::from_millis(500));
+        while told(&write).is_none() {
+            client.pass(TICK);
+        }
+        if client.host() != first {
+            return;
+        }
+    }
+    panic!("it asks a silent host again and again");
+}
+
 #[test]
 fn a_list_that_was_read_to_its_end_is_let_go_of() {
     let mut client = Client::start();

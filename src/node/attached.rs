@@ -26,7 +26,7 @@ use std::time::Duration;
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// A host that does not answer for so long is left for another, if its answers usually come
-/// quickly: three questions in vain.
+/// quickly: three questions in vain, be it by requests of which each gives up sooner.
 const HOST_PATIENCE: Duration = Duration::from_millis(175);
 
 /// Each host that is left in a row gets twice the time of the one before, for it may be the network
@@ -77,6 +77,39 @@ struct Waiting {
     asked: Option<Duration>,
 }
 
+/// How long something has been waited for in vain. Rests in between do not count, and do not make
+/// it start over either: requests that give up one after the other all wait for the same answer.
+#[derive(Default)]
+struct Vain {
+    since: Option<Duration>,
+    /// What was waited before the last rest.
+    before: Duration,
+}
+
+impl Vain {
+    fn goes_on(&mut self, now: Duration) {
+        self.since.get_or_insert(now);
+    }
+
+    fn rests(&mut self, now: Duration) {
+        if let Some(since) = self.since.take() {
+            self.before += now.saturating_sub(since);
+        }
+    }
+
+    /// It came, or is no longer expected. Answers how long it took since the last rest.
+    fn ends(&mut self, now: Duration) -> Option<Duration> {
+        let took = self.since.map(|since| now.saturating_sub(since));
+        *self = Vain::default();
+        took
+    }
+
+    /// How long so far.
+    fn lasted(&self, now: Duration) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+}
+
 /// See the module's documentation.
 pub(super) struct Attachment {
     /// Added to the tokens of this process, which count from 0, on their way to a host and taken
@@ -84,8 +117,8 @@ pub(super) struct Attachment {
     base: u64,
     host: Option<NodeId>,
     asked: Option<Duration>,
-    /// Since when a question has had no answer.
-    unanswered: Option<Duration>,
+    /// The host's answer to a question.
+    unanswered: Vain,
     patience: Duration,
     lookups: BTreeMap<u64, Waiting>,
     /// Lists whose views the host keeps.
@@ -105,7 +138,7 @@ impl Attachment {
             base,
             host: None,
             asked: None,
-            unanswered: None,
+            unanswered: Vain::default(),
             patience: Duration::ZERO,
             lookups: BTreeMap::new(),
             begun: BTreeMap::new(),
@@ -196,7 +229,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             self.attachment.unsettled = None;
         }
         if !awaits_outcomes && self.attachment.lookups.is_empty() {
-            self.attachment.unanswered = None;
+            self.attachment.unanswered.rests(now);
             return;
         }
         self.choose_host(now);
@@ -218,7 +251,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         }
         if self.attachment.asked.is_none_or(|asked| now.saturating_sub(asked) >= ASK_EVERY) {
             self.attachment.asked = Some(now);
-            self.attachment.unanswered.get_or_insert(now);
+            self.attachment.unanswered.goes_on(now);
             let call = StoreCall::AskOutcomes {
                 nonce: self.session.nonce(),
                 session: self.session.id().unwrap_or(SessionId::NONE),
@@ -256,8 +289,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     /// whose link stands, or any.
     fn choose_host(&mut self, now: Duration) {
         let patience = self.attachment.patience.max(HOST_PATIENCE);
-        let silent =
-            self.attachment.unanswered.is_some_and(|since| now.saturating_sub(since) > patience);
+        let silent = self.attachment.unanswered.lasted(now) > patience;
         let link = |id: NodeId| self.outlook.peer(id).and_then(|peer| peer.linked);
         let Some(replica) = &self.replica else { return };
         let learners: Vec<NodeId> =
@@ -293,7 +325,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         } else if is_stuck {
             self.attachment.stuck += 1;
         }
-        self.attachment.unanswered = None;
+        self.attachment.unanswered = Vain::default();
         self.attachment.unsettled = None;
         if next != self.attachment.host {
             self.attachment.host = next;
@@ -349,9 +381,10 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let is_host = self.attachment.host == Some(from);
         match answer {
             StoreAnswer::Outcomes { nonce, session, outcomes } => {
-                if is_host && let Some(since) = self.attachment.unanswered.take() {
-                    let took = self.world.now().saturating_sub(since);
-                    self.attachment.patience = took * ANSWERS_PER_PATIENCE;
+                let now = self.world.now();
+                if is_host && let Some(took) = self.attachment.unanswered.ends(now) {
+                    let patience = took * ANSWERS_PER_PATIENCE;
+                    self.attachment.patience = patience.min(HOST_PATIENCE_MAX);
                 }
                 let opens = session != SessionId::NONE && self.session.awaits(nonce);
                 if is_host && (opens || !outcomes.is_empty()) {

@@ -1,9 +1,9 @@
-//! Chosen is for ever: a slot never has two chosen values, and nothing is learned unless a quorum
-//! chose it.
+//! Chosen is for ever: a slot never has two chosen values, nobody proposes another value under a
+//! higher ballot, and nothing is learned unless a quorum chose it.
 //!
-//! Source: Lamport, "Paxos Made Simple" (2001), §2.2 (P2: if a proposal with value v is chosen,
-//! then every higher-numbered proposal that is chosen has value v); the size of a quorum after
-//! Howard, Malkhi, Spiegelman, "Flexible Paxos" (2016), §4.
+//! Source: Lamport, "Paxos Made Simple" (2001), §2.2 (P2b: if a proposal with value v is chosen,
+//! then every higher-numbered proposal issued by any proposer has value v); the size of a quorum
+//! after Howard, Malkhi, Spiegelman, "Flexible Paxos" (2016), §4.
 //!
 //! A vote is a durable record in the log of an acceptor, seen on its way to the disk: no node is
 //! asked what it thinks is chosen. A value is chosen when a phase-2 quorum voted for it in one
@@ -13,16 +13,31 @@ use super::{EntryDigest, Machine, violated};
 use paxos_ssh::paxos::ballot::{Ballot, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
+type Proposal = (EntryDigest, Ballot);
+
+fn check_proposal(slot: Slot, (value, chosen): Proposal, (proposed, ballot): Proposal) {
+    if ballot > chosen && proposed != value {
+        let what = format!("{ballot} proposes another value for slot {slot}, chosen by {chosen}");
+        violated("chosen", &what);
+    }
+}
+
 /// See the module's documentation.
 pub struct Chosen {
     phase2: usize,
     votes: BTreeMap<(Slot, Ballot), BTreeSet<Machine>>,
-    values: BTreeMap<Slot, (EntryDigest, Ballot)>,
+    values: BTreeMap<Slot, Proposal>,
+    proposals: BTreeMap<Slot, BTreeMap<Ballot, EntryDigest>>,
 }
 
 impl Chosen {
     pub fn new(phase2: usize) -> Chosen {
-        Chosen { phase2, votes: BTreeMap::new(), values: BTreeMap::new() }
+        Chosen {
+            phase2,
+            votes: BTreeMap::new(),
+            values: BTreeMap::new(),
+            proposals: BTreeMap::new(),
+        }
     }
 
     /// An acceptor's vote became durable.
@@ -36,6 +51,18 @@ impl Chosen {
         if value != entry {
             let what = format!("slot {slot} was chosen twice, under {first} and under {ballot}");
             violated("chosen", &what);
+        }
+        let higher = self.proposals.get(&slot).into_iter().flat_map(|all| all.range(first..));
+        for (ballot, proposed) in higher {
+            check_proposal(slot, (value, first), (*proposed, *ballot));
+        }
+    }
+
+    /// A proposal was seen, on its way or in a log.
+    pub fn proposed(&mut self, slot: Slot, ballot: Ballot, entry: EntryDigest) {
+        self.proposals.entry(slot).or_default().insert(ballot, entry);
+        if let Some(chosen) = self.values.get(&slot) {
+            check_proposal(slot, *chosen, (entry, ballot));
         }
     }
 

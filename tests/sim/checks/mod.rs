@@ -4,8 +4,8 @@
 //! * `agreement.rs`: no two nodes learn different entries for one slot, and each learns without
 //!   gaps.
 //!   Source: Lamport, "Paxos Made Simple" (2001), §2.1 and §2.3.
-//! * `chosen.rs`: a slot has at most one chosen value for ever, and nothing is learned that no
-//!   quorum chose.
+//! * `chosen.rs`: a slot has at most one chosen value for ever, no higher ballot proposes another,
+//!   and nothing is learned that no quorum chose.
 //!   Source: ibid., §2.2, P2 to P2c; Howard et al., "Flexible Paxos" (2016), §4.
 //! * `validity.rs`: a chosen command was asked by a client; else it is a no-op or opens a session.
 //!   Source: ibid., §2.1, first requirement.
@@ -167,6 +167,7 @@ impl Checks {
                     let entry = entry_digest(&vote.entry);
                     self.promises.accepts(machine, vote.ballot);
                     self.ballots.proposed(vote.ballot, vote.slot, entry);
+                    self.chosen.proposed(vote.slot, vote.ballot, entry);
                     self.agreement.holds(machine, vote.slot, entry, &vote.entry);
                 }
                 Record::Learned { slot, entry } => {
@@ -225,7 +226,9 @@ impl Checks {
             Message::Statement(Statement::Accept { ballot, first, entries, .. }) => {
                 let mut slot = *first;
                 for entry in entries {
-                    self.ballots.proposed(*ballot, slot, entry_digest(entry));
+                    let digest = entry_digest(entry);
+                    self.ballots.proposed(*ballot, slot, digest);
+                    self.chosen.proposed(slot, *ballot, digest);
                     slot = slot.next();
                 }
             }

@@ -168,8 +168,9 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
                 }
                 Note::ProposerClash(ballot) => warn!(
                     %ballot,
-                    "another process issues ballots under this node's proposer id; give each \
-                     proposer an id of its own, and see whether a copy of this node runs"
+                    "another process issues ballots under this node's proposer id, or issued them \
+                     before this one started; if this is said again, see whether a copy of this \
+                     node runs"
                 ),
                 // Everyday work; the driver counts it and keeps it to itself.
                 Note::Proposed { .. }

@@ -24,6 +24,8 @@ pub struct Stats {
     /// Histories in which a proposer ran twice, and how often that was noticed.
     pub clones: u64,
     pub clashes: u64,
+    /// How often a proposer took its own last life for another.
+    pub false_clashes: u64,
     pub faults: BTreeMap<&'static str, u64>,
     /// Machines that refused a damaged log or lost it.
     pub lost_machines: u64,
@@ -52,6 +54,7 @@ impl Stats {
         self.doubled += other.doubled;
         self.clones += other.clones;
         self.clashes += other.clashes;
+        self.false_clashes += other.false_clashes;
         self.lost_machines += other.lost_machines;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
@@ -99,8 +102,8 @@ impl Stats {
             self.lost_machines
         );
         println!(
-            "a proposer ran twice in {} histories, which was noticed {} times",
-            self.clones, self.clashes
+            "a proposer ran twice in {} histories, noticed {} times, and {} times for no reason",
+            self.clones, self.clashes, self.false_clashes
         );
         println!("ballots after healing: {}", distribution(&self.campaigns_after_healing));
         println!(

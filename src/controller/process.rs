@@ -169,11 +169,17 @@ mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};
 
+    /// Copies `sleep`, by another process: one of ours that another test forks just then would hold
+    /// the copy open for writing until it executes, and what is open for writing cannot be executed.
+    fn copy_of_sleep(to: &Path) {
+        assert!(Command::new("cp").arg("/bin/sleep").arg(to).status().unwrap().success());
+    }
+
     /// A directory with a copy of `sleep` that stands for a node's executable.
     fn node() -> (tempfile::TempDir, Identity) {
         let folder = tempfile::tempdir().unwrap();
         let executable = folder.path().join("paxos");
-        fs::copy("/bin/sleep", &executable).unwrap();
+        copy_of_sleep(&executable);
         // sleep takes several numbers, so this one can stand where the settings' path does.
         let settings = PathBuf::from("600");
         let pid_file = folder.path().join("paxos.pid");
@@ -242,7 +248,7 @@ mod tests {
         let (folder, identity) = node();
         let ours = start(&identity.executable, "600");
         let newer = folder.path().join("new");
-        fs::copy("/bin/sleep", &newer).unwrap();
+        copy_of_sleep(&newer);
         fs::rename(&newer, &identity.executable).unwrap();
         assert!(identity.is_process(ours.0.id()));
         fs::remove_file(&identity.executable).unwrap();

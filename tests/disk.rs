@@ -135,6 +135,7 @@ fn every_kind() -> Vec<Record<Bytes>> {
         Record::Floor(Slot(1)),
         accepted(5, b"five"),
         learned(7, b"seven"),
+        Record::Fenced,
     ]
 }
 
@@ -237,6 +238,31 @@ fn a_log_goes_on_across_segments() {
             slot = slot.next();
         }
     }
+}
+
+/// A node that runs serves what it can from a log that is damaged under it, and says so.
+#[test]
+fn what_comes_before_an_unreadable_entry_is_read_and_the_damage_is_counted() {
+    let directory = directory();
+    let mut log = open(directory.path());
+    log.write(vec![
+        genesis(),
+        accepted(1, &[1; 500]),
+        accepted(2, &[2; 500]),
+        accepted(3, &[3; 500]),
+        Record::Chosen(Slot(3)),
+    ]);
+    let path = only_segment(directory.path());
+    let whole = std::fs::read(&path).unwrap();
+    let at = whole.windows(500).position(|bytes| bytes == [2; 500]).unwrap();
+    File::options().write(true).open(&path).unwrap().write_all_at(&[9], at as u64).unwrap();
+    assert_eq!(log.metrics.unreadable.get(), 0);
+    assert_eq!(log.log.read(Slot(1), Slot(3), 1 << 20).unwrap(), [entry(&[1; 500])]);
+    assert_eq!(log.metrics.unreadable.get(), 1);
+    let found = log.log.read(Slot(2), Slot(3), 1 << 20);
+    assert!(matches!(found, Err(LogError::Corrupt { .. })), "{found:?}");
+    assert_eq!(log.metrics.unreadable.get(), 2);
+    assert_eq!(log.log.read(Slot(3), Slot(3), 1 << 20).unwrap(), [entry(&[3; 500])]);
 }
 
 #[test]

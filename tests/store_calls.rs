@@ -2,7 +2,9 @@
 //! was, its layout is fixed, and no input panics.
 
 use bytes::Bytes;
+use paxos_ssh::paxos::ballot::{Ballot, Incarnation, ProposalNumber, Slot, VoterGeneration};
 use paxos_ssh::paxos::message::{Message, Statement};
+use paxos_ssh::paxos::witness::Witnessed;
 use paxos_ssh::store::command::{Outcome, SessionId};
 use paxos_ssh::wire::DecodeError;
 use paxos_ssh::wire::answer::Record;
@@ -89,8 +91,23 @@ fn answer() -> impl Strategy<Value = StoreAnswer> {
     ]
 }
 
+fn witnessed() -> impl Strategy<Value = Witnessed> {
+    any::<(u64, u64, u64, u64)>().prop_map(|(generation, number, incarnation, last)| Witnessed {
+        generation: VoterGeneration(generation),
+        ballot: Ballot {
+            number: ProposalNumber::from_raw(number),
+            incarnation: Incarnation(incarnation),
+        },
+        last: Slot(last),
+    })
+}
+
 fn message() -> impl Strategy<Value = PeerMessage> {
-    prop_oneof![call().prop_map(PeerMessage::Call), answer().prop_map(PeerMessage::Answer)]
+    prop_oneof![
+        call().prop_map(PeerMessage::Call),
+        answer().prop_map(PeerMessage::Answer),
+        witnessed().prop_map(PeerMessage::Witness),
+    ]
 }
 
 proptest! {
@@ -114,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn no_input_panics(kind in 30u8..44, noise in vec(any::<u8>(), 0..200)) {
+    fn no_input_panics(kind in 30u8..50, noise in vec(any::<u8>(), 0..200)) {
         let mut input = vec![1, kind];
         input.extend(noise);
         decode_peer(&Bytes::from(input)).ok();
@@ -149,6 +166,9 @@ fn layouts_are_fixed() {
     );
     let unreadable = StoreAnswer::Unreadable { token: 5, page: 2, busy: true, why: "no".into() };
     assert_eq!(hex(&PeerMessage::Answer(unreadable)), "0125940502c3a26e6f");
+    let ballot = Ballot { number: ProposalNumber::from_raw(101), incarnation: Incarnation(9) };
+    let seen = Witnessed { generation: VoterGeneration(8), ballot, last: Slot(300) };
+    assert_eq!(hex(&PeerMessage::Witness(seen)), "01309308926509cd012c");
 }
 
 #[test]

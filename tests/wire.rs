@@ -88,6 +88,7 @@ fn record() -> impl Strategy<Value = Record<Bytes>> {
         (slot(), entry()).prop_map(|(slot, entry)| Record::Learned { slot, entry }),
         slot().prop_map(Record::Chosen),
         slot().prop_map(Record::Floor),
+        Just(Record::Fenced),
     ]
 }
 
@@ -424,6 +425,7 @@ fn golden_cases() -> Vec<(&'static str, Bytes, &'static str)> {
         ),
         ("record chosen", record(Record::Chosen(slot(5))), "010405"),
         ("record floor", record(Record::Floor(slot(300))), "0105cd012c"),
+        ("record fenced", record(Record::Fenced), "0106c0"),
         (
             "promise",
             pledges(Pledge::Promise {

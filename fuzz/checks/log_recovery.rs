@@ -180,7 +180,10 @@ impl Story {
                         chosen.push(value.expect("it has a value").clone());
                     }
                 }
-                Record::Genesis { .. } | Record::Promised(_) | Record::Floor(_) => {}
+                Record::Genesis { .. }
+                | Record::Promised(_)
+                | Record::Floor(_)
+                | Record::Fenced => {}
             }
         }
         chosen
@@ -382,6 +385,7 @@ fn any_record(input: &mut Input<'_>) -> Bytes {
         2 => Record::Learned { slot, entry: entry(input) },
         3 => Record::Chosen(slot),
         4 => Record::Floor(slot),
+        6 => Record::Fenced,
         _ => genesis(),
     };
     let mut out = Vec::new();

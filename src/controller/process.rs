@@ -169,8 +169,8 @@ mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};
 
-    /// Copies `sleep`, by another process: one of ours that another test forks just then would hold
-    /// the copy open for writing until it executes, and what is open for writing cannot be executed.
+    /// Copies `sleep`, by another process: one that another test forks just then would hold the
+    /// copy open for writing until it executes, and what is open for writing cannot be executed.
     fn copy_of_sleep(to: &Path) {
         assert!(Command::new("cp").arg("/bin/sleep").arg(to).status().unwrap().success());
     }

@@ -80,7 +80,8 @@ impl<P: Clone> SlotIndex<P> {
             | Record::Learned { .. }
             | Record::Genesis { .. }
             | Record::Promised(_)
-            | Record::Floor(_) => {}
+            | Record::Floor(_)
+            | Record::Fenced => {}
         }
     }
 

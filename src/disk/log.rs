@@ -302,8 +302,17 @@ impl Log for DiskLog {
             let entry = match item {
                 Found::Waiting(entry) => entry,
                 Found::OnDisk(place) => {
-                    let read = self.read_entry(slot, place, &mut chunk);
-                    read.inspect_err(|error| self.complain(error))?
+                    match self.read_entry(slot, place, &mut chunk) {
+                        Ok(entry) => entry,
+                        Err(error) => {
+                            self.complain(&error);
+                            // What comes before it is good.
+                            if entries.is_empty() {
+                                return Err(error);
+                            }
+                            break;
+                        }
+                    }
                 }
             };
             bytes += command_bytes(&entry);

@@ -156,7 +156,11 @@ fn slot_of(record: &Record<Bytes>) -> Option<Slot> {
     match record {
         Record::Accepted(vote) => Some(vote.slot),
         Record::Learned { slot, .. } => Some(*slot),
-        Record::Genesis { .. } | Record::Promised(_) | Record::Chosen(_) | Record::Floor(_) => None,
+        Record::Genesis { .. }
+        | Record::Promised(_)
+        | Record::Chosen(_)
+        | Record::Floor(_)
+        | Record::Fenced => None,
     }
 }
 

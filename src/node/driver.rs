@@ -30,6 +30,7 @@ use crate::paxos::message::{Entry, Message, Pledge, Statement, Value};
 use crate::paxos::record::{LogPosition, Recovered};
 use crate::paxos::replica::{Replica, Start};
 use crate::paxos::timing::Timing;
+use crate::paxos::witness::{Memory, Witnessed};
 use crate::store::Store;
 use crate::store::command::{Operation, Outcome};
 use crate::store::engine::Engine;
@@ -38,7 +39,7 @@ use crate::transport::identity::node_principal;
 use crate::wire::peer::PeerMessage;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +97,10 @@ pub struct Driver<L, P, W> {
     pub(super) world: W,
     bounds: TimeoutBounds,
     held: VecDeque<Held<Bytes>>,
+    /// What this node's acceptor may have pledged.
+    memory: Memory,
+    /// The highest pledge of each acceptor that was seen.
+    witnessed: BTreeMap<NodeId, Witnessed>,
     durable: LogPosition,
     synced_to: LogPosition,
     pub(super) applied: Applied,
@@ -135,6 +140,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         if planted!(IncarnationReused) {
             incarnation = Incarnation(7);
         }
+        let memory = Memory::new(&parts.recovered);
         let start = Start {
             id: parts.id,
             incarnation,
@@ -162,6 +168,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             world: parts.world,
             bounds: parts.bounds,
             held: VecDeque::new(),
+            memory,
+            witnessed: BTreeMap::new(),
             durable: end,
             synced_to: end,
             views: Arc::new(ArcSwapOption::new(applied.view().map(Arc::new))),
@@ -249,23 +257,23 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     pub fn handle(&mut self, event: Event) {
         let now = self.world.now();
         match event {
-            Event::Peer(from, message) => {
-                self.outlook.heard(from, &message, now);
-                if self.log.is_full() && fills_the_log(&message) {
-                    return;
-                }
-                self.recorder.received(self.world.wall(), from, &message);
-                if let Some(replica) = &mut self.replica {
-                    replica.step(from, message, &mut self.effects);
-                }
-            }
+            Event::Peer(from, message) => self.on_peer(from, message, now),
             Event::Persisted(position, took) => self.on_persisted(position, took),
             Event::DiskFull(full) => {
                 if let Some(replica) = &mut self.replica {
                     replica.disk_full(full);
                 }
             }
-            Event::LinkUp(peer) => self.outlook.link_up(peer, now),
+            Event::Witness(from, seen) => {
+                self.outlook.alive(from, now);
+                self.on_witness(from, seen);
+            }
+            Event::LinkUp(peer) => {
+                self.outlook.link_up(peer, now);
+                if let Some(seen) = self.witnessed.get(&peer) {
+                    self.peers.send(&[peer], PeerMessage::Witness(*seen));
+                }
+            }
             Event::LinkDown { peer, refused, error } => {
                 self.outlook.link_down(peer, error, now);
                 if let Some(replica) = self.replica.as_mut().filter(|_| refused) {
@@ -351,6 +359,40 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         }
     }
 
+    fn on_peer(&mut self, from: NodeId, message: Message<Bytes>, now: Duration) {
+        self.outlook.heard(from, &message, now);
+        if self.log.is_full() && fills_the_log(&message) {
+            return;
+        }
+        self.recorder.received(self.world.wall(), from, &message);
+        if let Message::Pledge(pledge) = &message {
+            self.bear_witness(from, pledge);
+        }
+        if let Some(replica) = &mut self.replica {
+            replica.step(from, message, &mut self.effects);
+        }
+    }
+
+    /// A member tells what it saw this node's acceptor pledge.
+    fn on_witness(&mut self, from: NodeId, seen: Witnessed) {
+        let Some(replica) = &mut self.replica else { return };
+        let is_member = replica.configurations().newest().member(from).is_some();
+        if is_member && !self.memory.bears_out(seen) && !planted!(WitnessIgnored) {
+            // What waits for the disk comes from a memory with gaps.
+            self.held.clear();
+            replica.fence(from, seen, &mut self.effects);
+        }
+    }
+
+    /// Keeps the highest pledge of each acceptor, to tell it of when a link to it stands again.
+    fn bear_witness(&mut self, of: NodeId, pledge: &Pledge<Bytes>) {
+        let seen = Witnessed::of(pledge);
+        let newest = self.replica.as_ref().map(|replica| replica.configurations().newest());
+        if newest.is_some_and(|newest| newest.is_voter(of, seen.generation)) {
+            self.witnessed.entry(of).and_modify(|known| *known = known.max(seen)).or_insert(seen);
+        }
+    }
+
     /// Sends the pledges whose records are durable.
     fn release(&mut self) {
         let durable = self.durable;
@@ -362,6 +404,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         };
         while self.held.front().is_some_and(is_due) {
             if let Some(held) = self.held.pop_front() {
+                self.memory.pledged(&held.pledge);
                 self.send(&held.to, Message::Pledge(held.pledge));
             }
         }

@@ -5,6 +5,7 @@ use super::trace::Traced;
 use crate::paxos::ballot::{NodeId, Slot};
 use crate::paxos::message::Message;
 use crate::paxos::record::LogPosition;
+use crate::paxos::witness::Witnessed;
 use crate::store::command::{Operation, Outcome};
 use crate::wire::store_call::{Found, Query, StoreAnswer, StoreCall};
 use crate::wire::trace_call::TraceMessage;
@@ -126,6 +127,8 @@ pub struct Trace {
 pub enum Event {
     /// A peer, authenticated by its certificate, said something.
     Peer(NodeId, Message<Bytes>),
+    /// A peer tells what it saw this node's acceptor pledge.
+    Witness(NodeId, Witnessed),
     /// The log is durable up to the position; the sync took so long.
     Persisted(LogPosition, Duration),
     /// The disk has no room, or has room again.

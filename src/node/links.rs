@@ -49,6 +49,7 @@ impl PeerEvents for Arrivals {
             Ok(message) => {
                 let event = match message {
                     PeerMessage::Paxos(message) => Event::Peer(from, message),
+                    PeerMessage::Witness(seen) => Event::Witness(from, seen),
                     PeerMessage::Call(call) => Event::StoreCall(from, call),
                     PeerMessage::Answer(answer) => Event::StoreAnswer(from, answer),
                     PeerMessage::Trace(message) => Event::TraceMessage(from, message),
@@ -108,6 +109,9 @@ fn lane(message: &PeerMessage) -> Lane {
         PeerMessage::Paxos(Message::Statement(Statement::Fetched { .. }))
         | PeerMessage::Answer(StoreAnswer::Found { .. })
         | PeerMessage::Trace(_) => Lane::Bulk,
-        PeerMessage::Paxos(_) | PeerMessage::Call(_) | PeerMessage::Answer(_) => Lane::Consensus,
+        PeerMessage::Paxos(_)
+        | PeerMessage::Witness(_)
+        | PeerMessage::Call(_)
+        | PeerMessage::Answer(_) => Lane::Consensus,
     }
 }

@@ -86,7 +86,8 @@ impl Measures {
             Note::Inquiring
             | Note::CampaignLost(_)
             | Note::LeaderLost(_)
-            | Note::ProposerClash(_) => {}
+            | Note::ProposerClash(_)
+            | Note::Fenced { .. } => {}
         }
         true
     }

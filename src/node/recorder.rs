@@ -175,6 +175,10 @@ impl Recorder {
                 (Peers::One(from), Gist { detail: Detail::Offence(offence), ..gist })
             }
             Note::ProposerClash(ballot) => (Peers::None, local(What::ProposerClash, Some(ballot))),
+            Note::Fenced { by, ballot, last } => {
+                let slots = (None, Some(last).filter(|last| last.0 > 0));
+                (Peers::One(by), Gist::new(What::Fenced, Some(ballot), slots, Detail::None))
+            }
             Note::PromisedItself { ballot, floor, votes } => {
                 let detail = Detail::Votes(votes, 0, 1);
                 let gist = Gist::new(What::Promise, Some(ballot), (Some(floor), None), detail);

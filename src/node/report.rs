@@ -2,7 +2,7 @@
 
 use super::driver::Driver;
 use super::outlook::{Peer, Silence};
-use super::status::{Health, MemberStatus, NodeState, NodeStatus, PeerState, RoleName};
+use super::status::{Health, MemberStatus, NodeState, NodeStatus, PeerState, RoleName, join};
 use super::world::{Peers, TICK, World};
 use crate::disk::Log;
 use crate::paxos::ballot::{ClusterId, NodeId, Slot};
@@ -52,10 +52,11 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let reachable = newest
             .acceptors()
             .filter(|id| members.iter().any(|m| m.id == *id && m.state == PeerState::Up))
+            .filter(|id| !(status.fenced && *id == self.id))
             .count();
         let leader = status.leader.and_then(|id| Some((id, newest.member(id)?.name.clone())));
         let (health, why, next) =
-            diagnose(newest.quorums(), status.disk, &members, reachable, &leader);
+            diagnose(newest.quorums(), &ailments(&status), &members, reachable, &leader);
         NodeStatus {
             cluster: identity.cluster.clone(),
             cluster_id: identity.cluster_id,
@@ -180,23 +181,35 @@ fn state(status: &replica::Status, roles: &[RoleName]) -> NodeState {
 /// cluster, and never instead.
 fn diagnose(
     quorums: QuorumSystem,
-    disk: DiskHealth,
+    ailments: &[Ailment],
     members: &[MemberStatus],
     reachable: usize,
     leader: &Option<(NodeId, String)>,
 ) -> (Health, String, String) {
-    let (health, why, next) = diagnose_cluster(quorums, members, reachable, leader);
-    let Some((disk_why, disk_next)) = diagnose_disk(disk) else {
-        return (health, why, next);
-    };
-    let both = |first: String, second: &str| {
-        if first.is_empty() { second.to_owned() } else { format!("{first}; {second}") }
-    };
-    let health = if health == Health::NoQuorum { health } else { Health::Degraded };
-    (health, both(why, disk_why), both(next, disk_next))
+    let (mut health, mut why, mut next) = diagnose_cluster(quorums, members, reachable, leader);
+    for (own_why, own_next) in ailments {
+        if health == Health::Healthy {
+            health = Health::Degraded;
+        }
+        join(&mut why, own_why);
+        join(&mut next, own_next);
+    }
+    (health, why, next)
 }
 
-fn diagnose_disk(disk: DiskHealth) -> Option<(&'static str, &'static str)> {
+/// What is wrong with this node itself, and what to do.
+type Ailment = (&'static str, &'static str);
+
+fn ailments(status: &replica::Status) -> Vec<Ailment> {
+    let fence = status.fenced.then_some((
+        "the log of this node is behind what its acceptor was seen to pledge, so it votes no more",
+        "find out how its directory lost what was durable (an old copy put back, a disk that \
+         lies); it can vote again only after it joined anew as another voter",
+    ));
+    fence.into_iter().chain(disk_ailment(status.disk)).collect()
+}
+
+fn disk_ailment(disk: DiskHealth) -> Option<Ailment> {
     match disk {
         DiskHealth::Healthy => None,
         DiskHealth::Full => Some((
@@ -281,13 +294,14 @@ mod tests {
     #[test]
     fn a_sick_disk_hides_no_missing_quorum() {
         let quorums = QuorumSystem::majority(3).expect("a quorum system");
-        let full = DiskHealth::Full;
-        let (health, why, next) = diagnose(quorums, full, &[], 1, &None);
+        let ails = |disk| Vec::from_iter(disk_ailment(disk));
+        let full = ails(DiskHealth::Full);
+        let (health, why, next) = diagnose(quorums, &full, &[], 1, &None);
         assert_eq!(health, Health::NoQuorum);
         assert!(why.contains("1 of 3 acceptors") && why.contains("disk"), "{why}");
         assert!(next.contains("start the missing nodes") && next.contains("free space"), "{next}");
         let leader = Some((NodeId(1), "node1".to_owned()));
-        let (health, why, _) = diagnose(quorums, DiskHealth::Stalled, &[], 3, &leader);
+        let (health, why, _) = diagnose(quorums, &ails(DiskHealth::Stalled), &[], 3, &leader);
         assert_eq!(health, Health::Degraded);
         assert!(why.starts_with("the disk of this node"), "{why}");
     }

@@ -14,7 +14,7 @@ use crate::telemetry::watchdog::{Beat, Watched, Work};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Ticks made up for when the thread was held up. Enough for a busy machine; after a long pause (a
 /// suspended process) time starts anew rather than all timeouts at once.
@@ -43,6 +43,7 @@ fn work(event: &Event) -> Work {
         | Event::LinkDown { .. }
         | Event::Tick => Work::News,
         Event::Peer(..)
+        | Event::Witness(..)
         | Event::StoreCall(..)
         | Event::StoreAnswer(..)
         | Event::TraceMessage(..) => Work::Message,
@@ -131,6 +132,7 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
             let replica = replica.status();
             numbers.is_leader.set(i64::from(replica.leading.is_some()));
             numbers.slots_in_flight.set(count(replica.in_flight as u64));
+            numbers.fenced.set(i64::from(replica.fenced));
         }
         numbers.requests_pending.set(count(self.driver.pending() as u64));
         let up = status.members.iter().filter(|member| member.state == PeerState::Up).count();
@@ -171,6 +173,14 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
                     "another process issues ballots under this node's proposer id, or issued them \
                      before this one started; if this is said again, see whether a copy of this \
                      node runs"
+                ),
+                Note::Fenced { by, ballot, last } => error!(
+                    seen_by = %self.name(*by),
+                    %ballot,
+                    slot = last.0,
+                    "this node's log is behind: it does not hold what its acceptor was seen to \
+                     pledge (an old copy of the directory, or a disk that lied). The acceptor \
+                     votes no more; see `paxos status`"
                 ),
                 // Everyday work; the driver counts it and keeps it to itself.
                 Note::Proposed { .. }

@@ -167,7 +167,8 @@ impl NodeStatus {
     }
 }
 
-fn join(text: &mut String, more: &str) {
+/// Adds one more clause.
+pub(super) fn join(text: &mut String, more: &str) {
     if !text.is_empty() {
         text.push_str("; ");
     }

@@ -51,6 +51,9 @@ pub fn told(
     }
     if recorded.what == What::ProposerClash {
         event.detail = Some("another process issues ballots under this proposer id".to_owned());
+    } else if recorded.what == What::Fenced {
+        let by = std::mem::take(&mut event.peers).join(" ");
+        event.detail = Some(format!("{by} saw it pledge this, and its log does not hold it"));
     }
     event
 }

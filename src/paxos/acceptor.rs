@@ -35,6 +35,11 @@ pub struct Acceptor<V> {
     votes: BTreeMap<Slot, Vote<V>>,
 }
 
+/// How many votes an acceptor keeps at most.
+pub(super) fn open_votes_max(window: usize) -> usize {
+    usize::try_from(VOTE_WINDOWS_MAX).unwrap_or(usize::MAX).saturating_mul(window)
+}
+
 /// A run of proposals under one ballot.
 pub(super) struct Run<'a, V> {
     pub(super) ballot: Ballot,
@@ -195,8 +200,7 @@ impl<V: Value> Acceptor<V> {
 
     /// How many slots it holds votes for, and how many at most.
     pub(super) fn depth(&self, window: usize) -> Depth {
-        let limit = usize::try_from(VOTE_WINDOWS_MAX).unwrap_or(usize::MAX).saturating_mul(window);
-        Depth::new("open votes", self.votes.len(), limit)
+        Depth::new("open votes", self.votes.len(), open_votes_max(window))
     }
 
     /// Panics when the acceptor broke a rule of its own.

@@ -1,9 +1,8 @@
 //! How deep the core's queues are, and how deep they may get: every one has a bound, and whoever
 //! watches a node can see it kept.
 
-use super::acceptor::Acceptor;
+use super::acceptor::{Acceptor, open_votes_max};
 use super::message::Value;
-use super::proposer::Proposer;
 use super::replica::Replica;
 
 /// One queue.
@@ -30,7 +29,9 @@ impl<V: Value> Replica<V> {
         let window = usize::try_from(self.configurations.window()).unwrap_or(usize::MAX);
         let mut depths = self.learner.depths(window);
         depths.extend(self.acceptor.as_ref().map(|acceptor| Acceptor::depth(acceptor, window)));
-        depths.extend(self.proposer.iter().flat_map(Proposer::depths));
+        let votes = self.configurations.newest().quorums().acceptors() * open_votes_max(window);
+        depths.extend(self.proposer.iter().flat_map(|proposer| proposer.depths(votes)));
+        depths.push(self.loopback.depth());
         depths.push(self.reads.depth());
         depths.push(self.forwards_depth());
         depths

@@ -103,6 +103,15 @@ pub enum Note {
     Refused(NodeId, Offence),
     /// Another process issues ballots under this node's proposer id.
     ProposerClash(Ballot),
+    /// A peer saw this node's acceptor pledge what its log does not hold; it votes no more.
+    Fenced {
+        /// Who saw it.
+        by: NodeId,
+        /// Under which ballot.
+        ballot: Ballot,
+        /// The highest slot accepted under it; zero for a promise.
+        last: Slot,
+    },
     /// This node's own promise to itself is durable, and counts.
     PromisedItself {
         /// What was promised.

@@ -6,6 +6,7 @@
 
 pub mod acceptor;
 pub mod ballot;
+mod catch_up;
 pub mod configuration;
 pub mod depths;
 mod dispatch;
@@ -23,3 +24,4 @@ mod reads;
 pub mod record;
 pub mod replica;
 pub mod timing;
+pub mod witness;

@@ -5,10 +5,16 @@
 //! durable, for the leader's own acceptance may count no sooner than anybody else's.
 
 use super::ballot::NodeId;
+use super::depths::Depth;
 use super::effects::{Effects, Note, Rejection, Token};
 use super::message::{Message, Pledge, Statement};
 use super::record::{LogPosition, Record};
 use std::collections::VecDeque;
+
+/// Pledges of a node to itself that wait for its disk. While that hangs, each repetition of a
+/// proposal is pledged anew. Several times what the longest promise and all runs in flight take;
+/// what comes then is lost, as on the network, and comes again.
+const HELD_MAX: usize = 16 * 1024;
 
 /// Messages of a node to itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +28,13 @@ pub(super) struct Loopback<V> {
 impl<V> Default for Loopback<V> {
     fn default() -> Self {
         Loopback { now: VecDeque::new(), held: VecDeque::new() }
+    }
+}
+
+impl<V> Loopback<V> {
+    /// How many pledges wait, and how many at most.
+    pub(super) fn depth(&self) -> Depth {
+        Depth::new("pledges to itself", self.held.len(), HELD_MAX)
     }
 }
 
@@ -66,7 +79,9 @@ impl<V: Clone> Outbox<'_, V> {
             if planted!(OwnVoteBeforeDurable) {
                 after = LogPosition(0);
             }
-            self.loopback.held.push_back((after, pledge.clone()));
+            if self.loopback.held.len() < HELD_MAX {
+                self.loopback.held.push_back((after, pledge.clone()));
+            }
         }
         self.effects.pledge(peers, pledge);
     }

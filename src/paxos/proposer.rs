@@ -486,8 +486,12 @@ impl<V: Value> Proposer<V> {
         }
     }
 
-    /// How deep its queues are.
-    pub(super) fn depths(&self) -> Vec<Depth> {
+    /// How deep its queues are. `votes` is how many all acceptors together may hold.
+    pub(super) fn depths(&self, votes: usize) -> Vec<Depth> {
+        let found = match &self.phase {
+            Phase::Preparing(preparing) => preparing.found.len(),
+            Phase::Idle | Phase::Leading(_) => 0,
+        };
         let (batches, in_flight) = match &self.phase {
             Phase::Leading(leading) => (leading.batches.len(), self.in_flight()),
             Phase::Idle | Phase::Preparing(_) => (0, 0),
@@ -495,6 +499,7 @@ impl<V: Value> Proposer<V> {
         vec![
             Depth::new("commands waiting", self.queue.len(), QUEUE_ENTRIES_MAX),
             Depth::new("bytes of commands waiting", self.queue_bytes, QUEUE_BYTES_MAX),
+            Depth::new("votes found in phase 1", found, votes),
             Depth::new("runs in flight", batches, BATCHES_IN_FLIGHT_MAX),
             Depth::new("slots in flight", in_flight, BATCHES_IN_FLIGHT_MAX * BATCH_ENTRIES_MAX),
         ]

@@ -41,6 +41,9 @@ pub enum Record<V> {
     Chosen(Slot),
     /// Slots below this one are dropped; snapshots hold them.
     Floor(Slot),
+    /// This log turned out to be behind what its acceptor was seen to pledge: no promise and no
+    /// vote is given from it any more.
+    Fenced,
 }
 
 /// What a node knows after reading its log.
@@ -50,6 +53,8 @@ pub struct Recovered<V> {
     pub genesis: Option<Genesis>,
     /// Which voter this log is, if any.
     pub generation: Option<VoterGeneration>,
+    /// Whether that voter may vote no more.
+    pub fenced: bool,
     /// The highest promise.
     pub promised: Ballot,
     /// Everything up to here is chosen.
@@ -99,6 +104,7 @@ impl<V> Default for Recovered<V> {
         Recovered {
             genesis: None,
             generation: None,
+            fenced: false,
             promised: Ballot::ZERO,
             chosen: Slot(0),
             floor: Slot(1),
@@ -155,6 +161,7 @@ impl<V: Clone> Recovered<V> {
                 self.chosen = self.chosen.max(up_to);
             }
             Record::Floor(slot) => self.floor = self.floor.max(slot),
+            Record::Fenced => self.fenced = true,
         }
         self.end = LogPosition(at.0 + 1);
         Ok(())

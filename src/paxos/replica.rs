@@ -16,6 +16,7 @@
 
 use super::acceptor::Acceptor;
 use super::ballot::{Ballot, ClusterTime, Incarnation, NodeId, Slot};
+use super::catch_up::CatchUp;
 use super::configuration::{Configuration, Configurations};
 use super::effects::{ConfirmedRead, Effects, Note, Rejection, StepDown, Token};
 use super::election::{Call, Election};
@@ -27,6 +28,7 @@ use super::proposer::{Follower, Phase, Proposer};
 use super::reads::{Reader, Reads};
 use super::record::{LogPosition, Record, Recovered};
 use super::timing::Timing;
+use super::witness::Witnessed;
 use std::sync::Arc;
 
 /// What a replica starts from.
@@ -42,15 +44,6 @@ pub struct Start<V> {
     pub timing: Timing,
     /// What the log held.
     pub recovered: Recovered<V>,
-}
-
-/// A catch-up under way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct CatchUp {
-    /// Ticks until it is asked (again).
-    pub(super) left: u32,
-    /// The first slot that was missing when it was asked last.
-    pub(super) asked: Slot,
 }
 
 /// What a replica says of itself.
@@ -74,6 +67,8 @@ pub struct Status {
     pub queued: usize,
     /// How its disk does.
     pub disk: DiskHealth,
+    /// Whether its acceptor forgot what it pledged, and votes no more.
+    pub fenced: bool,
 }
 
 /// See the module's documentation.
@@ -89,6 +84,8 @@ pub struct Replica<V> {
     pub(super) loopback: Loopback<V>,
     pub(super) catch_up: CatchUp,
     pub(super) disk: DiskHealth,
+    /// The acceptor forgot what it pledged.
+    fenced: bool,
     /// The leader knows a newer configuration than this node.
     pub(super) outdated: bool,
     pub(super) forwards: Vec<V>,
@@ -110,6 +107,7 @@ impl<V: Value> Replica<V> {
         let roles = roles.unwrap_or_default();
         let generation = recovered
             .generation
+            .filter(|_| !recovered.fenced)
             .filter(|g| roles.acceptor == Some(*g) || planted!(StaleGenerationCounts));
         let highest = recovered.promised;
         Some(Replica {
@@ -122,6 +120,7 @@ impl<V: Value> Replica<V> {
             loopback: Loopback::default(),
             catch_up: CatchUp::default(),
             disk: DiskHealth::Healthy,
+            fenced: recovered.fenced,
             outdated: false,
             forwards: Vec::new(),
             now: ClusterTime(0),
@@ -160,6 +159,22 @@ impl<V: Value> Replica<V> {
             effects.note(Note::of_own(&pledge));
             self.loopback.now.push_back(pledge.into());
         }
+        self.settle(effects);
+    }
+
+    /// A peer saw this node's acceptor pledge what it does not remember (see `witness`): it votes
+    /// no more. Pledges of it that wait for the log must be withheld.
+    pub fn fence(&mut self, by: NodeId, seen: Witnessed, effects: &mut Effects<V>) {
+        if self.acceptor.take().is_none() {
+            return;
+        }
+        self.fenced = true;
+        self.loopback.held.clear();
+        if !planted!(FenceNotLogged) {
+            effects.append(Record::Fenced);
+            effects.await_end();
+        }
+        effects.note(Note::Fenced { by, ballot: seen.ballot, last: seen.last });
         self.settle(effects);
     }
 
@@ -299,37 +314,6 @@ impl<V: Value> Replica<V> {
         } else if let Some(Call::Inquire(round)) = self.election.tick() {
             self.inquire(round, effects);
         }
-    }
-
-    fn tick_catch_up(&mut self, effects: &mut Effects<V>) {
-        let roles = self.configurations.newest().member(self.id).map(|member| member.roles);
-        if roles.is_none_or(|roles| roles.is_client()) && !self.outdated {
-            // Who neither votes, proposes nor keeps a store needs the log for its configurations
-            // only.
-            return;
-        }
-        let Some(source) = self.learner.behind().filter(|_| !planted!(NeverCatchesUp)) else {
-            self.catch_up.left = 1;
-            return;
-        };
-        if self.catch_up.left > 0 {
-            self.catch_up.left -= 1;
-            return;
-        }
-        let first = self.learner.chosen().next();
-        if self.catch_up.asked == first {
-            // Asked once already and nothing came: whoever told of the missing slots may be gone,
-            // and the next one who knows of them will say so.
-            self.learner.forget_rumour();
-            self.catch_up.asked = Slot(0);
-            return;
-        }
-        self.fetch(source, first, effects);
-    }
-
-    pub(super) fn fetch(&mut self, from: NodeId, first: Slot, effects: &mut Effects<V>) {
-        self.catch_up = CatchUp { left: self.election.timing().request, asked: first };
-        effects.say(from, Statement::Fetch { first });
     }
 
     fn inquire(&mut self, round: u64, effects: &mut Effects<V>) {
@@ -562,6 +546,7 @@ impl<V: Value> Replica<V> {
             in_flight: proposer.map_or(0, Proposer::in_flight),
             queued: proposer.map_or(0, Proposer::queued),
             disk: self.disk,
+            fenced: self.fenced,
         }
     }
 

@@ -123,6 +123,10 @@ mod switch {
         ChosenUnderAnyBallot = "chosen-under-any-ballot",
         /// Votes under different ballots are counted together.
         VotesOfAllBallots = "votes-of-all-ballots",
+        /// An acceptor that forgot what others saw it pledge votes on.
+        WitnessIgnored = "witness-ignored",
+        /// An acceptor that is fenced forgets that with its next start.
+        FenceNotLogged = "fence-not-logged",
         /// Votes of another life of a log are counted.
         StaleGenerationCounts = "stale-generation-counts",
         /// A value that was learned from a peer is called chosen in the log without being there.

@@ -97,6 +97,8 @@ pub struct ConsensusMetrics {
     pub keys: Gauge,
     /// Slots proposed and not yet chosen.
     pub slots_in_flight: Gauge,
+    /// 1 once this node's acceptor was found to have forgotten what it pledged.
+    pub fenced: Gauge,
     /// Requests taken in and not yet answered.
     pub requests_pending: Gauge,
     /// Commands that this node proposed as leader, whoever asked for them.
@@ -250,6 +252,7 @@ impl ConsensusMetrics {
         register(r, "revision", "the store's revision", &self.revision);
         register(r, "keys", "keys in the store", &self.keys);
         register(r, "slots_in_flight", "slots proposed, not yet chosen", &self.slots_in_flight);
+        register(r, "fenced", "1 if the acceptor forgot a pledge: it votes no more", &self.fenced);
         register(r, "requests_pending", "requests not yet answered", &self.requests_pending);
         register(r, "proposals", "commands proposed here", &self.proposals);
         register(r, "read_rounds", "rounds that confirmed the lead for reads", &self.read_rounds);

@@ -115,6 +115,8 @@ pub enum What {
     RefusedMessage,
     /// Another process uses this node's proposer id.
     ProposerClash,
+    /// The node's acceptor forgot what it pledged, and votes no more.
+    Fenced,
 }
 
 impl What {
@@ -158,6 +160,7 @@ impl What {
             What::Learned => "learned",
             What::RefusedMessage => "refused message",
             What::ProposerClash => "proposer clash",
+            What::Fenced => "fenced",
         }
     }
 }

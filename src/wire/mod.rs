@@ -36,6 +36,7 @@ pub mod spelling;
 pub mod store_call;
 pub mod trace;
 pub mod trace_call;
+mod witness;
 pub mod words;
 
 use bytes::Bytes;

@@ -22,6 +22,7 @@ const ACCEPTED: u8 = 2;
 const LEARNED: u8 = 3;
 const CHOSEN: u8 = 4;
 const FLOOR: u8 = 5;
+const FENCED: u8 = 6;
 
 /// genesis, voter generation.
 #[derive(Serialize, Deserialize)]
@@ -46,6 +47,7 @@ pub fn encode_record(record: &Record<Bytes>, out: &mut Vec<u8>) {
         }
         Record::Chosen(slot) => encode(version, CHOSEN, &slot.0, out),
         Record::Floor(slot) => encode(version, FLOOR, &slot.0, out),
+        Record::Fenced => encode(version, FENCED, &(), out),
     }
 }
 
@@ -69,6 +71,7 @@ pub fn decode_record(input: &Bytes) -> Result<Record<Bytes>, DecodeError> {
         }
         CHOSEN => Ok(Record::Chosen(Slot(decode(RECORD, fields)?))),
         FLOOR => Ok(Record::Floor(Slot(decode(RECORD, fields)?))),
+        FENCED => decode::<()>(RECORD, fields).map(|()| Record::Fenced),
         found => Err(DecodeError::Kind { what: RECORD, found }),
     }
 }

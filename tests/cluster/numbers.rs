@@ -9,6 +9,7 @@ const MAY_REST: &[(&str, &str)] = &[
     ("paxos_requests_pending", "zero whenever nothing is being asked"),
     ("paxos_log_queued_bytes", "zero whenever nothing is being written"),
     ("paxos_log_disk_full", "a full disk"),
+    ("paxos_fenced", "an old copy of a directory"),
     ("paxos_log_unreadable", "a damaged disk"),
     ("paxos_loop_stalled", "a loop that stands still"),
     ("paxos_loop_stalls", "a loop that stands still"),

@@ -8,6 +8,7 @@ use paxos_ssh::paxos::configuration::*;
 use paxos_ssh::paxos::message::*;
 use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::Record;
+use paxos_ssh::paxos::witness::Witnessed;
 use paxos_ssh::store::command::*;
 use paxos_ssh::wire::answer::{Page, Record as Found};
 use paxos_ssh::wire::command::encode_command;
@@ -289,6 +290,8 @@ fn peers() -> Vec<Bytes> {
     ];
     let calls = calls.into_iter().map(PeerMessage::Call);
     let all = calls.chain(answers.into_iter().map(PeerMessage::Answer));
+    let seen = Witnessed { generation: VoterGeneration(9), ballot: ballot(), last: Slot(5) };
+    let all = all.chain([PeerMessage::Witness(seen)]);
     let mut bodies: Vec<Bytes> = all.map(|message| encode_peer(&message)).collect();
     // What the recorders tell: an event is a JSON object in a MessagePack text.
     let event = concat!(
@@ -311,6 +314,7 @@ fn records() -> Vec<Bytes> {
         Record::Promised(ballot()),
         Record::Chosen(Slot(5)),
         Record::Floor(Slot(5)),
+        Record::Fenced,
     ];
     for entry in entries() {
         records.push(Record::Accepted(Vote {

@@ -64,6 +64,12 @@ pub fn note(note: &Note) -> Option<String> {
         Note::ProposerClash(number) => {
             format!("sees another process under its proposer id: {}", ballot(number))
         }
+        Note::Fenced { by, ballot: number, last } => format!(
+            "was seen by {} to pledge {} up to slot {}, does not remember, and votes no more",
+            node(by),
+            ballot(number),
+            last.0
+        ),
         Note::PromisedItself { ballot: number, floor, votes } => {
             format!("counts its own promise {}, floor {}, {votes} votes", ballot(number), floor.0)
         }
@@ -89,6 +95,7 @@ pub fn record(record: &Record<u64>) -> String {
         }
         Record::Chosen(slot) => format!("logs that all up to slot {} is chosen", slot.0),
         Record::Floor(slot) => format!("logs the floor {}", slot.0),
+        Record::Fenced => "logs that it votes no more".to_owned(),
     }
 }
 

@@ -118,7 +118,10 @@ impl Model {
                         chosen.push(learned.get(&slot).unwrap_or_else(|| &votes[&slot]).clone());
                     }
                 }
-                Record::Genesis { .. } | Record::Promised(_) | Record::Floor(_) => {}
+                Record::Genesis { .. }
+                | Record::Promised(_)
+                | Record::Floor(_)
+                | Record::Fenced => {}
             }
         }
         chosen

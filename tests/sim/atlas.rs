@@ -5,7 +5,8 @@
 //! after the "fault model" of TigerBeetle's simulator.
 //!
 //! Memory that is lost without a trace (a disk that lied about a sync, an old backup) cannot be
-//! noticed by the machine itself. Any two quorums of the two phases share `p1 + p2 - n` acceptors;
+//! noticed by the machine itself; where somebody saw what it forgot, it is told and votes no more.
+//! Nobody may rely on that. Any two quorums of the two phases share `p1 + p2 - n` acceptors;
 //! while one of these remembers, nothing chosen is lost. Source: Lamport, "Paxos Made Simple"
 //! (2001), §2.2, P2c, with the quorums of Howard et al., "Flexible Paxos" (2016), §4. A majority of
 //! an odd number shares just one, so there nobody may forget.
@@ -91,6 +92,18 @@ impl Atlas {
         self.forgetful.insert(machine);
         self.forgetting.insert(machine);
         true
+    }
+
+    /// The machine forgets more than the quorums bear: whoever does that demands that it notices.
+    pub fn forget_beyond(&mut self, machine: Machine) {
+        self.damaged.insert(machine);
+        self.forgetful.insert(machine);
+        self.forgetting.insert(machine);
+    }
+
+    /// Whether the machine ever was one that may forget.
+    pub fn is_forgetful(&self, machine: Machine) -> bool {
+        self.forgetful.contains(&machine)
     }
 
     /// The machine's directory is emptied, which was allowed as damage.

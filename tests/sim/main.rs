@@ -17,6 +17,7 @@
     allow(dead_code, reason = "what only the tests of the sound program use")
 )]
 
+mod amnesia;
 mod atlas;
 #[cfg(not(feature = "planted"))]
 mod bounds;
@@ -56,6 +57,10 @@ const SEEDS: u64 = 1_000;
 /// Of the smaller tests.
 const FEWER_SEEDS: u64 = 200;
 
+/// One in so many acceptors that forgot is fenced: not those of which nobody saw what they forgot,
+/// and not those of nodes whose links or peers were gone.
+const FENCED_OF: u64 = 4;
+
 /// One history: faults, healing, and everything that can be said of it.
 fn history(seed: u64, shape: Shape, tape: &Tape) -> Stats {
     let is_cloned = shape.cloned.is_some();
@@ -93,6 +98,8 @@ fn safe_under_faults_and_live_after_healing() {
     total.print(began.elapsed());
     assert!(total.acknowledged >= total.seeds, "the clients hardly got anything done");
     assert!(total.given_up * 1_000 <= total.seeds, "the search of histories gives up too often");
+    let forgot = total.voters_forgot;
+    println!("{forgot} acceptors lost memory unnoticed, and {} were fenced", total.fenced);
     // A few histories say little of one in a hundred.
     if total.seeds >= SEEDS {
         let median = percentile(&total.campaigns_after_healing, 500);
@@ -103,6 +110,8 @@ fn safe_under_faults_and_live_after_healing() {
         // Nobody runs twice there; a node that has just restarted met a ballot of its last life.
         let are_few = total.false_clashes * 100 <= total.seeds;
         assert!(are_few, "[ballots] {} proposers clashed with nobody", total.false_clashes);
+        let is_noticed = total.fenced * FENCED_OF >= forgot;
+        assert!(is_noticed, "[fence] of {forgot} acceptors {} were fenced", total.fenced);
         assert!(total.confirmed >= total.seeds, "hardly anybody repeats what was answered");
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! A hunt goes through the histories that every test run goes through, seed after seed; then
 //! through elections among five, which must stay few; then through partitions in which somebody can
-//! still lead. It ends with the first finding. Each bug is hunted from several starting points, and
-//! the score says how many seeds it took in the median.
+//! still lead; then through old logs that are put back. It ends with the first finding. Each bug is
+//! hunted from several starting points, and the score says how many seeds it took in the median.
 //!
 //! A finding that the program makes without the bug as well is none: whatever ended a hunt is gone
 //! through once more with the bug taken out, and must be clean then. That waits until all hunts for
@@ -17,6 +17,7 @@
 //! | `SIM_SEEDS` | 1,000 | histories before a hunt goes on to the next kind of test |
 //! | `SIM_HUNTS` | 3 | hunts for each bug |
 
+use crate::amnesia;
 use crate::connectivity;
 use crate::history;
 use crate::random::Random;
@@ -43,6 +44,9 @@ const ELECTIONS: u64 = 60;
 /// Partitions of each kind that are tried.
 const PARTITIONS: u64 = 6;
 
+/// Old copies of a directory that are put back.
+const OLD_LOGS: u64 = 6;
+
 thread_local! {
     /// Where this thread panicked last.
     static PANICKED_IN: RefCell<String> = const { RefCell::new(String::new()) };
@@ -56,6 +60,8 @@ enum Place {
     /// The numbers of all elections from this seed on.
     Elections(u64),
     Partitions(u64),
+    /// A directory is put back as it once was.
+    Amnesia(u64),
 }
 
 impl Place {
@@ -63,11 +69,13 @@ impl Place {
     fn all(first: u64, histories: u64) -> impl Iterator<Item = Place> {
         let elections = (first..first + ELECTIONS).map(Place::Election);
         let partitions = (first..first + PARTITIONS).map(Place::Partitions);
+        let old_logs = (first..first + OLD_LOGS).map(Place::Amnesia);
         (first..first + histories)
             .map(Place::History)
             .chain(elections)
             .chain([Place::Elections(first)])
             .chain(partitions)
+            .chain(old_logs)
     }
 
     fn seed(self) -> u64 {
@@ -75,7 +83,8 @@ impl Place {
             Place::History(seed)
             | Place::Election(seed)
             | Place::Elections(seed)
-            | Place::Partitions(seed) => seed,
+            | Place::Partitions(seed)
+            | Place::Amnesia(seed) => seed,
         }
     }
 
@@ -91,6 +100,7 @@ impl Place {
                 crate::check_elections(&ballots);
             }
             Place::Partitions(seed) => connectivity::recover_all(seed, &Tape::off()),
+            Place::Amnesia(seed) => drop(amnesia::forget(seed, 5, &Tape::off())),
         }
     }
 

@@ -65,6 +65,13 @@ pub struct Shape {
 /// Of seeds with a proposer that is not an acceptor, so many have it run on two machines.
 const CLONED_PER_MILLE: u64 = 100;
 
+/// Of seeds with four acceptors or more, so many have quorums that bear an acceptor which forgets:
+/// drawn like any others, quorums hardly ever share two of whom one can be spared.
+const FORGETFUL_PER_MILLE: u64 = 300;
+
+/// How often as likely as another kind of fault it is there that a disk forgets.
+const FORGETS: usize = 8;
+
 /// Large values cost much time, so few seeds have them.
 const BULKY_PER_MILLE: u64 = 10;
 
@@ -145,6 +152,11 @@ impl Shape {
         let apt = (1..).zip(&shape.roles).find(|(_, mix)| is_apt(mix)).map(|(id, _)| id);
         if random.per_mille(CLONED_PER_MILLE) {
             shape.cloned = apt;
+        }
+        if acceptors >= 4 && random.per_mille(FORGETFUL_PER_MILLE) {
+            let share_two = (acceptors + 2).div_ceil(2);
+            (shape.phase1, shape.phase2) = (share_two, share_two);
+            shape.kinds.extend([Kind::Forget; FORGETS]);
         }
         if random.per_mille(BULKY_PER_MILLE) {
             shape.bulky = true;

@@ -26,6 +26,10 @@ pub struct Stats {
     pub clashes: u64,
     /// How often a proposer took its own last life for another.
     pub false_clashes: u64,
+    /// Acceptors that lost what was durable, and did not know.
+    pub voters_forgot: u64,
+    /// Acceptors that forgot what somebody saw them pledge, and were told.
+    pub fenced: u64,
     pub faults: BTreeMap<&'static str, u64>,
     /// Machines that refused a damaged log or lost it.
     pub lost_machines: u64,
@@ -55,6 +59,8 @@ impl Stats {
         self.clones += other.clones;
         self.clashes += other.clashes;
         self.false_clashes += other.false_clashes;
+        self.voters_forgot += other.voters_forgot;
+        self.fenced += other.fenced;
         self.lost_machines += other.lost_machines;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;

@@ -27,7 +27,7 @@ use paxos_ssh::paxos::record::Record;
 use paxos_ssh::wire::event::Columns;
 use paxos_ssh::wire::peer::{PeerMessage, decode_peer, encode_peer};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -125,6 +125,8 @@ pub struct World {
     /// What a machine's time of day is off by.
     pub wall_offsets: BTreeMap<Machine, u64>,
     pub network: Network,
+    /// Links that do not stand again since one of their ends started.
+    undialled: BTreeSet<Link>,
     asleep: BTreeMap<Machine, Vec<Event>>,
     pub clients: Clients,
     pub faulty: bool,
@@ -158,6 +160,7 @@ impl World {
             rates: BTreeMap::new(),
             wall_offsets: BTreeMap::new(),
             network: Network::default(),
+            undialled: BTreeSet::new(),
             asleep: BTreeMap::new(),
             clients: Clients::default(),
             faulty: true,
@@ -287,6 +290,8 @@ impl World {
         if self.atlas.may_have_forgotten(machine) {
             if self.checks.forgot(machine, &found) {
                 *self.stats.faults.entry("memory lost").or_default() += 1;
+                let is_voter = self.mix(machine).accepts && !self.atlas.has_lost_its_log(machine);
+                self.stats.voters_forgot += u64::from(is_voter);
                 // What it holds is a past that this machine never had any more.
                 self.backups.remove(&machine);
             }
@@ -304,13 +309,15 @@ impl World {
         true
     }
 
-    /// A process that starts dials the others, and is dialled.
+    /// A process that starts dials the others, and is dialled; nothing gets through before.
     fn connect(&mut self, machine: Machine) {
         let others: Vec<Machine> = self.nodes.keys().copied().filter(|at| *at != machine).collect();
         for other in others {
             let micros = self.random.between(REDIAL_MICROS.0, REDIAL_MICROS.1);
-            self.after(micros, Action::LinkUp((machine, other)));
-            self.after(micros, Action::LinkUp((other, machine)));
+            for link in [(machine, other), (other, machine)] {
+                self.undialled.insert(link);
+                self.after(micros, Action::LinkUp(link));
+            }
         }
     }
 
@@ -454,7 +461,11 @@ impl World {
 
     /// Clients hold no log.
     fn has_log(&self, machine: Machine) -> bool {
-        self.shape.roles[self.nodes[&machine].id.0 as usize - 1] != Mix::CLIENT
+        self.mix(machine) != Mix::CLIENT
+    }
+
+    fn mix(&self, machine: Machine) -> Mix {
+        self.shape.roles[self.nodes[&machine].id.0 as usize - 1]
     }
 
     /// Up to where a machine applied the log; nothing if it does not run.
@@ -567,6 +578,7 @@ impl World {
             Action::Flap { link, left, is_cut } => self.flap(link, left, is_cut),
             Action::LinkUp((at, to)) => {
                 if self.is_up(to) {
+                    self.undialled.remove(&(at, to));
                     self.event(at, Event::LinkUp(to));
                 }
             }
@@ -605,6 +617,7 @@ impl World {
         }
         let event = match message {
             PeerMessage::Paxos(message) => Event::Peer(from, message),
+            PeerMessage::Witness(seen) => Event::Witness(from, seen),
             PeerMessage::Call(call) => Event::StoreCall(from, call),
             PeerMessage::Answer(answer) => Event::StoreAnswer(from, answer),
             PeerMessage::Trace(message) => Event::TraceMessage(from, message),
@@ -684,6 +697,12 @@ impl World {
         for note in notes {
             self.checks.noted(machine, life, &note);
             self.clashes += u64::from(matches!(note, Note::ProposerClash(_)));
+            if matches!(note, Note::Fenced { .. }) {
+                if !self.atlas.is_forgetful(machine) {
+                    violated("fence", &format!("{machine} forgot nothing: {note:?}"));
+                }
+                self.stats.fenced += 1;
+            }
             if self.tape.wants_steps() {
                 self.note(&format!("{machine} {note:?}"));
             }
@@ -696,10 +715,12 @@ impl World {
 
     fn tell_promise(&mut self, machine: Machine) {
         let node = &self.nodes[&machine];
-        let accepts = self.shape.roles[node.id.0 as usize - 1].accepts
-            && !self.atlas.is_founded_anew(machine);
+        let accepts = self.mix(machine).accepts && !self.atlas.is_founded_anew(machine);
         if let Some(replica) = node.driver.as_ref().and_then(|d| d.replica()).filter(|_| accepts) {
-            self.checks.promised(machine, replica.status().promised);
+            let status = replica.status();
+            if !status.fenced {
+                self.checks.promised(machine, status.promised);
+            }
         }
     }
 
@@ -770,6 +791,10 @@ impl World {
     }
 
     fn transmit(&mut self, link: Link, message: &PeerMessage) {
+        if self.undialled.contains(&link) {
+            self.network.lost += 1;
+            return;
+        }
         let weather = Weather {
             loss_per_mille: if self.faulty { self.shape.loss_per_mille } else { 0 },
             duplicate_per_mille: if self.faulty { self.shape.duplicate_per_mille } else { 0 },

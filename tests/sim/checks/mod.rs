@@ -179,7 +179,10 @@ impl Checks {
                         self.validity.learned(slot, &what);
                     }
                 }
-                Record::Genesis { .. } | Record::Promised(_) | Record::Floor(_) => {}
+                Record::Genesis { .. }
+                | Record::Promised(_)
+                | Record::Floor(_)
+                | Record::Fenced => {}
             }
         }
         self.durability.appended(machine, records);
@@ -214,7 +217,7 @@ impl Checks {
                     self.promises.chosen(machine, up_to);
                     self.agreement.learned_durably(machine, up_to);
                 }
-                Record::Genesis { .. } | Record::Floor(_) => {}
+                Record::Genesis { .. } | Record::Floor(_) | Record::Fenced => {}
             }
         }
     }

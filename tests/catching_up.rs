@@ -66,7 +66,7 @@ impl Laggard {
         let number = ProposalNumber::from_raw(100 + LEADER.0);
         let ballot = Ballot { number, incarnation: Incarnation(9) };
         let configuration = ConfigurationNumber(1);
-        for round in 0..2 * u64::from(TIMING.request) {
+        for round in 0..4 * u64::from(TIMING.request) {
             let said = self.effects.take_statements();
             let fetch = said.iter().find_map(|said| match said.statement {
                 Statement::Fetch { first } => Some((said.to[0], first)),

@@ -240,18 +240,19 @@ fn a_log_goes_on_across_segments() {
     }
 }
 
+/// Votes for three slots, each of 500 bytes of its number.
+fn three_votes() -> Vec<Record<Bytes>> {
+    let vote = |slot: u8| accepted(u64::from(slot), &[slot; 500]);
+    vec![genesis(), vote(1), vote(2), vote(3)]
+}
+
 /// A node that runs serves what it can from a log that is damaged under it, and says so.
 #[test]
 fn what_comes_before_an_unreadable_entry_is_read_and_the_damage_is_counted() {
     let directory = directory();
     let mut log = open(directory.path());
-    log.write(vec![
-        genesis(),
-        accepted(1, &[1; 500]),
-        accepted(2, &[2; 500]),
-        accepted(3, &[3; 500]),
-        Record::Chosen(Slot(3)),
-    ]);
+    log.write(three_votes());
+    log.write(vec![Record::Chosen(Slot(3))]);
     let path = only_segment(directory.path());
     let whole = std::fs::read(&path).unwrap();
     let at = whole.windows(500).position(|bytes| bytes == [2; 500]).unwrap();
@@ -269,12 +270,7 @@ fn what_comes_before_an_unreadable_entry_is_read_and_the_damage_is_counted() {
 fn a_read_returns_at_least_one_entry_and_no_more_than_asked() {
     let directory = directory();
     let mut log = open(directory.path());
-    log.write(vec![
-        genesis(),
-        accepted(1, &[1; 500]),
-        accepted(2, &[2; 500]),
-        accepted(3, &[3; 500]),
-    ]);
+    log.write(three_votes());
     assert!(matches!(log.log.read(Slot(1), Slot(1), 1), Err(LogError::Missing { slot: Slot(1) })));
     log.write(vec![Record::Chosen(Slot(2))]);
     assert_eq!(log.log.read(Slot(1), Slot(3), 1).unwrap().len(), 1);

@@ -381,12 +381,12 @@ fn any_record(input: &mut Input<'_>) -> Bytes {
     let ballot = Ballot { number, incarnation: Incarnation(u64::from(input.byte())) };
     let record = match kind % 8 {
         0 => Record::Promised(ballot),
-        1 | 5 => Record::Accepted(Vote { slot, ballot, entry: entry(input) }),
+        1 => Record::Accepted(Vote { slot, ballot, entry: entry(input) }),
         2 => Record::Learned { slot, entry: entry(input) },
         3 => Record::Chosen(slot),
         4 => Record::Floor(slot),
-        6 => Record::Fenced,
-        _ => genesis(),
+        5 => genesis(),
+        _ => Record::Fenced,
     };
     let mut out = Vec::new();
     encode_record(&record, &mut out);

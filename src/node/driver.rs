@@ -376,20 +376,29 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     /// A member tells what it saw this node's acceptor pledge.
     fn on_witness(&mut self, from: NodeId, seen: Witnessed) {
         let Some(replica) = &mut self.replica else { return };
-        let is_member = replica.configurations().newest().member(from).is_some();
-        if is_member && !self.memory.bears_out(seen) && !planted!(WitnessIgnored) {
-            // What waits for the disk comes from a memory with gaps.
-            self.held.clear();
+        if !self.memory.bears_out(seen) && !planted!(WitnessIgnored) {
             replica.fence(from, seen, &mut self.effects);
+            if replica.status().fenced {
+                // What waits for the disk comes from a memory with gaps.
+                self.held.clear();
+            }
         }
     }
 
-    /// Keeps the highest pledge of each acceptor, to tell it of when a link to it stands again.
+    /// Keeps the highest pledge of each acceptor, to tell it of when a link to it stands again. One
+    /// that pledges under another ballot now is told at once: if that is from an old log, what is
+    /// kept here is about to be replaced.
     fn bear_witness(&mut self, of: NodeId, pledge: &Pledge<Bytes>) {
         let seen = Witnessed::of(pledge);
         let newest = self.replica.as_ref().map(|replica| replica.configurations().newest());
-        if newest.is_some_and(|newest| newest.is_voter(of, seen.generation)) {
-            self.witnessed.entry(of).and_modify(|known| *known = known.max(seen)).or_insert(seen);
+        if !newest.is_some_and(|newest| newest.is_voter(of, seen.generation)) {
+            return;
+        }
+        let known = self.witnessed.insert(of, seen);
+        let Some(known) = known.filter(|known| known.generation == seen.generation) else { return };
+        self.witnessed.insert(of, known.max(seen));
+        if known.ballot != seen.ballot && of != self.id {
+            self.peers.send(&[of], PeerMessage::Witness(known));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::estimate::Smoothed;
 use super::status::PeerState;
-use crate::paxos::ballot::{Ballot, NodeId, Slot};
+use crate::paxos::ballot::{Ballot, NodeId, Slot, VoterGeneration};
 use crate::paxos::configuration::Configuration;
 use crate::paxos::depths::Depth;
 use crate::paxos::effects::Outgoing;
@@ -41,6 +41,9 @@ pub(super) struct Peer {
     /// When the latest burst of acknowledgements began, and the quickest of them.
     burst: Option<(Duration, Duration)>,
     pub(super) chosen: Option<Slot>,
+    /// Under which voter generation it says that it votes, if it said anything of that: none of a
+    /// node whose acceptor has lost its log, or is fenced.
+    pub(super) votes_as: Option<Option<VoterGeneration>>,
     /// Whether this node's own link to it stands; none if it was never tried.
     pub(super) linked: Option<bool>,
     /// Since when it does not, and why.
@@ -101,6 +104,12 @@ impl PeerTable {
                 self.gap.add(now.saturating_sub(before));
             }
             self.last_heartbeat = Some((*ballot, now));
+        }
+        if let Message::Statement(
+            Statement::HeartbeatAck { generation, .. } | Statement::Report { generation, .. },
+        ) = message
+        {
+            peer.votes_as = Some(*generation);
         }
         match message {
             Message::Statement(Statement::HeartbeatAck { ballot, round, chosen, .. }) => {
@@ -196,7 +205,6 @@ impl PeerTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::paxos::ballot::VoterGeneration;
     use crate::paxos::message::DiskHealth;
 
     const PEER: NodeId = NodeId(2);

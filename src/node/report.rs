@@ -11,6 +11,7 @@ use crate::paxos::message::DiskHealth;
 use crate::paxos::quorum::QuorumSystem;
 use crate::paxos::replica;
 use crate::store::Store;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -49,14 +50,20 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let newest = replica.configurations().newest();
         let members = self.members(newest, &status);
         let roles = newest.member(self.id).map_or_else(Vec::new, |m| role_names(m.roles));
+        let voteless = self.voteless(newest, &status);
         let reachable = newest
             .acceptors()
             .filter(|id| members.iter().any(|m| m.id == *id && m.state == PeerState::Up))
-            .filter(|id| !(status.fenced && *id == self.id))
+            .filter(|id| !voteless.contains(id))
             .count();
         let leader = status.leader.and_then(|id| Some((id, newest.member(id)?.name.clone())));
+        let mut ailments = ailments(&status);
+        ailments.extend(voteless.iter().filter(|id| **id != self.id).map(|id| {
+            let name = newest.member(*id).map_or_else(|| id.to_string(), |m| m.name.clone());
+            voteless_ailment(&name)
+        }));
         let (health, why, next) =
-            diagnose(newest.quorums(), &ailments(&status), &members, reachable, &leader);
+            diagnose(newest.quorums(), &ailments, &members, reachable, &leader);
         NodeStatus {
             cluster: identity.cluster.clone(),
             cluster_id: identity.cluster_id,
@@ -82,6 +89,16 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             stalled: Vec::new(),
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+
+    /// Acceptors of the configuration that say they have no vote in it.
+    fn voteless(&self, newest: &Configuration, status: &replica::Status) -> BTreeSet<NodeId> {
+        let has_no_vote = |id: &NodeId| {
+            let told = self.outlook.peer(*id).and_then(|peer| peer.votes_as);
+            let due = newest.member(*id).and_then(|member| member.roles.acceptor);
+            if *id == self.id { status.fenced } else { told.is_some_and(|told| told != due) }
+        };
+        newest.acceptors().filter(has_no_vote).collect()
     }
 
     fn members(
@@ -197,30 +214,40 @@ fn diagnose(
     (health, why, next)
 }
 
-/// What is wrong with this node itself, and what to do.
-type Ailment = (&'static str, &'static str);
+/// What is wrong beside the cluster as a whole, and what to do.
+type Ailment = (String, String);
 
 fn ailments(status: &replica::Status) -> Vec<Ailment> {
-    let fence = status.fenced.then_some((
-        "the log of this node is behind what its acceptor was seen to pledge, so it votes no more",
-        "find out how its directory lost what was durable (an old copy put back, a disk that \
-         lies); it can vote again only after it joined anew as another voter",
-    ));
+    let fence = status.fenced.then(|| {
+        let why = "the log of this node is behind what its acceptor was seen to pledge, so it \
+                   votes no more";
+        let next = "find out how its directory lost what was durable (an old copy put back, a \
+                    second node over a copy of it, a disk that lies); this version cannot admit \
+                    it as a new voter";
+        (why.to_owned(), next.to_owned())
+    });
     fence.into_iter().chain(disk_ailment(status.disk)).collect()
 }
 
+/// Of another node.
+fn voteless_ailment(name: &str) -> Ailment {
+    let why = format!("{name} says that it has no vote: its log is lost, or behind");
+    (why, format!("see `paxos status` at {name}"))
+}
+
 fn disk_ailment(disk: DiskHealth) -> Option<Ailment> {
-    match disk {
-        DiskHealth::Healthy => None,
-        DiskHealth::Full => Some((
+    let (why, next) = match disk {
+        DiskHealth::Healthy => return None,
+        DiskHealth::Full => (
             "the disk of this node is full; it accepts no writes",
             "free space in its data directory",
-        )),
-        DiskHealth::Stalled => Some((
+        ),
+        DiskHealth::Stalled => (
             "the disk of this node has not finished a write for an election timeout",
             "look at the disk; the node goes on by itself once it recovers",
-        )),
-    }
+        ),
+    };
+    Some((why.to_owned(), next.to_owned()))
 }
 
 fn diagnose_cluster(

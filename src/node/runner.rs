@@ -179,8 +179,8 @@ impl<L: Log, P: Peers, W: World> Runner<L, P, W> {
                     %ballot,
                     slot = last.0,
                     "this node's log is behind: it does not hold what its acceptor was seen to \
-                     pledge (an old copy of the directory, or a disk that lied). The acceptor \
-                     votes no more; see `paxos status`"
+                     pledge (an old copy of the directory, a second node over a copy of it, or a \
+                     disk that lied). The acceptor votes no more; see `paxos status`"
                 ),
                 // Everyday work; the driver counts it and keeps it to itself.
                 Note::Proposed { .. }

@@ -63,6 +63,7 @@ fn step_down(why: StepDown) -> &'static str {
         StepDown::QuorumLost => "a quorum of acceptors is silent",
         StepDown::Superseded => "a higher ballot is known",
         StepDown::HandedOver => "it handed over",
+        StepDown::Fenced => "its own acceptor forgot what it pledged",
     }
 }
 

@@ -10,6 +10,9 @@ use super::effects::Effects;
 use super::message::{Statement, Value};
 use super::replica::Replica;
 
+/// How often the wait doubles from one who was asked in vain to the next.
+const DOUBLINGS_MAX: u32 = 3;
+
 /// A catch-up under way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct CatchUp {
@@ -59,8 +62,14 @@ impl<V: Value> Replica<V> {
             after.or_else(|| self.holders().next())
         });
         let source = next.unwrap_or(source);
-        let sources = if failed.is_some() { self.catch_up.sources + 1 } else { 1 };
-        let left = self.election.timing().request;
+        let sources = match failed {
+            Some(_) => self.catch_up.sources + 1,
+            // A client holds no log, and may be the one who tells of the most.
+            None => usize::from(self.holders().any(|id| id == source)),
+        };
+        // It may be this node's own link that is slow, and all of their answers on the way.
+        let doublings = u32::try_from(sources).unwrap_or(u32::MAX).clamp(1, DOUBLINGS_MAX + 1) - 1;
+        let left = self.election.timing().request.saturating_mul(1 << doublings);
         self.catch_up = CatchUp { left, asked: first, from: Some(source), sources };
         effects.say(source, Statement::Fetch { first });
     }

@@ -164,7 +164,7 @@ impl<V: Value> Replica<V> {
     }
 
     /// A ballot must be within reach of what was seen.
-    fn check_plausible(&self, ballot: Ballot) -> Result<(), Offence> {
+    pub(super) fn check_plausible(&self, ballot: Ballot) -> Result<(), Offence> {
         let seen = self.promised().max(self.hears().unwrap_or(Ballot::ZERO));
         let seen = seen.max(self.proposer.as_ref().map_or(Ballot::ZERO, |p| p.highest()));
         match ballot.is_plausible_after(seen) {

@@ -157,6 +157,8 @@ pub enum StepDown {
     Superseded,
     /// Leadership was handed over on request or because the node stops or its disk stalls.
     HandedOver,
+    /// Its own acceptor forgot what it had pledged.
+    Fenced,
 }
 
 /// Why a peer's message was refused.

@@ -148,6 +148,13 @@ impl<V: Value> Learner<V> {
         }
     }
 
+    /// Votes of this acceptor that are counted already count no more.
+    pub(super) fn disown(&mut self, acceptor: NodeId) {
+        for tally in self.tallies.values_mut() {
+            tally.voters.remove(&acceptor);
+        }
+    }
+
     /// A leader says that everything up to `up_to` is chosen.
     pub(super) fn on_chosen(&mut self, from: NodeId, ballot: Ballot, up_to: Slot) {
         if up_to <= self.chosen {

@@ -28,7 +28,6 @@ use super::proposer::{Follower, Phase, Proposer};
 use super::reads::{Reader, Reads};
 use super::record::{LogPosition, Record, Recovered};
 use super::timing::Timing;
-use super::witness::Witnessed;
 use std::sync::Arc;
 
 /// What a replica starts from.
@@ -85,7 +84,7 @@ pub struct Replica<V> {
     pub(super) catch_up: CatchUp,
     pub(super) disk: DiskHealth,
     /// The acceptor forgot what it pledged.
-    fenced: bool,
+    pub(super) fenced: bool,
     /// The leader knows a newer configuration than this node.
     pub(super) outdated: bool,
     pub(super) forwards: Vec<V>,
@@ -159,22 +158,6 @@ impl<V: Value> Replica<V> {
             effects.note(Note::of_own(&pledge));
             self.loopback.now.push_back(pledge.into());
         }
-        self.settle(effects);
-    }
-
-    /// A peer saw this node's acceptor pledge what it does not remember (see `witness`): it votes
-    /// no more. Pledges of it that wait for the log must be withheld.
-    pub fn fence(&mut self, by: NodeId, seen: Witnessed, effects: &mut Effects<V>) {
-        if self.acceptor.take().is_none() {
-            return;
-        }
-        self.fenced = true;
-        self.loopback.held.clear();
-        if !planted!(FenceNotLogged) {
-            effects.append(Record::Fenced);
-            effects.await_end();
-        }
-        effects.note(Note::Fenced { by, ballot: seen.ballot, last: seen.last });
         self.settle(effects);
     }
 
@@ -423,7 +406,7 @@ impl<V: Value> Replica<V> {
     }
 
     /// Delivers what the node said to itself, hands on what became chosen, and checks everything.
-    fn settle(&mut self, effects: &mut Effects<V>) {
+    pub(super) fn settle(&mut self, effects: &mut Effects<V>) {
         loop {
             self.advance(effects);
             let Some(message) = self.loopback.now.pop_front() else { break };

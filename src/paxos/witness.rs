@@ -8,16 +8,21 @@
 //! An acceptor pledges nothing that is not durable, so what anybody ever saw it pledge was pledged
 //! in this life of its process, or was in its log when this life began, however late, reordered or
 //! repeated it is told. If neither is so, memory is lost: the acceptor is **fenced**, durably, and
-//! never votes again under this voter generation. Its other roles go on, for what the log says is
-//! chosen is chosen.
+//! never votes again under this voter generation. Its node's other roles go on, for what the log
+//! says is chosen is chosen; but a campaign or a leadership that may rest on the acceptor's own
+//! promise ends, and its votes that were counted here are taken back. What others counted cannot
+//! be.
 //!
 //! This notices what can be noticed. Nothing is known where all who saw the pledge are gone or
 //! have started over, and an acceptor may be asked to vote by somebody who saw nothing of it
 //! before it hears from somebody who did. While links stand it costs no message.
 
-use super::ballot::{Ballot, Slot, VoterGeneration};
-use super::message::Pledge;
-use super::record::Recovered;
+use super::ballot::{Ballot, NodeId, Slot, VoterGeneration};
+use super::effects::{Effects, Note, Offence, StepDown};
+use super::message::{Pledge, Value};
+use super::proposer::{Phase, Proposer};
+use super::record::{Record, Recovered};
+use super::replica::Replica;
 use std::collections::BTreeMap;
 
 /// The highest pledge of an acceptor that a node saw.
@@ -58,8 +63,18 @@ pub struct Memory {
     promised: Ballot,
     chosen: Slot,
     votes: BTreeMap<Slot, Ballot>,
-    /// The highest pledge of this life, and the lowest slot accepted under its ballot.
-    since: Option<(Witnessed, Slot)>,
+    since: Option<Since>,
+}
+
+/// What it pledged in this life of the process.
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    /// The first ballot, below which an acceptor never pledges again, and the lowest slot accepted
+    /// under it.
+    first: (Ballot, Slot),
+    highest: Witnessed,
+    /// The lowest slot accepted under the highest ballot.
+    lowest: Slot,
 }
 
 impl Memory {
@@ -77,16 +92,20 @@ impl Memory {
     /// The acceptor says this to others.
     pub fn pledged<V>(&mut self, pledge: &Pledge<V>) {
         let said = Witnessed::of(pledge);
-        let first = match *pledge {
+        let slot = match *pledge {
             Pledge::Promise { .. } => Slot(u64::MAX),
             Pledge::Accepted { first, .. } => first,
         };
         self.since = Some(match self.since {
-            Some((since, lowest)) if since.ballot == said.ballot => {
-                (since.max(said), lowest.min(first))
+            None => Since { first: (said.ballot, slot), highest: said, lowest: slot },
+            Some(since) if since.highest.ballot > said.ballot => since,
+            Some(Since { first, highest, lowest }) => {
+                let is_same = highest.ballot == said.ballot;
+                let lowest = if is_same { lowest.min(slot) } else { slot };
+                let first = if first.0 == said.ballot { (first.0, lowest) } else { first };
+                let highest = if is_same { highest.max(said) } else { said };
+                Since { first, highest, lowest }
             }
-            Some(since) if since.0.ballot > said.ballot => since,
-            _ => (said, first),
         });
     }
 
@@ -96,12 +115,19 @@ impl Memory {
         !is_ours || self.may_have_said(seen) || self.held(seen)
     }
 
-    /// Whether it may have been pledged in this life. Of lower ballots and of slots in between
-    /// nothing is kept: those may.
+    /// Whether it may have been pledged in this life. Of ballots between the first and the highest,
+    /// and of slots in between, nothing is kept: those may.
     fn may_have_said(&self, seen: Witnessed) -> bool {
-        self.since.is_some_and(|(since, lowest)| {
-            let is_within = seen.last == Slot(0) || (lowest..=since.last).contains(&seen.last);
-            since.ballot > seen.ballot || (since.ballot == seen.ballot && is_within)
+        self.since.is_some_and(|Since { first, highest, lowest }| {
+            let is_promise = seen.last == Slot(0);
+            let is_within = |lowest| is_promise || seen.last >= lowest;
+            if seen.ballot == highest.ballot {
+                is_within(lowest) && seen.last <= highest.last
+            } else if seen.ballot == first.0 {
+                is_within(first.1)
+            } else {
+                first.0 < seen.ballot && seen.ballot < highest.ballot
+            }
         })
     }
 
@@ -109,6 +135,43 @@ impl Memory {
     fn held(&self, seen: Witnessed) -> bool {
         let voted = || self.votes.get(&seen.last).is_some_and(|ballot| *ballot >= seen.ballot);
         self.promised >= seen.ballot && (seen.last <= self.chosen || voted())
+    }
+}
+
+impl<V: Value> Replica<V> {
+    /// A peer saw this node's acceptor pledge what it does not remember: it votes no more. Pledges
+    /// of it that wait for the log must be withheld.
+    pub fn fence(&mut self, by: NodeId, seen: Witnessed, effects: &mut Effects<V>) {
+        if self.acceptor.is_none() {
+            return;
+        }
+        if let Err(offence) = self.check_witness(by, seen) {
+            effects.note(Note::Refused(by, offence));
+            return;
+        }
+        effects.note(Note::Fenced { by, ballot: seen.ballot, last: seen.last });
+        self.acceptor = None;
+        self.fenced = true;
+        self.loopback.held.clear();
+        self.learner.disown(self.id);
+        let is_idle = |proposer: &Proposer<V>| matches!(proposer.phase, Phase::Idle);
+        if !self.proposer.as_ref().is_none_or(is_idle) {
+            self.step_down(StepDown::Fenced, effects);
+        }
+        if !planted!(FenceNotLogged) {
+            effects.append(Record::Fenced);
+            effects.await_end();
+        }
+        self.settle(effects);
+    }
+
+    /// Pledges are said to candidates, leaders and learners.
+    fn check_witness(&self, by: NodeId, seen: Witnessed) -> Result<(), Offence> {
+        let roles = self.configurations.newest().member(by).map(|member| member.roles);
+        if !roles.is_some_and(|roles| roles.proposer.is_some() || roles.learner) {
+            return Err(Offence::Stranger);
+        }
+        self.check_plausible(seen.ballot)
     }
 }
 
@@ -189,11 +252,14 @@ mod tests {
         memory.pledged(&accepted(201, 3, 4));
         memory.pledged(&accepted(201, 2, 2));
         memory.pledged(&promise(201));
-        for said in [seen(201, 2), seen(201, 3), seen(201, 4), seen(201, 0), seen(101, 9)] {
+        for said in [seen(201, 2), seen(201, 3), seen(201, 4), seen(201, 0), seen(101, 0)] {
             assert!(memory.bears_out(said), "{said:?}");
         }
         assert!(!memory.bears_out(seen(201, 1)) && !memory.bears_out(seen(201, 5)));
         memory.pledged(&promise(301));
         assert!(memory.bears_out(seen(301, 0)) && !memory.bears_out(seen(301, 1)));
+        assert!(memory.bears_out(seen(201, 9)), "not all of it is kept");
+        assert!(!memory.bears_out(seen(201, 1)), "the lowest slot under the first ballot was 2");
+        assert!(!memory.bears_out(seen(101, 9)), "nothing below the first ballot was said since");
     }
 }

@@ -610,6 +610,11 @@ impl World {
     }
 
     fn deliver(&mut self, to: NodeId, from: NodeId, message: PeerMessage) {
+        if self.undialled.contains(&(from, to)) {
+            // It was sent to a process that is gone, and its connection with it.
+            self.network.lost += 1;
+            return;
+        }
         let machine = self.machine_of(to);
         self.network.delivered += 1;
         if self.tape.wants_steps() {

@@ -109,6 +109,11 @@ impl Promises {
         self.acceptors.remove(&machine);
     }
 
+    /// Whether the acceptor pledged anything, since it forgot if it did.
+    pub fn has_pledged(&self, machine: Machine) -> bool {
+        self.acceptors.get(&machine).is_some_and(|acceptor| acceptor.said > Ballot::ZERO)
+    }
+
     /// A vote is appended.
     pub fn accepts(&mut self, machine: Machine, ballot: Ballot) {
         let acceptor = self.acceptors.entry(machine).or_default();

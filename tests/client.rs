@@ -271,6 +271,37 @@ impl Opens for Tarpit {
     }
 }
 
+/// A node that cannot be reached, and how much time it got to be.
+#[derive(Clone, Default)]
+struct Gone(Arc<std::sync::Mutex<Vec<Duration>>>);
+
+impl Opens for Gone {
+    async fn open(&self, limit: Duration) -> Result<Open, String> {
+        self.0.lock().unwrap().push(limit);
+        Err("connection refused".to_owned())
+    }
+
+    fn name(&self) -> &str {
+        "gone"
+    }
+}
+
+/// A handshake that is begun to be given up a moment later helps nobody, and keeps a busy node
+/// busy. A call that has no more time from the start may try once all the same.
+#[tokio::test]
+async fn a_call_at_its_end_begins_no_handshake() {
+    let enough = Duration::from_millis(500);
+    let gone = Gone::default();
+    let cluster = Cluster::new(vec![gone.clone()]);
+    let failure = cluster.call(get("key"), enough * 4).await.unwrap_err();
+    assert!(failure.message.contains("connection refused"), "{}", failure.message);
+    let limits = std::mem::take(&mut *gone.0.lock().unwrap());
+    assert!(limits.len() > 1 && limits.iter().all(|limit| *limit >= enough), "{limits:?}");
+    let failure = cluster.call(get("key"), enough / 10).await.unwrap_err();
+    assert!(failure.message.contains("connection refused"), "{}", failure.message);
+    assert!(!gone.0.lock().unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn callers_that_queue_for_a_connection_keep_their_deadlines() {
     let cluster = Cluster::new(vec![Tarpit]);

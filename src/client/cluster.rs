@@ -59,6 +59,17 @@ impl Opens for Node {
     }
 }
 
+/// A channel, the connection that it needs, and which in the order of connections that is.
+type Channel = (RpcClient, Option<Arc<Connection>>, u64);
+
+/// Why there is none.
+enum NoChannel {
+    /// There is too little time left to connect anew.
+    NoTime,
+    /// For this reason.
+    Failed(String),
+}
+
 /// Several nodes, as one to call.
 pub struct Cluster<N> {
     nodes: Vec<N>,
@@ -93,23 +104,29 @@ impl<N: Opens> Cluster<N> {
         let deadline = Instant::now() + timeout;
         let mut backoff = Backoff::default();
         let mut may_be_applied = false;
+        let mut last: Option<String> = None;
         loop {
-            let last = match self.channel(deadline).await {
-                Ok((client, generation)) => {
+            let least = if last.is_none() { Duration::ZERO } else { SHARE_MIN.min(timeout / 4) };
+            match self.channel(deadline, least).await {
+                // Others may leave the node meanwhile; what is under way there goes on.
+                Ok((client, _connection, generation)) => {
                     let left = left_until(deadline);
                     let limit = if call.is_repeatable() { self.share(left) } else { left };
                     match client.call(call.clone(), limit).await {
                         Ok(reply) => return Ok(reply),
                         Err(error) => {
-                            self.judge(&call, error, generation, &mut may_be_applied).await?
+                            let judged = self.judge(&call, error, generation, &mut may_be_applied);
+                            last = Some(judged.await?);
                         }
                     }
                 }
-                Err(reason) => reason,
-            };
+                Err(NoChannel::NoTime) => {}
+                Err(NoChannel::Failed(reason)) => last = Some(reason),
+            }
             let wait = backoff.next_wait();
             if Instant::now() + wait >= deadline {
-                return Err(out_of_time(&last, may_be_applied));
+                let last = last.as_deref().unwrap_or("nothing was tried");
+                return Err(out_of_time(last, may_be_applied));
             }
             tokio::time::sleep(wait).await;
         }
@@ -161,25 +178,34 @@ impl<N: Opens> Cluster<N> {
 
     /// The channel in use, or a new one to the node whose turn it is. The lock is held by whoever
     /// connects, so the wait for it counts as well.
-    async fn channel(&self, deadline: Instant) -> Result<(RpcClient, u64), String> {
+    ///
+    /// A call that has less time left than `least` does not connect: those who
+    /// wait the longest come first, and one after the other would give up a handshake just begun,
+    /// which keeps busy nodes busier and all the other calls waiting.
+    async fn channel(&self, deadline: Instant, least: Duration) -> Result<Channel, NoChannel> {
         let waited = tokio::time::timeout_at(deadline.into(), self.current.lock()).await;
-        let mut current =
-            waited.map_err(|_elapsed| "other calls were connecting all that time".to_owned())?;
+        let Ok(mut current) = waited else {
+            let reason = "other calls were connecting all that time".to_owned();
+            return Err(NoChannel::Failed(reason));
+        };
         if let Some(open) = current.open.as_ref().filter(|open| open.client.is_open()) {
-            return Ok((open.client.clone(), current.generation));
+            return Ok((open.client.clone(), open.connection.clone(), current.generation));
+        }
+        if left_until(deadline) < least {
+            return Err(NoChannel::NoTime);
         }
         let node = &self.nodes[current.index];
         current.generation += 1;
         match node.open(self.share(left_until(deadline))).await {
             Ok(open) => {
-                let client = open.client.clone();
+                let (client, connection) = (open.client.clone(), open.connection.clone());
                 current.open = Some(open);
-                Ok((client, current.generation))
+                Ok((client, connection, current.generation))
             }
             Err(reason) => {
                 current.open = None;
                 current.index = (current.index + 1) % self.nodes.len();
-                Err(format!("{}: {reason}", node.name()))
+                Err(NoChannel::Failed(format!("{}: {reason}", node.name())))
             }
         }
     }

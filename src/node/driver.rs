@@ -231,7 +231,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         depths.extend(self.hosting.depths());
         depths.push(self.recorder.depth());
         depths.push(self.traces.depth());
-        depths.push(self.outlook.depth());
+        depths.extend(self.outlook.depths());
         depths.push(self.session.depth());
         let held = self.held.len();
         depths.push(Depth::new("pledges waiting for the disk", held, PLEDGES_WAITING_MAX));

@@ -71,7 +71,7 @@ impl Smoothed {
 /// What a node has measured.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Measured {
-    /// To the slowest acceptor that answers; a leader's measure.
+    /// To the slowest acceptor that answers; measured by whoever leads, or asks who does.
     pub round_trip: Smoothed,
     /// Between two heartbeats of the leader; a follower's measure.
     pub gap: Smoothed,

@@ -14,6 +14,10 @@ use std::time::Duration;
 /// Heartbeats whose time of sending is remembered: more than fit in an election timeout.
 const HEARTBEATS_REMEMBERED: usize = 64;
 
+/// Inquiries whose time of sending is remembered. While nobody leads there are a few in a second,
+/// and the longest timeouts are seconds.
+const INQUIRIES_REMEMBERED: usize = 64;
+
 /// Acknowledgements that come within so short a time are one burst: a peer that was stopped answers
 /// all it missed at once, and only the quickest of those answers says anything about the network.
 const BURST: Duration = Duration::from_millis(40);
@@ -69,20 +73,46 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// It answered a heartbeat or an inquiry of that time, however late. Were reports that come too
+    /// late for their inquiry not measured, nodes farther apart than the least timeout bears would
+    /// never elect the first leader, who could measure anything else.
+    fn answered(&mut self, asked: Duration, now: Duration) {
+        let took = now.saturating_sub(asked);
+        match &mut self.burst {
+            Some((began, quickest)) if now.saturating_sub(*began) < BURST => {
+                *quickest = took.min(*quickest);
+            }
+            burst => {
+                if let Some((_, quickest)) = burst.replace((now, took)) {
+                    self.round_trip.add(quickest);
+                    let best = self.quickest.map_or(quickest, |q| q.min(quickest));
+                    self.quickest = Some(best);
+                }
+            }
+        }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct PeerTable {
     peers: BTreeMap<NodeId, Peer>,
     heartbeats: VecDeque<(Ballot, u64, Duration)>,
+    inquiries: VecDeque<(u64, Duration)>,
     /// Between heartbeats of one leader under one ballot.
     gap: Smoothed,
     last_heartbeat: Option<(Ballot, Duration)>,
 }
 
 impl PeerTable {
-    /// How many rounds of heartbeats are remembered.
-    pub(super) fn depth(&self) -> Depth {
-        Depth::new("rounds of heartbeats", self.heartbeats.len(), HEARTBEATS_REMEMBERED)
+    /// How many rounds of heartbeats and of inquiries are remembered.
+    pub(super) fn depths(&self) -> [Depth; 2] {
+        let heartbeats = self.heartbeats.len();
+        [
+            Depth::new("rounds of heartbeats", heartbeats, HEARTBEATS_REMEMBERED),
+            Depth::new("rounds of inquiries", self.inquiries.len(), INQUIRIES_REMEMBERED),
+        ]
     }
 
     pub(super) fn peer(&self, id: NodeId) -> Option<&Peer> {
@@ -116,26 +146,19 @@ impl PeerTable {
                 peer.chosen = Some(*chosen);
                 let sent = self.heartbeats.iter().find(|(b, r, _)| b == ballot && r == round);
                 if let Some((_, _, sent)) = sent {
-                    let took = now.saturating_sub(*sent);
-                    match &mut peer.burst {
-                        Some((began, quickest)) if now.saturating_sub(*began) < BURST => {
-                            *quickest = took.min(*quickest);
-                        }
-                        burst => {
-                            if let Some((_, quickest)) = burst.replace((now, took)) {
-                                peer.round_trip.add(quickest);
-                                let best = peer.quickest.map_or(quickest, |q| q.min(quickest));
-                                peer.quickest = Some(best);
-                            }
-                        }
-                    }
+                    peer.answered(*sent, now);
+                }
+            }
+            Message::Statement(Statement::Report { round, chosen, .. }) => {
+                peer.chosen = Some(*chosen);
+                if let Some((_, sent)) = self.inquiries.iter().find(|(asked, _)| asked == round) {
+                    peer.answered(*sent, now);
                 }
             }
             Message::Statement(
                 Statement::Heartbeat { chosen, .. }
                 | Statement::Chosen { chosen, .. }
-                | Statement::Accept { chosen, .. }
-                | Statement::Report { chosen, .. },
+                | Statement::Accept { chosen, .. },
             ) => peer.chosen = Some(*chosen),
             _ => {}
         }
@@ -150,11 +173,20 @@ impl PeerTable {
                 self.peers.entry(*peer).or_default().asked.get_or_insert(now);
             }
         }
-        if let Statement::Heartbeat { ballot, round, .. } = outgoing.statement {
-            if self.heartbeats.len() >= HEARTBEATS_REMEMBERED {
-                self.heartbeats.pop_front();
+        match outgoing.statement {
+            Statement::Heartbeat { ballot, round, .. } => {
+                if self.heartbeats.len() >= HEARTBEATS_REMEMBERED {
+                    self.heartbeats.pop_front();
+                }
+                self.heartbeats.push_back((ballot, round, now));
             }
-            self.heartbeats.push_back((ballot, round, now));
+            Statement::Inquire { round } => {
+                if self.inquiries.len() >= INQUIRIES_REMEMBERED {
+                    self.inquiries.pop_front();
+                }
+                self.inquiries.push_back((round, now));
+            }
+            _ => {}
         }
     }
 

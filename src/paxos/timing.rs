@@ -56,8 +56,15 @@ pub(super) struct Backoff {
     failures: u32,
 }
 
-/// Doublings after which a wait no longer grows: 16 times the base.
+/// Doublings after which a wait no longer grows: 16 times the base,
 const DOUBLINGS_MAX: u32 = 4;
+
+/// if that is no longer than this, in ticks: what the least request timeout grows to. A base that
+/// is longer already leaves time for several round trips, and only a few doublings are due.
+const WAIT_MAX: u32 = 200;
+
+/// Doublings that are due in any case.
+const DOUBLINGS_MIN: u32 = 2;
 
 impl Backoff {
     pub(super) fn new() -> Backoff {
@@ -66,7 +73,8 @@ impl Backoff {
 
     /// The wait after one more failure, at least one tick.
     pub(super) fn fail(&mut self, base: u32, jitter: &mut Jitter) -> u32 {
-        let bound = base.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX));
+        let most = base.saturating_mul(1 << DOUBLINGS_MIN).max(WAIT_MAX);
+        let bound = base.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX)).min(most);
         self.failures = self.failures.saturating_add(1);
         jitter.up_to(bound).max(1)
     }
@@ -106,5 +114,16 @@ mod tests {
         assert_eq!(longest(&backoff, &mut jitter), 160);
         backoff.reset();
         assert_eq!(longest(&backoff, &mut jitter), 10);
+    }
+
+    #[test]
+    fn a_long_wait_grows_less() {
+        let mut jitter = Jitter::new(1);
+        let mut backoff = Backoff::new();
+        for _ in 0..50 {
+            backoff.fail(100, &mut jitter);
+        }
+        let waits = (0..20_000).map(|_| backoff.clone().fail(100, &mut jitter));
+        assert_eq!(waits.max(), Some(400));
     }
 }

@@ -28,6 +28,8 @@ mod disk;
 mod disk_faults;
 #[cfg(not(feature = "planted"))]
 mod expiry;
+#[cfg(not(feature = "planted"))]
+mod far_apart;
 mod faults;
 #[cfg(not(feature = "planted"))]
 mod last_quorum;

@@ -179,9 +179,9 @@ impl<N: Opens> Cluster<N> {
     /// The channel in use, or a new one to the node whose turn it is. The lock is held by whoever
     /// connects, so the wait for it counts as well.
     ///
-    /// A call that has less time left than `least` does not connect: those who
-    /// wait the longest come first, and one after the other would give up a handshake just begun,
-    /// which keeps busy nodes busier and all the other calls waiting.
+    /// A call that has less time left than `least` does not connect: those who wait the longest
+    /// come first, and one after the other would give up a handshake just begun, which keeps busy
+    /// nodes busier and all the other calls waiting.
     async fn channel(&self, deadline: Instant, least: Duration) -> Result<Channel, NoChannel> {
         let waited = tokio::time::timeout_at(deadline.into(), self.current.lock()).await;
         let Ok(mut current) = waited else {

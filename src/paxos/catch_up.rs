@@ -2,8 +2,9 @@
 //!
 //! It asks whoever told of the most, and goes on asking whoever answers. It must not depend on one
 //! peer: the one who tells of the most, most often the leader, may have a disk from which it cannot
-//! read an old entry back, and be heard all the same. The cost is a request timeout for each peer
-//! that is asked in vain.
+//! read an old entry back, and be heard all the same. The cost is a wait for each peer that is
+//! asked in vain: a request timeout, doubled from one to the next. It asks for one piece at a time,
+//! so over a slow link it gains one for each round trip.
 
 use super::ballot::{NodeId, Slot};
 use super::effects::Effects;

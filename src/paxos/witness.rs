@@ -3,7 +3,8 @@
 //! An acceptor that forgets what it pledged lets two values be chosen ("Paxos Made Simple" §2.5),
 //! and cannot know by itself: an old backup of its directory, or a disk that lied about a sync,
 //! looks like any other log. Others may know better. Whoever hears pledges keeps the highest of
-//! each acceptor, and tells it what it was as soon as a link to it stands, before anything else.
+//! each acceptor, and tells it what it was when a link to it comes to stand, among the first that
+//! is said over it, and when it pledges under another ballot than before.
 //!
 //! An acceptor pledges nothing that is not durable, so what anybody ever saw it pledge was pledged
 //! in this life of its process, or was in its log when this life began, however late, reordered or
@@ -15,7 +16,8 @@
 //!
 //! This notices what can be noticed. Nothing is known where all who saw the pledge are gone or
 //! have started over, and an acceptor may be asked to vote by somebody who saw nothing of it
-//! before it hears from somebody who did. While links stand it costs no message.
+//! before it hears from somebody who did. It must never fence an acceptor that forgot nothing. The
+//! cost is a message for each link that comes to stand and for each acceptor in an election.
 
 use super::ballot::{Ballot, NodeId, Slot, VoterGeneration};
 use super::effects::{Effects, Note, Offence, StepDown};

@@ -6,7 +6,7 @@ use paxos_ssh::paxos::ballot::{
 };
 use paxos_ssh::paxos::configuration::{Configuration, ConfigurationNumber, Genesis, Member, Roles};
 use paxos_ssh::paxos::effects::Effects;
-use paxos_ssh::paxos::message::{Entry, Statement};
+use paxos_ssh::paxos::message::{Entry, Payload, Statement, Value};
 use paxos_ssh::paxos::quorum::QuorumSystem;
 use paxos_ssh::paxos::record::{Record, Recovered};
 use paxos_ssh::paxos::replica::{Replica, Start};
@@ -23,6 +23,16 @@ const NODES: u64 = 4;
 
 /// The end of what is chosen, as the leader tells.
 const CHOSEN: Slot = Slot(10);
+
+/// So many bytes of something.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Command(usize);
+
+impl Value for Command {
+    fn weight(&self) -> usize {
+        self.0
+    }
+}
 
 fn genesis() -> Genesis {
     let member = |id| {
@@ -41,8 +51,8 @@ fn genesis() -> Genesis {
 }
 
 struct Laggard {
-    replica: Replica<u64>,
-    effects: Effects<u64>,
+    replica: Replica<Command>,
+    effects: Effects<Command>,
 }
 
 impl Laggard {
@@ -57,7 +67,7 @@ impl Laggard {
         Laggard { replica: Replica::new(start).expect("there is a genesis"), effects }
     }
 
-    fn hears(&mut self, from: NodeId, statement: Statement<u64>) {
+    fn hears(&mut self, from: NodeId, statement: Statement<Command>) {
         self.replica.step(from, statement.into(), &mut self.effects);
     }
 
@@ -83,9 +93,27 @@ impl Laggard {
     }
 
     fn is_told(&mut self, from: NodeId, first: Slot, count: usize) {
+        self.is_told_a_piece(from, first, count, false);
+    }
+
+    fn is_told_a_piece(&mut self, from: NodeId, first: Slot, count: usize, more: bool) {
         let entries = (0..count).map(|_| Arc::new(Entry::noop())).collect();
-        let fetched = Statement::Fetched { first, entries, chosen: CHOSEN, floor: Slot(1) };
-        self.hears(from, fetched);
+        self.hears(
+            from,
+            Statement::Fetched { first, entries, chosen: CHOSEN, floor: Slot(1), more },
+        );
+    }
+
+    /// What it says when it is asked for everything: first slots, and whether more follows.
+    fn answers(&mut self) -> Vec<(Slot, bool)> {
+        self.effects.take_statements();
+        self.hears(NodeId(1), Statement::Fetch { first: Slot(1) });
+        let said = self.effects.take_statements();
+        let piece = |statement: &Statement<Command>| match statement {
+            Statement::Fetched { first, more, .. } => Some((*first, *more)),
+            _ => None,
+        };
+        said.iter().filter_map(|said| piece(&said.statement)).collect()
     }
 }
 
@@ -110,4 +138,35 @@ fn what_nobody_has_is_asked_for_again_when_somebody_tells_of_it() {
         assert_eq!(laggard.asks(), Some((LEADER, Slot(1))));
         assert_eq!(laggard.asks(), Some((NodeId(1), Slot(1))));
     }
+}
+
+#[test]
+fn a_piece_that_follows_is_waited_for_and_not_asked_for() {
+    let mut laggard = Laggard::new();
+    assert_eq!(laggard.asks(), Some((LEADER, Slot(1))));
+    laggard.is_told_a_piece(LEADER, Slot(1), 3, true);
+    let said = laggard.effects.take_statements();
+    let asked = said.iter().any(|said| matches!(said.statement, Statement::Fetch { .. }));
+    assert!(!asked, "what is on the way would come twice");
+    laggard.is_told_a_piece(LEADER, Slot(4), 3, false);
+    assert_eq!(laggard.asks(), Some((LEADER, Slot(7))), "the last piece asks for the next ones");
+    laggard.is_told_a_piece(LEADER, Slot(7), 1, true);
+    assert_eq!(laggard.asks(), Some((NodeId(1), Slot(8))), "what was to follow got lost");
+}
+
+#[test]
+fn an_answer_has_several_pieces_and_an_end() {
+    let mut holder = Laggard::new();
+    holder.asks();
+    holder.is_told(LEADER, Slot(1), 10);
+    assert_eq!(holder.answers(), [(Slot(1), false)], "all of it fits in one");
+
+    let mut holder = Laggard::new();
+    holder.asks();
+    let heavy = || Entry { payload: Payload::Command(Command(1 << 20)), ..Entry::noop() };
+    let entries = (0..10).map(|_| Arc::new(heavy())).collect();
+    let (first, floor, more) = (Slot(1), Slot(1), false);
+    holder.hears(LEADER, Statement::Fetched { first, entries, chosen: CHOSEN, floor, more });
+    let pieces = [(Slot(1), true), (Slot(2), true), (Slot(3), true), (Slot(4), false)];
+    assert_eq!(holder.answers(), pieces, "one that is asked for so much never ends");
 }

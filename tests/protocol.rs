@@ -195,6 +195,7 @@ fn what_a_peer_may_not_say_is_refused_and_changes_nothing() {
                 entries: vec![Arc::new(Entry::noop())],
                 chosen: Slot(0),
                 floor: Slot(1),
+                more: false,
             }
             .into(),
             Offence::Malformed,
@@ -322,7 +323,8 @@ fn a_candidate_below_the_floor_fetches_before_it_leads() {
     assert!(node.statements().contains(&Statement::Fetch { first: Slot(1) }));
     let entries = vec![Arc::new(Entry::noop()), Arc::new(Entry::noop())];
     let (chosen, floor) = (Slot(2), Slot(1));
-    node.hear(2, Statement::Fetched { first: Slot(1), entries, chosen, floor }).settle();
+    node.hear(2, Statement::Fetched { first: Slot(1), entries, chosen, floor, more: false })
+        .settle();
     assert_eq!(node.replica.status().leading, Some(mine));
     assert_eq!(node.replica.status().chosen, Slot(2));
 }

@@ -212,7 +212,7 @@ fn a_learner_that_missed_messages_fetches_them_all_from_whoever_voted() {
     // Far more than α slots at once, and at once all of them.
     let entries: Vec<_> = (1..=1000).map(entry).collect();
     let (chosen, floor) = (Slot(1000), Slot(1));
-    learner.hear(A2, Statement::Fetched { first: Slot(1), entries, chosen, floor });
+    learner.hear(A2, Statement::Fetched { first: Slot(1), entries, chosen, floor, more: false });
     assert_eq!(learner.replica.status().chosen, Slot(1000));
 }
 

@@ -176,9 +176,15 @@ fn statement() -> impl Strategy<Value = Statement<Bytes>> {
             (node(), any::<u64>(), slot())
                 .prop_map(|(origin, token, index)| Statement::ReadIndex { origin, token, index }),
             slot().prop_map(|first| Statement::Fetch { first }),
-            (slot(), entries(), slot(), slot()).prop_map(|(first, entries, chosen, floor)| {
-                Statement::Fetched { first, entries, chosen, floor }
-            }),
+            (slot(), entries(), slot(), slot(), any::<bool>()).prop_map(
+                |(first, entries, chosen, floor, more)| Statement::Fetched {
+                    first,
+                    entries,
+                    chosen,
+                    floor,
+                    more
+                }
+            ),
         ];
     prop_oneof![first_half, second_half]
 }
@@ -309,6 +315,7 @@ fn values_are_slices_of_the_input() {
         entries: vec![entry],
         chosen: Slot(1),
         floor: Slot(1),
+        more: false,
     };
     let input = encode_message(&fetched.into());
     let Message::Statement(Statement::Fetched { entries, .. }) = decode_message(&input).unwrap()
@@ -527,8 +534,9 @@ fn golden_cases() -> Vec<(&'static str, Bytes, &'static str)> {
                 entries: vec![value()],
                 chosen: slot(3),
                 floor: slot(1),
+                more: true,
             }),
-            "010f940291940101cd03e8c40378797a0301",
+            "010f950291940101cd03e8c40378797a0301c3",
         ),
         (
             "open session",

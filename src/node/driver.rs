@@ -511,14 +511,17 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     fn serve_from_log(&mut self, read: LogRead) {
         // What cannot be read is not sent, and the peer asks somebody else; the log reports its own
         // damage.
-        if let Ok(entries) = self.log.read(read.first, read.chosen, LOG_READ_BYTES) {
-            let fetched = Statement::Fetched {
-                first: read.first,
-                entries,
-                chosen: read.chosen,
-                floor: Slot(1),
-            };
-            self.send(&[read.to], Message::Statement(fetched));
+        let LogRead { to, mut first, chosen, pieces } = read;
+        for left in (0..pieces).rev() {
+            let Ok(entries) = self.log.read(first, chosen, LOG_READ_BYTES) else { return };
+            let next = Slot(first.0 + entries.len() as u64);
+            let more = left > 0 && next <= chosen;
+            let fetched = Statement::Fetched { first, entries, chosen, floor: Slot(1), more };
+            self.send(&[to], Message::Statement(fetched));
+            if !more {
+                return;
+            }
+            first = next;
         }
     }
 

@@ -7,10 +7,10 @@
 
 use super::acceptor::{Acceptor, Run};
 use super::ballot::{Ballot, NodeId, Slot, VoterGeneration};
+use super::catch_up::Piece;
 use super::configuration::Configuration;
-use super::effects::{ConfirmedRead, Effects, LogRead, Note, Offence, StepDown, Token};
+use super::effects::{ConfirmedRead, Effects, Note, Offence, StepDown, Token};
 use super::election::Call;
-use super::learner::Tail;
 use super::message::{DiskHealth, Entry, Message, Pledge, Statement, Value};
 use super::outbox::Outbox;
 use super::proposer::{Phase, Proposer};
@@ -130,14 +130,14 @@ impl<V: Value> Replica<V> {
                 }
             }
             Statement::Fetch { first } => self.on_fetch(from, first, effects)?,
-            Statement::Fetched { first, entries, chosen, floor: _ } => {
-                self.on_fetched(from, first, &entries, chosen, effects)?;
+            Statement::Fetched { first, entries, chosen, floor: _, more } => {
+                self.on_fetched(from, Piece { first, entries, chosen, more }, effects)?;
             }
         }
         Ok(())
     }
 
-    fn outbox<'a>(&'a mut self, effects: &'a mut Effects<V>) -> Outbox<'a, V> {
+    pub(super) fn outbox<'a>(&'a mut self, effects: &'a mut Effects<V>) -> Outbox<'a, V> {
         Outbox { me: self.id, loopback: &mut self.loopback, effects }
     }
 
@@ -470,48 +470,6 @@ impl<V: Value> Replica<V> {
             let statement = Statement::ReadIndexRequest { origin, token, hops: hops + 1 };
             effects.say(leader, statement);
         }
-    }
-
-    fn on_fetch(
-        &mut self,
-        from: NodeId,
-        first: Slot,
-        effects: &mut Effects<V>,
-    ) -> Result<(), Offence> {
-        if first.0 == 0 {
-            return Err(Offence::Malformed);
-        }
-        let chosen = self.learner.chosen();
-        match self.learner.tail(first) {
-            Tail::Entries(entries) => {
-                let fetched = Statement::Fetched { first, entries, chosen, floor: Slot(1) };
-                self.outbox(effects).say(from, fetched);
-            }
-            Tail::InLog => effects.read_log(LogRead { to: from, first, chosen }),
-        }
-        Ok(())
-    }
-
-    fn on_fetched(
-        &mut self,
-        from: NodeId,
-        first: Slot,
-        entries: &[Arc<Entry<V>>],
-        chosen: Slot,
-        effects: &mut Effects<V>,
-    ) -> Result<(), Offence> {
-        let end = first.0.checked_add(entries.len() as u64);
-        if first.0 == 0 || end.is_none_or(|end| end.saturating_sub(1) > chosen.0) {
-            return Err(Offence::Malformed);
-        }
-        let asked = self.catch_up.asked == first;
-        self.learner.hear(from, chosen);
-        self.learner.on_fetched(first, entries, self.configurations.window());
-        let reached = Slot(first.0 + entries.len() as u64);
-        if asked && !entries.is_empty() && self.learner.behind().is_some() && reached <= chosen {
-            self.fetch(from, reached, effects);
-        }
-        Ok(())
     }
 
     /// Everybody who may have a say in slots that are still open.

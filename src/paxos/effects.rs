@@ -71,6 +71,8 @@ pub struct LogRead {
     pub first: Slot,
     /// Everything up to here is chosen and may be sent.
     pub chosen: Slot,
+    /// How many pieces, one after the other, may be sent before the peer asks again.
+    pub pieces: u32,
 }
 
 /// Something worth a line in the log and a count in the metrics. Never input to anything.

@@ -251,6 +251,8 @@ pub enum Statement<V> {
         chosen: Slot,
         /// Slots below are in snapshots only.
         floor: Slot,
+        /// The next piece follows without being asked for.
+        more: bool,
     },
 }
 

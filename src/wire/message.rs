@@ -51,9 +51,9 @@ struct WirePromise<'a>(WireBallot, u64, u64, #[serde(borrow)] Vec<WireVote<'a>>,
 #[derive(Deserialize)]
 struct WireAccept<'a>(WireBallot, u64, u64, #[serde(borrow)] WireEntries<'a>, u64);
 
-/// first, entries, chosen, floor.
+/// first, entries, chosen, floor, more.
 #[derive(Deserialize)]
-struct WireFetched<'a>(u64, #[serde(borrow)] WireEntries<'a>, u64, u64);
+struct WireFetched<'a>(u64, #[serde(borrow)] WireEntries<'a>, u64, u64, bool);
 
 /// commands, hops.
 #[derive(Deserialize)]
@@ -174,8 +174,8 @@ fn encode_statement(statement: &Statement<Bytes>, out: &mut Vec<u8>) {
             put.fields(READ_INDEX, &(origin.0, token, index.0));
         }
         Statement::Fetch { first } => put.fields(FETCH, &first.0),
-        Statement::Fetched { first, entries, chosen, floor } => {
-            put.fields(FETCHED, &(first.0, List(entries), chosen.0, floor.0));
+        Statement::Fetched { first, entries, chosen, floor, more } => {
+            put.fields(FETCHED, &(first.0, List(entries), chosen.0, floor.0, more));
         }
     }
 }
@@ -267,10 +267,10 @@ fn decode_statement(
         }
         FETCH => Statement::Fetch { first: Slot(read(fields)?) },
         FETCHED => {
-            let WireFetched(first, entries, chosen, floor) = read(fields)?;
+            let WireFetched(first, entries, chosen, floor, more) = read(fields)?;
             let entries = checked(entries, input)?;
-            let first = Slot(first);
-            Statement::Fetched { first, entries, chosen: Slot(chosen), floor: Slot(floor) }
+            let (first, chosen, floor) = (Slot(first), Slot(chosen), Slot(floor));
+            Statement::Fetched { first, entries, chosen, floor, more }
         }
         found => return Err(DecodeError::Kind { what: MESSAGE, found }),
     })

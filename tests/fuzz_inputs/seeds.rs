@@ -253,7 +253,7 @@ fn protocol() -> Vec<Bytes> {
         Statement::ReadIndexRequest { origin: NodeId(2), token: 300, hops: 1 },
         Statement::ReadIndex { origin: NodeId(2), token: 300, index: chosen },
         Statement::Fetch { first },
-        Statement::Fetched { first, entries: entries(), chosen, floor: Slot(1) },
+        Statement::Fetched { first, entries: entries(), chosen, floor: Slot(1), more: true },
     ];
     let pledges: [Pledge<Bytes>; 2] = [
         Pledge::Promise { ballot, generation, floor: Slot(1), votes, part: 0, parts: 1 },

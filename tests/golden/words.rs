@@ -176,9 +176,10 @@ fn statement(statement: &Statement<u64>) -> String {
         Statement::ReadIndexRequest { token, .. } => format!("ReadIndexRequest {token}"),
         Statement::ReadIndex { token, index, .. } => format!("ReadIndex {token}: {}", index.0),
         Statement::Fetch { first } => format!("Fetch from slot {}", first.0),
-        Statement::Fetched { first, entries: all, chosen, .. } => {
+        Statement::Fetched { first, entries: all, chosen, more, .. } => {
             let all = entries(all.iter().map(AsRef::as_ref));
-            format!("Fetched from slot {} {all}, chosen {}", first.0, chosen.0)
+            let more = if *more { ", more follows" } else { "" };
+            format!("Fetched from slot {} {all}, chosen {}{more}", first.0, chosen.0)
         }
     }
 }

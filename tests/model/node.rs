@@ -242,7 +242,7 @@ impl Node {
         let values = chosen_in(self.durable.iter().chain(&self.unsynced));
         let entries: Vec<Value> = values.range(read.first..).map(|(_, v)| Arc::clone(v)).collect();
         let (first, chosen) = (read.first, read.chosen);
-        let statement = Statement::Fetched { first, entries, chosen, floor: Slot(1) };
+        let statement = Statement::Fetched { first, entries, chosen, floor: Slot(1), more: false };
         Some(Envelope { from: self.id, to: vec![read.to], message: statement.into() })
     }
 

@@ -3,9 +3,9 @@
 //! It asks whoever told of the most, and goes on asking whoever answers. It must not depend on one
 //! peer: the one who tells of the most, most often the leader, may have a disk from which it cannot
 //! read an old entry back, and be heard all the same. The cost is a wait for each peer that is
-//! asked in vain: a request timeout, doubled from one to the next. An answer is several pieces, each
-//! a frame, so that a slow link is not idle for a round trip after each of them; whoever answers
-//! reads that many from its disk at once, which is what bounds their number.
+//! asked in vain: a request timeout, doubled from one to the next. An answer is several pieces,
+//! each a frame, so that a slow link is not idle for a round trip after each of them; whoever
+//! answers reads that many from its disk at once, which is what bounds their number.
 
 use super::ballot::{NodeId, Slot};
 use super::effects::{Effects, LogRead, Offence};
@@ -17,9 +17,9 @@ use std::sync::Arc;
 /// How often the wait doubles from one who was asked in vain to the next.
 const DOUBLINGS_MAX: u32 = 3;
 
-/// Pieces in one answer, of about a mebibyte each. Over 40 ms each way one piece for each round trip
-/// is 12 MiB/s, which is less than a leader may be writing; four are read from a disk in the time of
-/// a heartbeat even where nothing is cached.
+/// Pieces in one answer, of about a mebibyte each. Over 40 ms each way one piece for each round
+/// trip is 12 MiB/s, which is less than a leader may be writing; four are read from a disk in the
+/// time of a heartbeat even where nothing is cached.
 const PIECES_MAX: u32 = 4;
 
 /// A catch-up under way.

@@ -178,6 +178,11 @@ enum Wish {
     List,
 }
 
+/// What a client's own line carries, about 30 Mbit/s. The network has no bounds of its own, and
+/// without this one six clients with values of a megabyte write a gigabyte a second, which nobody
+/// who lags could ever catch up with.
+const LINE_BYTES_PER_MICRO: u64 = 4;
+
 #[derive(Default)]
 struct Client {
     done: Done,
@@ -192,6 +197,19 @@ struct Client {
     only: Option<Machine>,
     /// Asks for one thing of each kind, so that nobody is served only because somebody else is.
     is_probe: bool,
+}
+
+impl Waiting {
+    /// Bytes of the value that it wants written.
+    fn value_bytes(&self) -> u64 {
+        match self {
+            Waiting::Write {
+                request: Request { operation: Operation::Put { value, .. }, .. },
+                ..
+            } => value.len() as u64,
+            _ => 0,
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -286,11 +304,13 @@ impl World {
         if let Some(waiting) = client.waiting.take() {
             client.waiting = self.look(&mut client, waiting);
         }
+        let mut sent = 0;
         if client.waiting.is_none() {
             self.ask(id, &mut client);
+            sent = client.waiting.as_ref().map_or(0, Waiting::value_bytes);
         }
         self.clients.clients.insert(id, client);
-        let pause = self.random.between(500, 4_000);
+        let pause = self.random.between(500, 4_000) + sent / LINE_BYTES_PER_MICRO;
         self.after(pause, Action::Client(id));
     }
 

@@ -154,6 +154,20 @@ fn a_piece_that_follows_is_waited_for_and_not_asked_for() {
     assert_eq!(laggard.asks(), Some((NodeId(1), Slot(8))), "what was to follow got lost");
 }
 
+/// Links over SSH keep the order, but nothing here may depend on it.
+#[test]
+fn pieces_that_overtake_one_another_do_not_make_it_wait() {
+    let mut laggard = Laggard::new();
+    assert_eq!(laggard.asks(), Some((LEADER, Slot(1))));
+    laggard.is_told_a_piece(LEADER, Slot(5), 2, false);
+    laggard.is_told_a_piece(LEADER, Slot(1), 2, true);
+    let said = laggard.effects.take_statements();
+    let asked = said
+        .iter()
+        .any(|said| said.to == [LEADER] && said.statement == Statement::Fetch { first: Slot(3) });
+    assert!(asked, "the end has come, and 3 and 4 are missing");
+}
+
 #[test]
 fn an_answer_has_several_pieces_and_an_end() {
     let mut holder = Laggard::new();

@@ -33,6 +33,8 @@ pub(super) struct CatchUp {
     from: Option<NodeId>,
     /// How many were asked for that slot, one after the other.
     sources: usize,
+    /// The last piece of an answer came since then. It may have overtaken the others.
+    ended: bool,
 }
 
 /// A part of the chosen log, as somebody answers it.
@@ -89,7 +91,8 @@ impl<V: Value> Replica<V> {
         // It may be this node's own link that is slow, and all of their answers on the way.
         let doublings = u32::try_from(sources).unwrap_or(u32::MAX).clamp(1, DOUBLINGS_MAX + 1) - 1;
         let left = self.election.timing().request.saturating_mul(1 << doublings);
-        self.catch_up = CatchUp { left, asked: first, from: Some(source), sources };
+        let (asked, from) = (first, Some(source));
+        self.catch_up = CatchUp { left, asked, from, sources, ended: false };
         effects.say(source, Statement::Fetch { first });
     }
 
@@ -131,19 +134,21 @@ impl<V: Value> Replica<V> {
         if first.0 == 0 || end.is_none_or(|end| end.saturating_sub(1) > chosen.0) {
             return Err(Offence::Malformed);
         }
-        let asked = self.catch_up.asked == first;
         self.learner.hear(from, chosen);
         self.learner.on_fetched(first, &entries, self.configurations.window());
-        let reached = Slot(first.0 + entries.len() as u64);
-        if !asked || entries.is_empty() || self.learner.behind().is_none() || reached > chosen {
+        self.catch_up.ended |= !more;
+        let missing = self.learner.first_missing();
+        let helped = missing > self.catch_up.asked && self.catch_up.asked.0 > 0;
+        if !helped || missing > chosen {
             return Ok(());
         }
-        if more {
-            // It counts as asked for, and is waited for as long.
-            let left = self.election.timing().request;
-            self.catch_up = CatchUp { left, asked: reached, from: Some(from), sources: 1 };
+        if self.catch_up.ended {
+            self.fetch(from, missing, effects);
         } else {
-            self.fetch(from, reached, effects);
+            // What follows counts as asked for, and is waited for as long.
+            let left = self.election.timing().request;
+            let (asked, from) = (missing, Some(from));
+            self.catch_up = CatchUp { left, asked, from, sources: 1, ended: false };
         }
         Ok(())
     }

@@ -208,6 +208,15 @@ impl<V: Value> Learner<V> {
         }
     }
 
+    /// The first slot whose entry is not known.
+    pub(super) fn first_missing(&self) -> Slot {
+        let mut slot = self.chosen.next();
+        while self.ahead.contains_key(&slot) {
+            slot = slot.next();
+        }
+        slot
+    }
+
     /// The next entry in order, if it is known. Each is handed out once.
     pub(super) fn next(&mut self) -> Option<(Slot, Arc<Entry<V>>)> {
         let slot = self.chosen.next();

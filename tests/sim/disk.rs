@@ -290,11 +290,14 @@ impl SimDisk {
 impl SimDisk {
     /// A file with records in it, and a place among them or, seldom, behind them.
     fn any_place(state: &mut State) -> Option<(usize, usize)> {
+        // A file may have become shorter than what was used of it.
+        let used_of = |file: usize| state.files[file].used.min(state.files[file].cache.len());
         let used: Vec<usize> =
-            state.names.values().copied().filter(|file| state.files[*file].used > 0).collect();
-        let file = *used.get(state.random.below(used.len() as u64) as usize)?;
-        let File { used, cache, .. } = &state.files[file];
-        let within = if state.random.per_mille(950) { *used } else { cache.len() };
+            state.names.values().copied().filter(|file| used_of(*file) > 0).collect();
+        let place = state.random.below(used.len() as u64) as usize;
+        let file = *used.get(place)?;
+        let (used, all) = (used_of(file), state.files[file].cache.len());
+        let within = if state.random.per_mille(950) { used } else { all };
         Some((file, state.random.below(within as u64) as usize))
     }
 

@@ -186,6 +186,7 @@ impl Scene {
             port: self.address.port(),
             host_principal: "node1.local.paxos".to_owned(),
             check: HostCheck::Trust(self.trust_of_two()),
+            by_way_of: None,
         };
         let identity = ClientIdentity::Key(self.two.key.clone());
         client::dial(&endpoint, &identity, &Settings::default()).await

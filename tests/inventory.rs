@@ -2,7 +2,7 @@
 
 use paxos_ssh::controller::groups::Sources;
 use paxos_ssh::controller::inventory::{Connection, Inventory};
-use paxos_ssh::controller::plan::{Facts, plan};
+use paxos_ssh::controller::plan::{Facts, NodeFacts, plan};
 use paxos_ssh::controller::problem::InventoryError;
 use paxos_ssh::controller::state::ClusterState;
 use paxos_ssh::paxos::ballot::ClusterId;
@@ -123,21 +123,30 @@ fn nine_nodes_with_a_role_each_and_the_genesis_made_of_them() {
 }
 
 #[test]
-fn three_hosts_over_ssh_are_read_and_refused_in_the_plan() {
+fn three_hosts_over_ssh_are_all_needed_to_form_a_cluster() {
     let inventory = shipped("three-hosts.yaml");
     let addresses: Vec<String> = inventory.nodes.iter().map(|node| node.address()).collect();
     assert_eq!(addresses, ["host1.example.org:7022", "host2.example.org:7022", "10.0.0.3:7022"]);
     for node in &inventory.nodes {
         assert_eq!(node.connection, Connection::Ssh);
         assert_eq!(node.roles(), ["proposer", "acceptor", "learner"]);
-        assert_eq!(node.data_dir, Path::new("/var/lib/paxos"));
+        assert_eq!(node.data_dir, Path::new("/var/lib/paxos/three-hosts"));
+        let login = node.login.as_ref().expect("it is reached over ssh");
+        assert_eq!((login.user.as_deref(), login.becomes_root), (Some("ops"), true));
         assert_eq!(node.listen, ["0.0.0.0:7022", "[::]:7022"]);
         assert!(node.zone.is_some());
     }
     assert_eq!((inventory.quorums.phase1(), inventory.quorums.phase2()), (2, 2));
-    let plan = plan(&inventory, &Facts::default());
-    assert!(plan.steps.is_empty());
-    assert!(plan.stopper().is_some_and(|stopper| stopper.to_string().contains("over ssh")));
+    assert!(plan(&inventory, &Facts::default()).stopper().is_none());
+    let out_of_reach = Some(("it is down".to_owned(), "start it".to_owned()));
+    let facts = NodeFacts { out_of_reach, ..NodeFacts::default() };
+    let facts = Facts { nodes: [("node2".to_owned(), facts)].into(), ..Facts::default() };
+    let plan = plan(&inventory, &facts);
+    assert!(plan.steps.is_empty(), "a cluster is not formed without its founders");
+    let stopper = plan.stopper().expect("a host is missing");
+    assert_eq!(stopper.node(), Some("node2"));
+    assert!(stopper.to_string().ends_with("could not be looked at: it is down"), "{stopper}");
+    assert_eq!(stopper.hint(), "start it");
 }
 
 #[test]

@@ -8,13 +8,12 @@ use super::ctl_logs::{self, LogArgs};
 use super::plan::{plan_json, plan_text, show_plan};
 use super::{exit, output};
 use crate::controller::deploy::Cluster;
+use crate::controller::everywhere::Everywhere;
 use crate::controller::host::Halt;
 use crate::controller::inventory::Inventory;
 use crate::controller::issuer::Issuer;
 use crate::controller::keys::{ClusterKeys, KeysError, OPERATOR, default_directory};
-use crate::controller::local::{DAEMONISE, LocalHost};
 use crate::controller::plan::plan;
-use crate::controller::process;
 use crate::controller::verdict::report;
 use crate::transport::authority::PersonGrant;
 use crate::transport::rights::Rights;
@@ -170,9 +169,6 @@ pub(super) struct Reply {
 
 /// Runs the controller's program and gives its exit status.
 pub fn run(args: Vec<OsString>) -> u8 {
-    if args.get(1).is_some_and(|word| word == DAEMONISE) {
-        return become_daemon(&args[2..]);
-    }
     let format = wanted_format(&args);
     match Line::command().try_get_matches_from(&args).and_then(|m| Line::from_arg_matches(&m)) {
         Ok(line) => match dispatch(&line, format) {
@@ -185,18 +181,6 @@ pub fn run(args: Vec<OsString>) -> u8 {
         }
         Err(error) => fail(&usage_failure(&error.render().to_string()), format),
     }
-}
-
-/// Ends in another program; only a failure comes back. See [`process::become_daemon`].
-fn become_daemon(words: &[OsString]) -> u8 {
-    let error = match words {
-        [pid_file, dashes, command @ ..] if dashes == "--" => {
-            process::become_daemon(Path::new(pid_file), command)
-        }
-        _ => std::io::Error::new(std::io::ErrorKind::InvalidInput, "PIDFILE -- COMMAND is needed"),
-    };
-    output::stderr(format!("paxos-ctl: cannot start the node: {error}\n").as_bytes());
-    Code::Internal.exit()
 }
 
 /// The form of output that was asked for, for errors that come before the words are understood.
@@ -317,7 +301,7 @@ fn open(line: &Line, file: &Path) -> Result<Cluster, Failure> {
     let keys_dir = plain(&keys_dir).map_err(|error| bad("the keys", &keys_dir, error))?;
     let tool = std::env::current_exe();
     let tool = tool.map_err(|error| bad("the program itself", Path::new("paxos-ctl"), error))?;
-    Ok(Cluster { inventory, keys_dir, tool, host: Box::new(LocalHost) })
+    Ok(Cluster { inventory, keys_dir, tool, host: Box::new(Everywhere::default()) })
 }
 
 /// The path absolute and without "..", though it may not exist yet.

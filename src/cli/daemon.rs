@@ -234,6 +234,8 @@ fn addresses(settings: &Settings, recovered: &Recovered<Bytes>) -> Vec<PeerAddre
     }
 }
 
+type DiskDriver = Driver<DiskLog, Departures, SystemWorld>;
+
 /// A node that listens, with all its parts, about to run.
 struct Assembled {
     handle: NodeHandle,
@@ -241,6 +243,16 @@ struct Assembled {
     server: Server,
     links: Arc<Peers>,
     runner: Runner<DiskLog, Departures, SystemWorld>,
+}
+
+/// The driver, with its store as the log has it.
+fn rebuild(parts: Parts<DiskLog, Departures, SystemWorld>) -> Result<DiskDriver, Failure> {
+    let begun = Instant::now();
+    let driver = Driver::new(parts).map_err(|error| {
+        Failure::told(Code::Corrupt, &error.to_string(), "keep the directory for inspection")
+    })?;
+    info!(took = ?begun.elapsed(), "the store was rebuilt from the log");
+    Ok(driver)
 }
 
 async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Failure> {
@@ -278,9 +290,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         bounds: settings.election_timeout,
         metrics: metrics.consensus.clone(),
     };
-    let driver = Driver::new(parts).map_err(|error| {
-        Failure::told(Code::Corrupt, &error.to_string(), "keep the directory for inspection")
-    })?;
+    let driver = rebuild(parts)?;
     let (cluster, node) = (settings.cluster.clone(), settings.node.clone());
     let identity = Identity { cluster, cluster_id, node, id: settings.node_id() };
     let status = Arc::new(ArcSwap::from_pointee(driver.status(&identity)));
@@ -314,8 +324,13 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
+    let begun = Instant::now();
+    info!(node = %settings.node, version = env!("CARGO_PKG_VERSION"), "starts");
     wait_for_log(&settings.data_dir.join("log")).await;
+    let waited = begun.elapsed();
     let ground = prepare(&settings)?;
+    let read = begun.elapsed() - waited;
+    info!(waited = ?waited, took = ?read, "the log was read");
     let (inbox, watchdog) = (Arc::clone(&ground.inbox), ground.watchdog.clone());
     let members = addresses(&settings, &ground.recovered);
     let Assembled { handle, api, server, links, runner } = assemble(&settings, ground).await?;

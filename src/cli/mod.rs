@@ -7,10 +7,12 @@ pub mod ctl;
 mod ctl_logs;
 pub mod daemon;
 pub mod exit;
+mod hidden;
 pub mod output;
 pub mod paxos;
 mod plan;
 mod relay;
+mod supervise;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,6 +21,9 @@ use std::path::Path;
 /// anything else is `paxos`. Answers the exit status.
 pub fn main() -> u8 {
     let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(exit) = hidden::run(&args) {
+        return exit;
+    }
     let is_controller = args.first().is_some_and(|name| {
         let name = Path::new(name).file_name().unwrap_or(name.as_os_str());
         name.to_string_lossy().starts_with("paxos-ctl")

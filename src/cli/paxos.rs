@@ -9,7 +9,7 @@
 //! Words are understood here first, so that mistakes cost no connection, and so that what is sent
 //! is what was meant, whatever quoting it needs.
 
-use super::{output, relay};
+use super::{output, relay, supervise};
 use crate::client::door::Door;
 use crate::client::ssh_config::SshConfig;
 use crate::store::command::VALUE_BYTES_MAX;
@@ -282,6 +282,8 @@ fn read_value(verb: &mut Verb) -> Result<(), Failure> {
 
 /// `paxos node --config FILE`.
 fn run_node(words: &[Vec<u8>]) -> u8 {
+    let supervised = words.last().is_some_and(|word| word == supervise::SUPERVISED.as_bytes());
+    let words = &words[..words.len() - usize::from(supervised)];
     let config = match words {
         [flag, path] if flag == b"--config" => Some(path.clone()),
         [word] => word.strip_prefix(b"--config=").map(<[u8]>::to_vec),
@@ -294,6 +296,11 @@ fn run_node(words: &[Vec<u8>]) -> u8 {
         );
         return output::failure(&failure, Format::Table);
     };
+    if supervised && let Err(error) = supervise::end_with_supervisor() {
+        let message = format!("cannot be a supervised node: {error}");
+        let hint = "leave --supervised to the supervisor";
+        return output::failure(&Failure::new(Code::Internal, message, hint), Format::Table);
+    }
     super::daemon::run(Path::new(&OsString::from_vec(config)))
 }
 

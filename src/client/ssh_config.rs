@@ -98,6 +98,7 @@ pub struct HostBlock {
     known_hosts: Option<PathBuf>,
     identity_file: Option<PathBuf>,
     certificate_file: Option<PathBuf>,
+    proxy_command: Option<Vec<String>>,
     unusable: Option<&'static str>,
 }
 
@@ -173,6 +174,7 @@ impl SshConfig {
             port: host.port.unwrap_or(22),
             host_principal: alias,
             check,
+            by_way_of: host.proxy_command.clone(),
         };
         Ok(Node { name: name.to_owned(), endpoint, identity })
     }
@@ -192,7 +194,11 @@ impl HostBlock {
             "identityfile" => _ = self.identity_file.get_or_insert(expanded(&value)),
             "certificatefile" => _ = self.certificate_file.get_or_insert(expanded(&value)),
             "proxyjump" if value != "none" => self.unusable = Some("ProxyJump"),
-            "proxycommand" if value != "none" => self.unusable = Some("ProxyCommand"),
+            "proxycommand" if value != "none" => {
+                let words = shell_words::split(&value);
+                let words = words.map_err(|_| format!("{value:?} has unbalanced quotes"))?;
+                self.proxy_command.get_or_insert(words);
+            }
             "include" | "match" => return Err(format!("{keyword} is not understood here")),
             _ => {}
         }
@@ -244,6 +250,7 @@ Host node1
     IdentitiesOnly yes
     IdentityFile /keys/operator
     CertificateFile=/keys/operator-cert.pub
+    ProxyCommand ssh -W %h:%p 'a b'
 
 Host node2
 ",
@@ -259,6 +266,7 @@ Host node2
                 known_hosts: Some("/keys dir/known_hosts".into()),
                 identity_file: Some("/keys/operator".into()),
                 certificate_file: Some("/keys/operator-cert.pub".into()),
+                proxy_command: Some(["ssh", "-W", "%h:%p", "a b"].map(str::to_owned).into()),
                 unusable: None,
             }
         );

@@ -5,16 +5,16 @@
 //! appear whole. Nothing waits for a time to pass; what is waited for is looked at, and waiting has
 //! an end.
 
-use super::host::{Halt, Halted, Host, Place, Wanted, names};
+use super::host::{Found, Halt, Halted, Host, HostError, Place, Wanted, names};
 use super::inventory::{Connection, Inventory, NodeSpec};
 use super::issuer::Issuer;
 use super::keys::{ClusterKeys, SshTarget};
 use super::membership::Membership;
 use super::observe::{ASK_LIMIT, Asker, Contact, leader};
-use super::plan::{Facts, FileState, NodeFacts, Obstacle, Plan, Step, obstacle};
+use super::plan::{EXECUTABLE, Facts, FileState, NodeFacts, Obstacle, Plan, Step, obstacle};
 use super::settings::settings_text;
 use super::state::{ClusterState, StateError};
-use super::wait::until;
+use super::wait::{at_once, until};
 use super::{host_failure, keys_failure, told};
 use crate::transport::identity;
 use crate::wire::failure::{Code, Failure};
@@ -105,15 +105,21 @@ impl Cluster {
             facts.operator = keys.operator_is_current(now).map_err(keys_failure)?;
         }
         let mut all_certified = true;
-        for node in &self.inventory.nodes {
-            if node.connection == Connection::Local {
-                let (found, certified) =
-                    self.node_facts(node, facts.state.as_ref(), keys.as_ref(), now)?;
-                // One that is not seen to gets no certificates either.
-                all_certified &=
-                    certified || obstacle(node, &found, facts.state.as_ref()).is_some();
-                facts.nodes.insert(node.name.clone(), found);
-            }
+        for (node, found) in self.inventory.nodes.iter().zip(self.look()) {
+            let (found, certified) = match found {
+                Ok(found) => {
+                    self.node_facts(node, found, facts.state.as_ref(), keys.as_ref(), now)?
+                }
+                Err(error) if node.connection == Connection::Ssh => {
+                    let why = format!("cannot {}: {}", error.what, error.reason);
+                    let out_of_reach = Some((why, error.hint));
+                    (NodeFacts { out_of_reach, ..NodeFacts::default() }, false)
+                }
+                Err(error) => return Err(host_failure(error)),
+            };
+            // One that is not seen to gets no certificates either.
+            all_certified &= certified || obstacle(node, &found, facts.state.as_ref()).is_some();
+            facts.nodes.insert(node.name.clone(), found);
         }
         if !all_certified {
             // Each node is told of all certificates, so a new one is news to the others as well.
@@ -131,18 +137,25 @@ impl Cluster {
         Ok(facts)
     }
 
+    /// What lies on each node's host, asked at once.
+    fn look(&self) -> Vec<Result<Found, HostError>> {
+        let mut files = vec![names::SETTINGS.to_owned()];
+        files.extend(KEY_FILES.iter().map(|name| format!("{}/{name}", names::KEYS)));
+        at_once(&self.inventory.nodes, |node| {
+            let wanted = Wanted { executable: Some(self.executable(node)), files: &files };
+            self.host.find(&Place::of(node), &wanted)
+        })
+    }
+
     /// Also whether the node's certificates serve.
     fn node_facts(
         &self,
         node: &NodeSpec,
+        found: Found,
         state: Option<&ClusterState>,
         keys: Option<&ClusterKeys>,
         now: SystemTime,
     ) -> Result<(NodeFacts, bool), Failure> {
-        let mut files = vec![names::SETTINGS.to_owned()];
-        files.extend(KEY_FILES.iter().map(|name| format!("{}/{name}", names::KEYS)));
-        let wanted = Wanted { executable: Some(self.executable(node)), files: &files };
-        let found = self.host.find(&Place::of(node), &wanted).map_err(host_failure)?;
         let settings = self.settings(state, node)?;
         let compare = |found: Option<&Option<Vec<u8>>>, wanted: &str| match found {
             Some(Some(bytes)) if bytes == wanted.as_bytes() => FileState::Same,
@@ -177,6 +190,7 @@ impl Cluster {
             settings: compare(found.files.first(), &settings),
             keys,
             held: found.held,
+            out_of_reach: None,
         };
         Ok((facts, certified))
     }
@@ -200,7 +214,7 @@ impl Cluster {
                 name: node.name.clone(),
                 host: node.host.clone(),
                 port: node.port,
-                proxy_jump: None,
+                proxy_command: proxy_command(node),
             })
             .collect()
     }
@@ -220,6 +234,7 @@ impl Cluster {
         let mut work =
             Work { cluster: self, issuer, state: self.state_as_planned(facts)?, asker: None };
         let mut started: Vec<&NodeSpec> = Vec::new();
+        work.deliver(plan)?;
         work.certify(plan)?;
         for step in &plan.steps {
             say(&step.to_string());
@@ -229,7 +244,8 @@ impl Cluster {
                     work.issuer.ensure_operator(SystemTime::now()).map_err(keys_failure)?;
                 }
                 Step::Form => work.form()?,
-                Step::Install { node, what } => work.install(self.known(node)?, what)?,
+                // Its executable is there already.
+                Step::Install { node, .. } => work.install(self.known(node)?)?,
                 Step::GiveGenesis(node) => work.give_genesis(self.known(node)?)?,
                 Step::Start(node) => {
                     let node = self.known(node)?;
@@ -413,6 +429,13 @@ impl Cluster {
     }
 }
 
+/// How OpenSSH gets to a node whose host stands behind another.
+fn proxy_command(node: &NodeSpec) -> Option<String> {
+    let login = node.login.as_ref()?;
+    let behind = login.is_behind_another().unwrap_or(false);
+    behind.then(|| shell_words::join(login.proxy_command()))
+}
+
 /// What a deployment holds while it is under way.
 struct Work<'a> {
     cluster: &'a Cluster,
@@ -430,13 +453,38 @@ impl Work<'_> {
         Ok(self.asker.insert(asker))
     }
 
+    /// Sends executables to all hosts at once. They come before all else: on a host over ssh they
+    /// do the rest.
+    fn deliver(&self, plan: &Plan) -> Result<(), Failure> {
+        let wants = |what: &[&str]| what.contains(&EXECUTABLE);
+        let nodes = self.installed(plan, wants)?;
+        let sent = at_once(&nodes, |node| {
+            let source = self.cluster.executable(node);
+            self.cluster.host.receive_executable(&Place::of(node), source)
+        });
+        sent.into_iter().collect::<Result<(), _>>().map_err(host_failure)
+    }
+
+    /// The nodes that get some of what is wanted.
+    fn installed(
+        &self,
+        plan: &Plan,
+        wants: impl Fn(&[&'static str]) -> bool,
+    ) -> Result<Vec<&NodeSpec>, Failure> {
+        let node = |step: &Step| match step {
+            Step::Install { node, what } if wants(what) => Some(self.cluster.known(node)),
+            _ => None,
+        };
+        plan.steps.iter().filter_map(node).collect()
+    }
+
     /// Has each node that gets files make its key, and certifies it. Comes before the first file,
     /// for each node is told of all certificates.
     fn certify(&self, plan: &Plan) -> Result<(), Failure> {
-        for step in &plan.steps {
-            let Step::Install { node, .. } = step else { continue };
-            let node = self.cluster.known(node)?;
-            let line = self.cluster.host.ensure_node_key(&Place::of(node), &node.name);
+        let nodes = self.installed(plan, |_| true)?;
+        let lines =
+            at_once(&nodes, |node| self.cluster.host.ensure_node_key(&Place::of(node), &node.name));
+        for (node, line) in nodes.into_iter().zip(lines) {
             let line = line.map_err(host_failure)?;
             let issued = self.issuer.ensure_node(&node.name, node.id, &line, SystemTime::now());
             issued.map_err(keys_failure)?;
@@ -454,12 +502,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn install(&self, node: &NodeSpec, what: &[&'static str]) -> Result<(), Failure> {
+    fn install(&self, node: &NodeSpec) -> Result<(), Failure> {
         let (host, place) = (&self.cluster.host, Place::of(node));
-        if what.contains(&"executable") {
-            let source = self.cluster.executable(node);
-            host.receive_executable(&place, source).map_err(host_failure)?;
-        }
         let files = self.issuer.keys().node_files(&node.name, &[]).map_err(keys_failure)?;
         for file in files {
             let name = format!("{}/{}", names::KEYS, file.name);

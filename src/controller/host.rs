@@ -1,12 +1,15 @@
 //! The seam between the controller and the places where nodes run.
 //!
-//! A [`Host`] is something that can run a command and receive a file; each method but `receive` is
-//! one command with a typed answer. The local one does it with system calls; one that is reached
-//! over its sshd does the same with command lines, and nothing above this trait has to know.
+//! A [`Host`] is something that can look, receive a file, start a process and end it. The local one
+//! does it with system calls; one that is reached over its sshd has an agent do the same there (see
+//! [`super::remote`]), and nothing above this trait has to know.
 
 use super::inventory::NodeSpec;
+use super::login::Login;
 use super::plan::{FileState, PortHolder};
 use super::process::Identity;
+use super::system;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -32,8 +35,20 @@ pub mod names {
         [EXECUTABLE, SETTINGS, GENESIS, KEYS, LOG, OUTPUT, PID, "store", "paxos.sock"];
 }
 
+/// How a host is laid out for its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layout {
+    /// Everything in the data directory, of the account that logs in.
+    Own,
+    /// As a package would do it; see [`system`].
+    System {
+        /// Settings are called after it.
+        cluster: String,
+    },
+}
+
 /// Where a node's things are on its host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The node's name.
     pub node: String,
@@ -41,6 +56,13 @@ pub struct Place {
     pub directory: PathBuf,
     /// Addresses that it binds.
     pub listen: Vec<String>,
+    /// Where things lie.
+    pub layout: Layout,
+    /// Whether a supervisor starts it again when it ends by itself.
+    pub supervised: bool,
+    /// How its host is reached, unless it is this machine. No business of the host's.
+    #[serde(skip)]
+    pub login: Option<Login>,
 }
 
 impl Place {
@@ -50,18 +72,34 @@ impl Place {
             node: node.name.clone(),
             directory: node.data_dir.clone(),
             listen: node.listen.clone(),
+            layout: node.layout.clone(),
+            supervised: node.login.is_some(),
+            login: node.login.clone(),
         }
     }
 
-    /// A file or directory in the data directory.
+    /// A file or directory of the node's.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+        match (&self.layout, name) {
+            (Layout::System { .. }, names::EXECUTABLE) => self.executable(),
+            (Layout::System { cluster }, names::SETTINGS) => system::settings_path(cluster),
+            _ => self.directory.join(name),
+        }
+    }
+
+    /// What runs when the node is started.
+    pub fn executable(&self) -> PathBuf {
+        match &self.layout {
+            Layout::Own => self.directory.join(names::EXECUTABLE),
+            Layout::System { .. } => Path::new(system::CURRENT).join("paxos"),
+        }
     }
 
     /// What tells the node's process from others.
     pub fn identity(&self) -> Identity {
         Identity {
-            executable: self.path(names::EXECUTABLE),
+            executable: self.executable(),
+            any_version: matches!(self.layout, Layout::System { .. }),
             settings: self.path(names::SETTINGS),
             pid_file: self.path(names::PID),
         }
@@ -69,7 +107,7 @@ impl Place {
 }
 
 /// What is on a host now.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Found {
     /// Whether the data directory is there.
     pub directory: bool,
@@ -99,7 +137,7 @@ pub struct Wanted<'a> {
 }
 
 /// What a node's host should do to its process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Halt {
     /// Ask it to hand over and end (SIGTERM).
     Gently,
@@ -108,7 +146,7 @@ pub enum Halt {
 }
 
 /// How an attempt to halt a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Halted {
     /// There was none.
     WasNotRunning,
@@ -128,6 +166,8 @@ pub struct HostError {
     pub what: String,
     /// What went wrong.
     pub reason: String,
+    /// What to do.
+    pub hint: String,
 }
 
 /// A host of nodes: it can run a command and receive a file.

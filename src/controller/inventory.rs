@@ -4,13 +4,16 @@
 //! says what somebody wishes; who votes is said by the log alone, so nothing here is believed about
 //! a cluster that was formed.
 
+use super::access::Access;
+pub use super::access::Connection;
 use super::groups::{self, Host, Setting, Sources, Tree};
+use super::host::Layout;
+use super::login::Login;
 use super::problem::{Fault, InventoryError, Problem};
 use super::yaml::Value;
 use crate::paxos::ballot::{NodeId, ProposerId};
 use crate::paxos::quorum::QuorumSystem;
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// The port of a node's SSH server where the inventory says nothing.
@@ -38,15 +41,6 @@ const LEARNERS: &str = "paxos_learners";
 const CLIENTS: &str = "paxos_clients";
 const GROUPS: [&str; 4] = [PROPOSERS, ACCEPTORS, LEARNERS, CLIENTS];
 
-/// How a node's host is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connection {
-    /// It is this machine.
-    Local,
-    /// Over its own sshd.
-    Ssh,
-}
-
 /// One node as the inventory wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSpec {
@@ -70,6 +64,10 @@ pub struct NodeSpec {
     pub data_dir: PathBuf,
     /// How its host is reached.
     pub connection: Connection,
+    /// Where to knock, where its host is reached over ssh.
+    pub login: Option<Login>,
+    /// How its host is laid out.
+    pub layout: Layout,
     /// The executable to install instead of the controller's own.
     pub binary: Option<PathBuf>,
     /// Where it stands, for people.
@@ -174,14 +172,14 @@ struct Placed {
     directory_at: (PathBuf, u64),
 }
 
-struct Checker {
+pub(super) struct Checker {
     file: PathBuf,
     problems: Vec<Problem>,
-    state_home: PathBuf,
+    pub(super) state_home: PathBuf,
 }
 
 impl Checker {
-    fn problem(&mut self, (file, line): (PathBuf, u64), fault: Fault) {
+    pub(super) fn problem(&mut self, (file, line): (PathBuf, u64), fault: Fault) {
         self.problems.push(Problem { file, line, fault });
     }
 
@@ -264,10 +262,8 @@ impl Checker {
         }
         let in_group = |group: &str| !by_groups || host.groups.contains(group);
         let id = self.id(host);
-        let connection = match self.text(host, "ansible_connection") {
-            Some((kind, _)) if kind == "local" => Connection::Local,
-            _ => Connection::Ssh,
-        };
+        let Access { connection, login, layout, data_dir, directory_at } =
+            self.access(host, cluster);
         let proposer = self.proposer(host, in_group(PROPOSERS), id.as_ref().map(|(id, _)| *id));
         let (address, address_at) = self.address(host, connection);
         let port = self.number(host, "paxos_port", 1..=65_535, "a port, 1 to 65535");
@@ -276,7 +272,6 @@ impl Checker {
             None => (PORT_DEFAULT, None),
         };
         let listen = self.listen(host, connection, &address, port);
-        let (data_dir, directory_at) = self.data_dir(host, cluster);
         let binary = self.absolute_path(host, "paxos_binary").map(|(path, _)| path);
         let zone = self.text(host, "paxos_zone").map(|(zone, _)| zone);
         self.text(host, "paxos_http");
@@ -293,6 +288,8 @@ impl Checker {
             listen,
             data_dir,
             connection,
+            login,
+            layout,
             binary,
             zone,
         };
@@ -390,13 +387,6 @@ impl Checker {
         if listen.is_empty() { default } else { listen }
     }
 
-    fn data_dir(&mut self, host: &Host, cluster: &str) -> (PathBuf, Option<(PathBuf, u64)>) {
-        match self.absolute_path(host, "paxos_data_dir") {
-            Some((path, at)) => (path, Some(at)),
-            None => (self.state_home.join("paxos").join(cluster).join(&host.name), None),
-        }
-    }
-
     fn unique(&mut self, placed: &[Placed]) {
         let mut ids = BTreeMap::new();
         let mut proposers = BTreeMap::new();
@@ -419,9 +409,8 @@ impl Checker {
                 let fault = Fault::AddressTwice { address, first, second: second.clone() };
                 self.problem(address_at.clone(), fault);
             }
-            if node.connection == Connection::Local
-                && let Some(first) = directories.insert(node.data_dir.clone(), second.clone())
-            {
+            let on_one_host = (node.login.clone(), node.data_dir.clone());
+            if let Some(first) = directories.insert(on_one_host, second.clone()) {
                 let directory = node.data_dir.display().to_string();
                 let fault = Fault::DirectoryTwice { directory, first, second };
                 self.problem(directory_at.clone(), fault);
@@ -494,7 +483,7 @@ impl Checker {
     }
 
     /// A single value of one of our variables.
-    fn text(&mut self, host: &Host, variable: &str) -> Option<(String, (PathBuf, u64))> {
+    pub(super) fn text(&mut self, host: &Host, variable: &str) -> Option<(String, (PathBuf, u64))> {
         let Setting { file, line, value } = host.variables.get(variable)?;
         let at = (file.clone(), *line);
         let (name, wanted) = (variable.to_owned(), "a single value");
@@ -514,7 +503,11 @@ impl Checker {
     }
 
     /// A single value of somebody else's variable, which may be a template that we cannot use.
-    fn plain_text(&self, host: &Host, variable: &str) -> Option<(String, (PathBuf, u64))> {
+    pub(super) fn plain_text(
+        &self,
+        host: &Host,
+        variable: &str,
+    ) -> Option<(String, (PathBuf, u64))> {
         let Setting { file, line, value } = host.variables.get(variable)?;
         match value {
             Value::Scalar(text) if !text.contains("{{") => {
@@ -542,7 +535,11 @@ impl Checker {
         }
     }
 
-    fn absolute_path(&mut self, host: &Host, variable: &str) -> Option<(PathBuf, (PathBuf, u64))> {
+    pub(super) fn absolute_path(
+        &mut self,
+        host: &Host,
+        variable: &str,
+    ) -> Option<(PathBuf, (PathBuf, u64))> {
         let (text, at) = self.text(host, variable)?;
         let path = match text.strip_prefix("~/") {
             Some(rest) => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(rest),
@@ -588,13 +585,4 @@ fn nearest(name: &str, known: &[&str]) -> Option<String> {
     // Half of what follows the prefix may be wrong; more has another word in mind.
     (distance(&best) * 2 <= name.len().saturating_sub("paxos_".len()).max(2))
         .then(|| (*best).to_string())
-}
-
-impl Display for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Connection::Local => "local",
-            Connection::Ssh => "ssh",
-        })
-    }
 }

@@ -195,8 +195,9 @@ pub struct SshTarget {
     pub host: String,
     /// Port of its SSH server.
     pub port: u16,
-    /// A bastion on the way.
-    pub proxy_jump: Option<String>,
+    /// What makes the connection, where it leads by way of another host. No ProxyJump: the jump
+    /// would be made with this file, which knows nothing of the bastion.
+    pub proxy_command: Option<String>,
 }
 
 /// The keys of one cluster, for reading.
@@ -405,7 +406,7 @@ impl ClusterKeys {
         let mut text = format!(
             "# How to reach the nodes of cluster {cluster}, as {person}. Written by paxos-ctl.\n"
         );
-        for SshTarget { name, host, port, proxy_jump } in targets {
+        for SshTarget { name, host, port, proxy_command } in targets {
             let alias = identity::host_principal(name, cluster);
             text.push_str(&format!(
                 "\nHost {name}\n  HostName {host}\n  Port {port}\n  HostKeyAlias {alias}\n  \
@@ -413,8 +414,8 @@ impl ClusterKeys {
                  StrictHostKeyChecking yes\n  IdentitiesOnly yes\n  \
                  IdentityFile {key}\n  CertificateFile {certificate}\n"
             ));
-            if let Some(jump) = proxy_jump {
-                text.push_str(&format!("  ProxyJump {jump}\n"));
+            if let Some(command) = proxy_command {
+                text.push_str(&format!("  ProxyCommand {command}\n"));
             }
         }
         Ok(text)

@@ -4,9 +4,11 @@
 //! that is not the node's (see [`super::process`]), no file that a node does not make.
 
 use super::destroy::remove_known;
-use super::host::{Found, Halt, Halted, Host, HostError, Place, Wanted, names};
+use super::host::{Found, Halt, Halted, Host, HostError, Layout, Place, Wanted, names};
 use super::plan::{FileState, PortHolder};
 use super::process;
+use super::remote::sha256;
+use super::system;
 use crate::transport::{authority, identity};
 use rustix::process::Signal;
 use std::collections::VecDeque;
@@ -14,7 +16,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,8 +35,11 @@ const TAIL_BYTES_MAX: u64 = 4 << 20;
 /// Pieces in which executables are compared and copied.
 const COPY_BYTES: usize = 1 << 20;
 
-/// The word that makes the controller's program start a daemon; see [`process::become_daemon`].
+/// The hidden word that makes the program start a daemon; see [`process::become_daemon`].
 pub const DAEMONISE: &str = "become-daemon";
+
+/// The hidden word that makes the program watch over a node.
+pub const SUPERVISE: &str = "become-supervisor";
 
 /// This machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,7 +54,65 @@ fn failed<T, E: std::fmt::Display>(
         node: place.node.clone(),
         what: what.into(),
         reason: error.to_string(),
+        hint: "check the owner of the directories and the space on the disk, and try again"
+            .to_owned(),
     })
+}
+
+impl LocalHost {
+    /// As [`Host::find`], for somebody who knows the checksum of what the executable should be.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn look(
+        &self,
+        place: &Place,
+        files: &[String],
+        digest: Option<&[u8]>,
+    ) -> Result<Found, HostError> {
+        let executable = place.executable();
+        let compared = match (digest, executable.exists()) {
+            (None, _) | (_, false) => Ok(FileState::Absent),
+            (Some(wanted), true) => sha256(&executable).map(|found| match found[..] == *wanted {
+                true => FileState::Same,
+                false => FileState::Differs,
+            }),
+        };
+        let executable = failed(place, "compare the executable", compared)?;
+        let nothing = Wanted { executable: None, files };
+        Ok(Found { executable, ..self.find(place, &nothing)? })
+    }
+
+    /// Makes an executable that lies on the host already the node's.
+    ///
+    /// # Errors
+    /// When the host cannot be laid out for it.
+    pub fn adopt(&self, place: &Place, executable: &Path) -> Result<(), HostError> {
+        match place.layout {
+            Layout::Own => Ok(()),
+            Layout::System { .. } => {
+                failed(place, "make it the current version", system::adopt(executable))
+            }
+        }
+    }
+
+    /// Makes the node's directory, and what must be there before it.
+    fn prepare(&self, place: &Place) -> Result<(), HostError> {
+        if let Layout::System { .. } = place.layout {
+            failed(place, "lay the host out", system::prepare(place))?;
+        }
+        failed(place, "make its directory", private_directory(&place.directory))?;
+        self.give(place, &place.directory)
+    }
+
+    /// What was written belongs to the account that the node runs under.
+    fn give(&self, place: &Place, path: &Path) -> Result<(), HostError> {
+        let what = || format!("give {} to the node's account", path.display());
+        match failed(place, what(), system::account_of(&place.layout))? {
+            None => Ok(()),
+            Some(account) => failed(place, what(), system::give(path, account)),
+        }
+    }
 }
 
 impl Host for LocalHost {
@@ -65,7 +128,7 @@ impl Host for LocalHost {
         let key = failed(place, "read its public key", read_optional(&key))?;
         // A public half alone is no key: the node could not prove that it is its own.
         let key = key.filter(|_| private);
-        let executable = place.path(names::EXECUTABLE);
+        let executable = place.executable();
         let compared =
             wanted.executable.map_or(Ok(FileState::Absent), |wanted| compare(&executable, wanted));
         let has_entries =
@@ -83,18 +146,22 @@ impl Host for LocalHost {
     }
 
     fn ensure_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
+        self.prepare(place)?;
         let directory = place.path(names::KEYS);
         failed(place, "make its keys directory", private_directory(&directory))?;
         let key = authority::ensure_node_key(&directory, comment);
-        Ok(authority::public_line(&failed(place, "make its key", key)?))
+        let line = authority::public_line(&failed(place, "make its key", key)?);
+        self.give(place, &directory)?;
+        Ok(line)
     }
 
     fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError> {
         let path = place.path(name);
         let folder = path.parent().unwrap_or(&place.directory);
-        failed(place, "make its directory", private_directory(&place.directory))?;
+        self.prepare(place)?;
         failed(place, "make its directory", private_directory(folder))?;
-        failed(place, format!("write {name}"), authority::write_file(&path, bytes, mode))
+        failed(place, format!("write {name}"), authority::write_file(&path, bytes, mode))?;
+        self.give(place, &path)
     }
 
     fn receive_executable(&self, place: &Place, source: &Path) -> Result<(), HostError> {
@@ -126,14 +193,21 @@ impl Host for LocalHost {
                 .create(true)
                 .mode(0o600)
                 .open(place.path(names::OUTPUT))?;
-            let executable = place.path(names::EXECUTABLE);
+            let executable = place.executable();
             let mut words: Vec<OsString> = vec![DAEMONISE.into(), place.path(names::PID).into()];
             words.push("--".into());
+            if place.supervised {
+                words.extend([executable.clone().into(), SUPERVISE.into()]);
+            }
             words.push(executable.clone().into());
             words.extend(["node".into(), "--config".into()]);
             words.push(place.path(names::SETTINGS).into());
             let mut command = Command::new(&executable);
-            command.arg0("paxos-ctl").args(words).current_dir(&place.directory);
+            command.args(words).current_dir(&place.directory);
+            if let Some(account) = system::account_of(&place.layout)? {
+                chown(place.path(names::OUTPUT), Some(account.user), Some(account.group))?;
+                command.uid(account.user).gid(account.group);
+            }
             command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
             // Settings in the operator's own environment are not the node's.
             let foreign = std::env::vars_os().map(|(name, _)| name);
@@ -174,7 +248,16 @@ impl Host for LocalHost {
 
     fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError> {
         let removed = remove_known(&place.directory, &names::ALL);
-        failed(place, format!("remove {}", place.directory.display()), removed)
+        let left = failed(place, format!("remove {}", place.directory.display()), removed)?;
+        if let Layout::System { .. } = place.layout {
+            let settings = place.path(names::SETTINGS);
+            let removed = match fs::remove_file(&settings) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => system::remove_shared(),
+            };
+            failed(place, "remove what no cluster uses any more", removed)?;
+        }
+        Ok(left)
     }
 }
 
@@ -259,6 +342,9 @@ mod tests {
             node: "n1".to_owned(),
             directory: folder.join("a/b/n1"),
             listen: vec!["127.0.0.1:1".to_owned()],
+            layout: Layout::Own,
+            supervised: false,
+            login: None,
         }
     }
 

@@ -1,10 +1,10 @@
 //! From an inventory to a running cluster, and through its life.
 //!
-//! * [`yaml`], [`groups`], [`inventory`] read what somebody wants; [`problem`] says what is wrong
-//!   with it.
+//! * [`yaml`], [`groups`], [`inventory`] read what somebody wants (`access`: how to get there);
+//!   [`problem`] says what is wrong with it.
 //! * [`keys`] reads keys and [`issuer`] makes them; [`state`] remembers that a cluster was formed.
-//! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`process`] whose
-//!   process is whose.
+//! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`remote`] a host over its
+//!   sshd, [`everywhere`] both, [`process`] whose process is whose.
 //! * [`observe`] asks nodes, [`membership`] is who they say they are.
 //! * [`plan`] makes a plan of facts, with an [`obstacle`] where something stands in its way;
 //!   [`deploy`] gathers the ones and carries out the other.
@@ -18,28 +18,37 @@
 //! life; what an inventory leaves out is not taken away; no process and no file that is somebody
 //! else's is touched.
 
+mod access;
+pub mod agent;
+pub mod agent_call;
 pub mod deploy;
 pub mod destroy;
+pub mod everywhere;
 pub mod groups;
 pub mod hand_over;
 pub mod host;
 pub mod inventory;
 pub mod issuer;
 pub mod keys;
+pub mod landing;
 pub mod local;
+pub mod login;
 pub mod logs;
 pub mod membership;
 pub mod observe;
 pub mod obstacle;
 pub mod operate;
 pub mod overview;
+mod pipe;
 pub mod plan;
 pub mod problem;
 pub mod process;
 pub mod recorded;
+pub mod remote;
 pub mod settings;
 pub mod state;
 pub mod streams;
+pub mod system;
 pub mod traces;
 pub mod verdict;
 pub mod verify;
@@ -58,6 +67,6 @@ fn keys_failure(error: keys::KeysError) -> Failure {
 }
 
 fn host_failure(error: host::HostError) -> Failure {
-    let hint = "check the owner of the directories and the space on the disk, and try again";
+    let hint = error.hint.clone();
     Failure::new(Code::Internal, error.to_string(), hint)
 }

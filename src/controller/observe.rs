@@ -5,6 +5,7 @@
 
 use super::inventory::NodeSpec;
 use super::keys::{ClusterKeys, OPERATOR};
+use super::login::Login;
 use crate::client::door::{ChannelEvent, Door};
 use crate::client::ssh_config::Node;
 use crate::transport::client::{ClientIdentity, Endpoint, HostCheck};
@@ -39,19 +40,25 @@ pub struct Contact {
     pub host: String,
     /// The port of its SSH server.
     pub port: u16,
+    /// The program that makes the connection, where it leads by way of another host.
+    pub by_way_of: Option<Vec<String>>,
 }
 
 impl Contact {
     /// A node of an inventory.
     pub fn of(node: &NodeSpec) -> Contact {
-        Contact { name: node.name.clone(), host: node.host.clone(), port: node.port }
+        // Whoever cannot ask ssh about its ways notices it at the first login.
+        let behind = |login: &&Login| login.is_behind_another().unwrap_or(false);
+        let by_way_of = node.login.as_ref().filter(behind).map(Login::shared_proxy_command);
+        Contact { name: node.name.clone(), host: node.host.clone(), port: node.port, by_way_of }
     }
 
     /// A node at `host:port`, an IPv6 address in brackets; none if it is no such address.
     pub fn at(name: &str, address: &str) -> Option<Contact> {
         let (host, port) = address.rsplit_once(':')?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        Some(Contact { name: name.to_owned(), host: bare.to_owned(), port: port.parse().ok()? })
+        let (name, host, port) = (name.to_owned(), bare.to_owned(), port.parse().ok()?);
+        Some(Contact { name, host, port, by_way_of: None })
     }
 }
 
@@ -128,6 +135,7 @@ impl Asker {
             port: node.port,
             host_principal: host_principal(&node.name, &self.cluster),
             check: self.check.clone(),
+            by_way_of: node.by_way_of.clone(),
         };
         let identity = self.identity.clone();
         Door::Node(Box::new(Node { name: node.name.clone(), endpoint, identity }))

@@ -9,8 +9,17 @@ use std::fmt;
 /// Something that cannot be done, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
-    /// A host that only its sshd reaches.
-    Remote(String),
+    /// A host that could not be looked at.
+    OutOfReach {
+        /// Whose.
+        node: String,
+        /// Why not.
+        why: String,
+        /// What to do.
+        hint: String,
+        /// Whether the cluster was formed; one is not formed without its founders.
+        formed: bool,
+    },
     /// Somebody else has the node's address.
     PortHeld(String, PortHolder),
     /// Nodes have logs of a cluster that the controller knows nothing of.
@@ -35,13 +44,18 @@ pub enum Obstacle {
 impl Obstacle {
     /// Whether nothing at all may be done. Otherwise the other nodes are seen to.
     pub fn stops_everything(&self) -> bool {
-        !matches!(self, Obstacle::LogLost(_) | Obstacle::NotAMember(_))
+        !matches!(
+            self,
+            Obstacle::LogLost(_)
+                | Obstacle::NotAMember(_)
+                | Obstacle::OutOfReach { formed: true, .. }
+        )
     }
 
     /// The node that it is about, if it is about one.
     pub fn node(&self) -> Option<&str> {
         match self {
-            Obstacle::Remote(node)
+            Obstacle::OutOfReach { node, .. }
             | Obstacle::PortHeld(node, _)
             | Obstacle::NotAMember(node)
             | Obstacle::Changed(node, _)
@@ -54,9 +68,7 @@ impl Obstacle {
     pub fn hint(&self) -> String {
         let give_up = "to give up the cluster and its data, destroy it first";
         match self {
-            Obstacle::Remote(_) => "set ansible_connection: local; \
-                                    hosts over ssh are not supported by this version"
-                .to_owned(),
+            Obstacle::OutOfReach { hint, .. } => hint.clone(),
             Obstacle::PortHeld(node, holder) => {
                 let stop = match &holder.process {
                     Some((pid, name)) => format!("stop {name} (pid {pid})"),
@@ -94,8 +106,8 @@ impl Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Obstacle::Remote(node) => {
-                write!(f, "the host of {node} is reached over ssh, not locally")
+            Obstacle::OutOfReach { node, why, .. } => {
+                write!(f, "the host of {node} could not be looked at: {why}")
             }
             Obstacle::PortHeld(node, PortHolder { address, process }) => {
                 write!(f, "{node} is to listen on {address}, but that port is in use")?;

@@ -4,7 +4,7 @@
 
 use super::deploy::{Cluster, Progress, state_failure, still_running};
 use super::host::{Found, Halt, Halted, Place, Wanted};
-use super::inventory::{Connection, NodeSpec};
+use super::inventory::NodeSpec;
 use super::keys::ClusterKeys;
 use super::observe::{ASK_LIMIT, Answer, Asker, Contact, leader};
 use super::overview::{Deployment, Overview, overview};
@@ -13,6 +13,7 @@ use super::state::ClusterState;
 use super::streams::Reached;
 use super::verdict::{Role, Roster, Verdict};
 use super::verify::{Interrupted, Pace, verify};
+use super::wait::at_once;
 use super::{host_failure, keys_failure};
 use crate::wire::failure::{Code, Failure};
 use rand::RngExt;
@@ -31,23 +32,21 @@ impl Cluster {
     /// The named nodes, or all of them.
     ///
     /// # Errors
-    /// When one is none of the cluster's, or its host cannot be reached from here.
+    /// When one is none of the cluster's.
     pub fn named(&self, names: &[String]) -> Result<Vec<&NodeSpec>, Failure> {
-        let nodes: Vec<&NodeSpec> = match names.is_empty() {
-            true => self.inventory.nodes.iter().collect(),
-            false => names.iter().map(|name| self.known(name)).collect::<Result<_, _>>()?,
-        };
-        match nodes.iter().find(|node| node.connection != Connection::Local) {
-            None => Ok(nodes),
-            Some(node) => Err(Failure::new(
-                Code::BadSettings,
-                format!("the host of {} is reached over ssh, not locally", node.name),
-                "set ansible_connection: local; hosts over ssh are not supported by this version",
-            )),
+        match names.is_empty() {
+            true => Ok(self.inventory.nodes.iter().collect()),
+            false => names.iter().map(|name| self.known(name)).collect(),
         }
     }
 
+    /// Somebody who asks. The way to a node may lead over the connection to its host, so these are
+    /// made first; whoever cannot be reached is noticed when they are asked.
     pub(super) fn asker(&self) -> Result<Asker, Failure> {
+        let far: Vec<&NodeSpec> =
+            self.inventory.nodes.iter().filter(|node| node.login.is_some()).collect();
+        let nothing = Wanted { executable: None, files: &[] };
+        at_once(&far, |node| self.host.find(&Place::of(node), &nothing).is_ok());
         let keys = ClusterKeys::open_existing(&self.keys_dir, &self.inventory.cluster);
         Asker::new(&keys.map_err(keys_failure)?, &self.inventory.cluster)
     }
@@ -66,18 +65,13 @@ impl Cluster {
         let mut found = BTreeMap::new();
         let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
         let mut unable = None;
-        std::thread::scope(|threads| {
-            let looks: Vec<_> =
-                nodes.iter().map(|node| (node, threads.spawn(|| look(node)))).collect();
-            match self.asker() {
-                Ok(asker) => answers = asker.ask(&nodes, ASK_LIMIT),
-                Err(failure) => unable = Some(failure),
-            }
-            for (node, look) in looks {
-                let result = look.join().unwrap_or_else(|_| Err("looking at it failed".to_owned()));
-                found.insert(node.name.clone(), result);
-            }
-        });
+        for (node, result) in nodes.iter().zip(at_once(&nodes, |node| look(node))) {
+            found.insert(node.name.clone(), result);
+        }
+        match self.asker() {
+            Ok(asker) => answers = asker.ask(&nodes, ASK_LIMIT),
+            Err(failure) => unable = Some(failure),
+        }
         let runs = |found: &Result<Found, String>| {
             found.as_ref().is_ok_and(|found| found.running.is_some())
         };
@@ -98,15 +92,20 @@ impl Cluster {
             (Ok(state), Ok(keys)) => (state, keys.is_some()),
             (Err(failure), _) | (_, Err(failure)) => return Deployment::Fails(failure),
         };
-        let seen = found.iter().filter_map(|(name, found)| Some((name, found.as_ref().ok()?)));
-        let seen = seen.map(|(name, found)| {
-            let facts = NodeFacts {
-                directory: found.directory,
-                log: found.log,
-                genesis_waiting: found.genesis,
-                running: found.running,
-                held: found.held.clone(),
-                ..NodeFacts::default()
+        let seen = found.iter().map(|(name, found)| {
+            let facts = match found {
+                Ok(found) => NodeFacts {
+                    directory: found.directory,
+                    log: found.log,
+                    genesis_waiting: found.genesis,
+                    running: found.running,
+                    held: found.held.clone(),
+                    ..NodeFacts::default()
+                },
+                Err(why) => {
+                    let hint = "paxos-ctl plan says what to do about its host".to_owned();
+                    NodeFacts { out_of_reach: Some((why.clone(), hint)), ..NodeFacts::default() }
+                }
             };
             (name.clone(), facts)
         });
@@ -187,12 +186,9 @@ impl Cluster {
     /// leader where it is.
     ///
     /// # Errors
-    /// When nobody can be asked for want of keys or of a way to the hosts, and when the user stops
-    /// it.
+    /// When nobody can be asked for want of keys, and when the user stops it.
     pub fn verify(&self, passive: bool) -> Result<Vec<Verdict>, Failure> {
         let inventory = &self.inventory;
-        // Says that hosts over ssh are not for this version, before it misses their keys.
-        self.named(&[])?;
         let nodes = Reached::new(self.asker()?, inventory.nodes.iter().map(Contact::of));
         let role = |node: &NodeSpec| Role {
             name: node.name.clone(),

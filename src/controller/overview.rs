@@ -24,6 +24,8 @@ pub struct NodeOverview {
     pub pid: Option<u32>,
     /// Whether it has one.
     pub running: bool,
+    /// Whether its host could be looked at; if not, nothing is known of its process.
+    pub host_reached: bool,
     /// What it says it does (leader, follower, …); none if it does not answer.
     pub state: Option<String>,
     /// Its roles, as it says, else as the inventory has it.
@@ -104,6 +106,7 @@ pub fn overview(
             id: JsonId(spec.id.0),
             pid,
             running: pid.is_some(),
+            host_reached: on_host.is_some_and(Result::is_ok),
             state: status.map(|status| status.state.clone()),
             roles: status.map_or_else(|| spec.roles(), |status| status.roles.clone()),
             address: spec.address(),
@@ -196,6 +199,7 @@ impl Overview {
                 match (&node.state, node.running) {
                     (Some(state), _) => state.clone(),
                     (None, true) => "silent".to_owned(),
+                    (None, false) if !node.host_reached => "unknown".to_owned(),
                     (None, false) => "stopped".to_owned(),
                 },
                 match node.roles.is_empty() {

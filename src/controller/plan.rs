@@ -4,15 +4,16 @@
 //! that never ran, of a cluster that never was; and what the inventory leaves out is never taken
 //! away.
 
-use super::inventory::{Connection, Inventory, NodeSpec};
+use super::inventory::{Inventory, NodeSpec};
 use super::state::{ClusterState, Founder, Handout};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
 pub use super::obstacle::Obstacle;
 
 /// How a file on a host compares with what it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum FileState {
     /// There is none.
     #[default]
@@ -24,7 +25,7 @@ pub enum FileState {
 }
 
 /// An address of a node that another process has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortHolder {
     /// `ip:port`.
     pub address: String,
@@ -51,6 +52,8 @@ pub struct NodeFacts {
     pub keys: FileState,
     /// Addresses that it needs and that other processes have.
     pub held: Vec<PortHolder>,
+    /// Why nothing is known of it, and what to do, when its host could not be looked at.
+    pub out_of_reach: Option<(String, String)>,
 }
 
 /// Everything that a plan is made of.
@@ -67,6 +70,9 @@ pub struct Facts {
     /// Who leads, if anybody said.
     pub leader: Option<String>,
 }
+
+/// What [`Step::Install`] calls the executable.
+pub(super) const EXECUTABLE: &str = "executable";
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,8 +211,9 @@ pub(super) fn obstacle(
     state: Option<&ClusterState>,
 ) -> Option<Obstacle> {
     let name = node.name.clone();
-    if node.connection != Connection::Local {
-        return Some(Obstacle::Remote(name));
+    if let Some((why, hint)) = &facts.out_of_reach {
+        let (why, hint, formed) = (why.clone(), hint.clone(), state.is_some());
+        return Some(Obstacle::OutOfReach { node: name, why, hint, formed });
     }
     let state = state?;
     let Some(founder) = state.node(&node.name) else { return Some(Obstacle::NotAMember(name)) };
@@ -249,7 +256,7 @@ fn other_quorums(inventory: &Inventory, state: &ClusterState) -> Option<Obstacle
 
 fn install(node: &NodeSpec, facts: &NodeFacts) -> Option<Step> {
     let parts = [
-        ("executable", facts.executable),
+        (EXECUTABLE, facts.executable),
         ("keys and certificates", facts.keys),
         ("settings", facts.settings),
     ];
@@ -313,6 +320,19 @@ pub(crate) mod tests {
 
     fn steps(facts: &Facts) -> Vec<String> {
         plan(&three_nodes(), facts).steps.iter().map(Step::to_string).collect()
+    }
+
+    #[test]
+    fn a_host_out_of_reach_is_named_and_the_others_are_seen_to() {
+        let facts = settled(|facts| {
+            at(facts, "n2").out_of_reach = Some(("down".to_owned(), "start it".to_owned()));
+            at(facts, "n3").running = None;
+        });
+        let plan = plan(&three_nodes(), &facts);
+        assert_eq!(plan.stopper(), None);
+        assert_eq!(plan.steps, [Step::Start("n3".to_owned())]);
+        let named: Vec<_> = plan.obstacles.iter().map(Obstacle::node).collect();
+        assert_eq!(named, [Some("n2")]);
     }
 
     #[test]

@@ -5,9 +5,11 @@
 //! goes through a pidfd that was opened before that was checked: the process that gets it is the
 //! one that was looked at.
 
+use super::system;
 use super::wait::until;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -32,8 +34,11 @@ const DELETED: &[u8] = b" (deleted)";
 /// What tells a node's process from every other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The copy of the executable in the node's directory.
+    /// The node's executable, or a link to it.
     pub executable: PathBuf,
+    /// Whether another version beside it counts as well: the one that runs while the link already
+    /// leads to the next.
+    pub any_version: bool,
     /// The settings that it was started with.
     pub settings: PathBuf,
     /// Where its pid is noted.
@@ -62,7 +67,9 @@ impl Identity {
         let bytes = link.into_os_string().into_vec();
         let path = bytes.strip_suffix(DELETED).unwrap_or(&bytes);
         let ours = fs::canonicalize(&self.executable).unwrap_or_else(|_| self.executable.clone());
-        if path != ours.as_os_str().as_bytes() && path != self.executable.as_os_str().as_bytes() {
+        let version = self.any_version && system::is_version(Path::new(OsStr::from_bytes(path)));
+        let names = [ours.as_os_str().as_bytes(), self.executable.as_os_str().as_bytes()];
+        if !version && !names.contains(&path) {
             return false;
         }
         let Some(words) = words_of(pid) else { return false };
@@ -183,7 +190,7 @@ mod tests {
         // sleep takes several numbers, so this one can stand where the settings' path does.
         let settings = PathBuf::from("600");
         let pid_file = folder.path().join("paxos.pid");
-        (folder, Identity { executable, settings, pid_file })
+        (folder, Identity { executable, any_version: false, settings, pid_file })
     }
 
     struct Running(Child);

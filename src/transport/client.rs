@@ -15,6 +15,7 @@ use super::channel::RawChannel;
 use super::identity::Trust;
 use super::settings::Settings;
 use super::socket::{Socket, SocketControl};
+use super::through::{Through, Way};
 use arc_swap::ArcSwap;
 use futures::stream::{FuturesUnordered, StreamExt};
 use russh::Disconnect;
@@ -57,6 +58,9 @@ pub struct Endpoint {
     pub host_principal: String,
     /// Who may have signed that certificate.
     pub check: HostCheck,
+    /// A program whose standard input and output are the connection, as OpenSSH's ProxyCommand,
+    /// with `%h` and `%p` in its words; otherwise it is dialled.
+    pub by_way_of: Option<Vec<String>>,
 }
 
 /// Whom to believe about hosts.
@@ -155,6 +159,16 @@ pub enum DialError {
         socket: String,
         /// What happened.
         reason: String,
+    },
+    /// The program that was to make the connection cannot be run.
+    #[error("cannot reach {target}: cannot run {program}: {source}; see that it is on the PATH")]
+    Program {
+        /// Whom we dialled.
+        target: String,
+        /// What was to be run.
+        program: String,
+        /// Why not.
+        source: io::Error,
     },
     /// The connection broke before it was ready.
     #[error("the connection to {target} broke during {stage}: {source}")]
@@ -257,7 +271,7 @@ pub(super) async fn dial_as(
     let control = SocketControl::default();
     let deadline = tokio::time::Instant::now() + limit;
     let timeout = |stage| DialError::Timeout { target: target.clone(), stage, limit };
-    let connecting = connect_any(endpoint, &target);
+    let connecting = reach(endpoint, &target);
     let stream = tokio::time::timeout_at(deadline, connecting)
         .await
         .map_err(|_| timeout("connecting"))??;
@@ -270,6 +284,18 @@ pub(super) async fn dial_as(
             Err(timeout("the ssh handshake"))
         }
     }
+}
+
+async fn reach(endpoint: &Endpoint, target: &str) -> Result<Way, DialError> {
+    let Some(words) = &endpoint.by_way_of else {
+        return Ok(Way::Dialled(connect_any(endpoint, target).await?));
+    };
+    let through = Through::start(words, &endpoint.host, endpoint.port);
+    let through = through.map_err(|source| {
+        let (target, program) = (target.to_string(), words.join(" "));
+        DialError::Program { target, program, source }
+    })?;
+    Ok(Way::Through(Box::new(through)))
 }
 
 /// Tries every address of the endpoint, the next one beside the last when that does not answer
@@ -301,7 +327,7 @@ async fn connect_any(endpoint: &Endpoint, target: &str) -> Result<TcpStream, Dia
 
 async fn secure(
     dialler: Dialler,
-    stream: TcpStream,
+    stream: Way,
     endpoint: &Endpoint,
     identity: &ClientIdentity,
     settings: &Settings,
@@ -312,7 +338,7 @@ async fn secure(
         let target = target.clone();
         move |source| DialError::Broken { target, stage, source }
     };
-    stream.set_nodelay(true).map_err(|e| broken("connecting")(e.into()))?;
+    stream.set_nodelay().map_err(|e| broken("connecting")(e.into()))?;
     let (config, behind) = match dialler {
         Dialler::Person => (settings.client(), CLIENT_WRITE_BEHIND_BYTES),
         // Nothing but window and keepalives comes back on a link, so writes may simply wait.

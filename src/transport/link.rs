@@ -349,6 +349,7 @@ impl LinkTask {
             port,
             host_principal: identity::host_principal(&address.name, &context.local.cluster),
             check: HostCheck::Trust(context.trust.clone()),
+            by_way_of: None,
         };
         let keys = context.keys.load_full();
         // russh turns an expired certificate away before the other side's own checks see it. They

@@ -42,6 +42,7 @@ pub mod settings;
 mod socket;
 pub mod source;
 mod terminal;
+mod through;
 
 use crate::paxos::ballot::NodeId;
 

@@ -13,6 +13,7 @@
 //! about twenty times its input (a run of one-byte no-ops grows most). Values are not copied: they
 //! are slices that keep the input alive, so who holds a small value for long copies it first.
 
+pub mod agent_frame;
 pub mod answer;
 pub mod base64;
 pub mod command;

@@ -73,6 +73,11 @@ impl Kind {
         OF_PROCESSES.into_iter().chain(OF_THE_NETWORK).map(|(kind, _)| kind)
     }
 
+    /// Whether processes start anew afterwards.
+    pub fn kills(self) -> bool {
+        matches!(self, Kind::Killed | Kind::TwoKilled | Kind::AllKilled | Kind::DiskFull)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::Killed => "killed",

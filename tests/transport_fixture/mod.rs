@@ -569,6 +569,7 @@ impl TestNode {
             port: self.address.port(),
             host_principal: identity::host_principal(&format!("node{}", self.id), NAME),
             check: HostCheck::Trust(self.trust.clone()),
+            by_way_of: None,
         }
     }
 

@@ -1,0 +1,96 @@
+//! Hosts that are reached over their own sshd.
+//!
+//! The stock `ssh` program makes the connection, so that whatever an operator's `~/.ssh/config`,
+//! agent, hardware key, bastion and `known_hosts` say is done by the program that wrote the book on
+//! it. On the far side lies the same program as here, under a hidden word: an agent that does what
+//! [`LocalHost`](super::local::LocalHost) does and answers in frames over standard input and
+//! output. Nothing above the [`Host`] trait can tell a host over ssh from this machine.
+//!
+//! * [`login`] is whom to knock at, [`landing`](super::landing) the moment after the door opened: a
+//!   few lines of POSIX shell say what machine this is and take an executable in, if there is none.
+//! * [`agent_call`](super::agent_call) is what the two ends say to one another, `agent` the far
+//!   end, [`remote`](super::remote) the near one; `pipe` reads what comes, with an end to its
+//!   patience.
+//! * [`system`](super::system) is how a host with root is laid out.
+//!
+//! What must never happen: a host key taken on trust; a question on a terminal in the middle of a
+//! run; a look that changes the host; a wait without an end. Looking at a host on which nothing was
+//! installed is done by the shell alone.
+//!
+//! The cost: one `ssh` process and one connection for each host and run, and `ssh` on the
+//! operator's machine.
+
+use super::host::{Found, Halt, Halted, Host, HostError, Place, Wanted};
+use super::local::LocalHost;
+use super::login::{self, Login};
+use super::remote::RemoteHost;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Every host of an inventory: this machine, and those over ssh, each connected when it is first
+/// needed and then for the rest of the run.
+#[derive(Default)]
+pub struct Everywhere {
+    local: LocalHost,
+    remote: Mutex<HashMap<Login, Arc<RemoteHost>>>,
+}
+
+impl Drop for Everywhere {
+    fn drop(&mut self) {
+        // The programs that share connections end with their hosts.
+        if let Ok(remote) = self.remote.get_mut() {
+            remote.clear();
+        }
+        login::forget_shared();
+    }
+}
+
+impl Everywhere {
+    fn at<T>(&self, place: &Place, act: impl FnOnce(&dyn Host) -> T) -> T {
+        let Some(login) = &place.login else { return act(&self.local) };
+        let mut remote = self.remote.lock().expect("no holder of this lock panics");
+        let host = remote.entry(login.clone()).or_insert_with(|| {
+            let login = login.clone();
+            Arc::new(RemoteHost::new(login))
+        });
+        let host = Arc::clone(host);
+        // The others are not held up while this one works.
+        drop(remote);
+        act(&*host)
+    }
+}
+
+impl Host for Everywhere {
+    fn find(&self, place: &Place, wanted: &Wanted<'_>) -> Result<Found, HostError> {
+        self.at(place, |host| host.find(place, wanted))
+    }
+
+    fn ensure_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
+        self.at(place, |host| host.ensure_node_key(place, comment))
+    }
+
+    fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError> {
+        self.at(place, |host| host.receive(place, name, mode, bytes))
+    }
+
+    fn receive_executable(&self, place: &Place, source: &Path) -> Result<(), HostError> {
+        self.at(place, |host| host.receive_executable(place, source))
+    }
+
+    fn start(&self, place: &Place) -> Result<u32, HostError> {
+        self.at(place, |host| host.start(place))
+    }
+
+    fn halt(&self, place: &Place, how: Halt) -> Result<Halted, HostError> {
+        self.at(place, |host| host.halt(place, how))
+    }
+
+    fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError> {
+        self.at(place, |host| host.log_tail(place, lines))
+    }
+
+    fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError> {
+        self.at(place, |host| host.remove(place))
+    }
+}

@@ -1,0 +1,403 @@
+//! The first moments on a host: a few lines of POSIX shell that say what machine it is, take an
+//! executable in, and become the agent.
+//!
+//! They run before anything of ours is there, so they use nothing that a bare Linux lacks: `sh`,
+//! `uname`, `id`, `test`, `ls`, `head`, `cut`, `sha256sum`, `mkdir`, `chmod`, `mv`. An executable
+//! arrives beside its place, is compared with its checksum, and appears there whole; one that is
+//! there already is not sent.
+
+use super::agent::AGENT;
+use super::agent_call::Digest;
+use super::login::{Login, SSH};
+use super::pipe::{Complaints, Gathering, Inlet};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long it may take until a host has said what it is: the way there, a bastion, a slow `sudo`.
+const LANDING_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long one of the shell's small answers may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long an executable may take to arrive: fifty megabytes at a hundred kilobytes a second.
+const UPLOAD_LIMIT: Duration = Duration::from_secs(600);
+
+/// Pieces in which an executable is sent.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Said first, so that what a login shell prints before it is told apart.
+const GREETING: &str = "paxos-landing 1";
+
+/// What the host runs, as one word between single quotes: the login shell, whichever it is, only
+/// has to hand it on, so there are none in it, and no exclamation marks, which some of them expand.
+/// `$1` says whether to become root, `$2` is the umask, the others are executables that may be the
+/// agent.
+const SCRIPT: &str = r#"
+become=$1; umask "$2"; shift 2
+say() { printf "%s\n" "$*"; }
+flat() { printf "%s" "$1" | tr "\r\n" "  "; }
+run=; fault=
+if [ "$become" = yes ] && [ "$(id -u)" -ne 0 ]; then
+  run="sudo -n"
+  if fault=$(sudo -n true 2>&1); then fault=; else fault="${fault:-sudo failed}"; fi
+fi
+say "paxos-landing 1"; say "$(uname -s)"; say "$(uname -m)"; say "$(id -un)"; say "$(flat "$fault")"
+found=
+for path in "$@"; do
+  if [ -z "$found" ] && $run test -x "$path"; then found=$path; fi
+done
+say "$found"
+while read -r word size sum path; do
+  case $word in
+  look)
+    directory=no; log=no
+    if $run test -d "$path"; then directory=yes; fi
+    if [ -n "$($run ls -A "$path/log" 2>/dev/null)" ]; then log=yes; fi
+    say "$directory $log" ;;
+  put)
+    if [ "$($run sha256sum "$path" 2>/dev/null | cut -c1-64)" = "$sum" ]; then
+      say have
+    else
+      say send
+      new="$path.new"
+      if $run mkdir -p "${path%/*}" &&
+        head -c "$size" | $run sh -c "cat > \"\$1\"" sh "$new" &&
+        [ "$($run sha256sum "$new" | cut -c1-64)" = "$sum" ] &&
+        $run chmod 755 "$new" && $run mv "$new" "$path"
+      then say ok; else $run rm -f "$new"; say failed; fi
+    fi ;;
+  run) exec $run "$path" "$size" ;;
+  *) exit 0 ;;
+  esac
+done
+"#;
+
+/// What a host says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Such as `Linux`.
+    pub system: String,
+    /// Such as `x86_64` or `aarch64`.
+    pub architecture: String,
+    /// Whose account it is.
+    pub user: String,
+}
+
+/// Why a host could not be worked on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What went wrong.
+    pub reason: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// A host on which the shell waits for a word.
+pub struct Landing {
+    login: Login,
+    program: Program,
+    /// What machine it is.
+    pub machine: Machine,
+    /// The first of the executables that is there.
+    pub found: Option<PathBuf>,
+}
+
+/// The `ssh` process.
+pub(super) struct Program {
+    child: Child,
+    pub(super) input: Option<ChildStdin>,
+    pub(super) output: Inlet,
+    complaints: Complaints,
+    gathering: Option<Gathering>,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // What it is connected to ends with its standard input; ssh itself may wait for a host that
+        // is gone.
+        self.input = None;
+        let _ended_already = self.child.kill();
+        let _ended_already = self.child.wait();
+    }
+}
+
+impl Program {
+    fn start(login: &Login, command: &str) -> Result<Program, Trouble> {
+        let mut ssh = Command::new(SSH);
+        ssh.arg("-T").args(login.words_of_master()).arg(command);
+        ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = ssh.spawn().map_err(|error| Trouble {
+            reason: format!("cannot run {SSH}: {error}"),
+            hint: "install the OpenSSH client, and see that it is on the PATH".to_owned(),
+        })?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(input), Some(output), Some(errors)) = pipes else {
+            let _ended_already = child.kill();
+            let (reason, hint) = ("ssh has no pipes".to_owned(), "report this fault".to_owned());
+            return Err(Trouble { reason, hint });
+        };
+        let (complaints, gathering) = Complaints::new(errors);
+        let (output, gathering) = (Inlet::new(output), Some(gathering));
+        Ok(Program { child, input: Some(input), output, complaints, gathering })
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let input = self.input.as_mut().ok_or_else(gone)?;
+        input.write_all(bytes)?;
+        input.flush()
+    }
+
+    /// Why it is of no use any more, in words for people.
+    pub(super) fn trouble(&mut self, login: &Login, error: &io::Error) -> Trouble {
+        let timed_out = error.kind() == io::ErrorKind::TimedOut;
+        self.input = None;
+        if timed_out {
+            let _ended_already = self.child.kill();
+        }
+        let _status = self.child.wait();
+        if let Some(gathering) = self.gathering.take() {
+            gathering.finish();
+        }
+        let said = self.complaints.text();
+        match timed_out && said.is_empty() {
+            true => Trouble {
+                reason: "it did not answer in time".to_owned(),
+                hint: format!("see whether it answers you: {} true", login.to_command()),
+            },
+            false => explain(login, &said, error),
+        }
+    }
+
+    fn complaint(&self) -> String {
+        let text = self.complaints.text();
+        text.lines().last().unwrap_or("it did not say why").to_owned()
+    }
+}
+
+/// What ssh complained about, and what to do about it.
+fn explain(login: &Login, said: &str, error: &io::Error) -> Trouble {
+    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    let has = |words: &str| said.contains(words);
+    let try_it = login.to_command();
+    let (reason, hint) = if has("HOST IDENTIFICATION HAS CHANGED") {
+        let offending = said.lines().find(|line| line.starts_with("Offending"));
+        let offending = offending.map_or(String::new(), |line| format!(" ({})", line.trim()));
+        (
+            format!("its host key is not the one that known_hosts has{offending}"),
+            "find out from whoever runs the host whether it was set up anew; only if so, replace \
+             its line in known_hosts by the key that they give you"
+                .to_owned(),
+        )
+    } else if has("Host key verification failed") {
+        (
+            "known_hosts has no key of it".to_owned(),
+            format!(
+                "get its host key from whoever runs it, or log in once and compare the \
+                 fingerprint: {try_it}"
+            ),
+        )
+    } else if has("Permission denied") {
+        (
+            last.unwrap_or("permission denied").to_owned(),
+            format!(
+                "see that the user and the key are the right ones (ansible_user, \
+                 ansible_ssh_private_key_file, ssh-add -l), and that this works: {try_it}"
+            ),
+        )
+    } else if has("Could not resolve hostname") {
+        let hint = "mend ansible_host, or the name in ~/.ssh/config";
+        (last.unwrap_or_default().to_owned(), hint.to_owned())
+    } else if has("Connection refused") || has("timed out") || has("No route to host") {
+        (
+            last.unwrap_or_default().to_owned(),
+            format!("see that the host is up and its sshd can be reached: {try_it}"),
+        )
+    } else {
+        let reason = match last {
+            Some(last) => format!("ssh ended: {last}"),
+            None => format!("the connection ended: {error}"),
+        };
+        (reason, format!("see whether this works: {try_it}"))
+    };
+    Trouble { reason, hint }
+}
+
+impl Landing {
+    /// Logs in and looks. `candidates` are executables that may be the agent, the best first; with
+    /// `private` what is made is for the user alone.
+    ///
+    /// # Errors
+    /// When the host cannot be reached, does not let us in, or is none of ours.
+    pub fn open(login: &Login, private: bool, candidates: &[PathBuf]) -> Result<Landing, Trouble> {
+        let mut command = format!("/bin/sh -c '{SCRIPT}' paxos-ctl");
+        let become_root = if login.becomes_root { "yes" } else { "no" };
+        let umask = if private { "077" } else { "022" };
+        write!(command, " {become_root} {umask}").expect("a string takes everything");
+        for path in candidates {
+            let path = path.to_string_lossy();
+            write!(command, " {}", shell_words::quote(&path)).expect("a string takes everything");
+        }
+        let mut program = Program::start(login, &command)?;
+        let deadline = Instant::now() + LANDING_LIMIT;
+        let mut hear = || -> io::Result<(Machine, String, String)> {
+            // A login shell may print a greeting of its own before the script runs.
+            while program.output.read_line(deadline)? != GREETING {}
+            let mut line = || program.output.read_line(deadline);
+            let machine = Machine { system: line()?, architecture: line()?, user: line()? };
+            Ok((machine, line()?, line()?))
+        };
+        let heard = hear();
+        let (machine, fault, found) = heard.map_err(|error| program.trouble(login, &error))?;
+        if !fault.is_empty() {
+            let reason = format!("{} cannot become root: {}", machine.user, fault.trim());
+            let hint = format!(
+                "let {} use sudo without a password on that host, or log in as one who may",
+                machine.user
+            );
+            return Err(Trouble { reason, hint });
+        }
+        if machine.system != "Linux" {
+            let reason = format!("it runs {}, and nodes run on Linux", machine.system);
+            let hint = "take the host out of the inventory".to_owned();
+            return Err(Trouble { reason, hint });
+        }
+        let found = (!found.is_empty()).then(|| PathBuf::from(found));
+        Ok(Landing { login: login.clone(), program, machine, found })
+    }
+
+    fn ask(&mut self, words: &str, limit: Duration) -> Result<String, Trouble> {
+        let sent = self.program.send(format!("{words}\n").as_bytes());
+        let answer = sent.and_then(|()| self.program.output.read_line(Instant::now() + limit));
+        answer.map_err(|error| self.program.trouble(&self.login, &error))
+    }
+
+    /// Whether a directory is there, and whether it has a log in it.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn look(&mut self, directory: &Path) -> Result<(bool, bool), Trouble> {
+        let answer = self.ask(&format!("look - - {}", directory.display()), ANSWER_LIMIT)?;
+        let (directory, log) = answer.split_once(' ').unwrap_or_default();
+        Ok((directory == "yes", log == "yes"))
+    }
+
+    /// Puts an executable at its path unless it is there already. Says whether it was sent.
+    ///
+    /// # Errors
+    /// When it cannot be read here, or not be put there.
+    pub fn put(&mut self, source: &Path, digest: &Digest, path: &Path) -> Result<bool, Trouble> {
+        let here = |error: io::Error| Trouble {
+            reason: format!("cannot read {}: {error}", source.display()),
+            hint: "give the path of the program with paxos_binary".to_owned(),
+        };
+        let mut file = File::open(source).map_err(here)?;
+        let size = file.metadata().map_err(here)?.len();
+        let words = format!("put {size} {} {}", hex(digest), path.display());
+        if self.ask(&words, ANSWER_LIMIT)? == "have" {
+            return Ok(false);
+        }
+        let deadline = Instant::now() + UPLOAD_LIMIT;
+        let mut buffer = vec![0; PIECE_BYTES];
+        let mut left = size;
+        while left > 0 {
+            let piece = PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES));
+            file.read_exact(&mut buffer[..piece]).map_err(here)?;
+            if let Err(error) = self.program.send(&buffer[..piece]) {
+                return Err(self.program.trouble(&self.login, &error));
+            }
+            left -= piece as u64;
+        }
+        match self.program.output.read_line(deadline) {
+            Ok(line) if line == "ok" => Ok(true),
+            Ok(_failed) => Err(Trouble {
+                reason: format!("cannot write {}: {}", path.display(), self.program.complaint()),
+                hint: "see that there is space on the host and the directory can be written"
+                    .to_owned(),
+            }),
+            Err(error) => Err(self.program.trouble(&self.login, &error)),
+        }
+    }
+
+    /// Turns the shell into the agent.
+    pub(super) fn become_agent(mut self, executable: &Path) -> Result<Program, Trouble> {
+        let words = format!("run {AGENT} - {}\n", executable.display());
+        match self.program.send(words.as_bytes()) {
+            Ok(()) => Ok(self.program),
+            Err(error) => Err(self.program.trouble(&self.login, &error)),
+        }
+    }
+}
+
+/// As `sha256sum` prints it.
+fn hex(digest: &Digest) -> String {
+    digest.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login() -> Login {
+        Login {
+            host: "db1".to_owned(),
+            port: Some(2222),
+            user: Some("ops".to_owned()),
+            key: None,
+            arguments: Vec::new(),
+            becomes_root: false,
+        }
+    }
+
+    #[test]
+    fn no_login_shell_has_a_view_of_its_own_of_the_script() {
+        assert!(!SCRIPT.contains(['\'', '!']), "single quotes enclose it, and csh expands !");
+        let greeting = format!("say \"{GREETING}\"");
+        assert!(SCRIPT.contains(&greeting));
+    }
+
+    #[test]
+    fn a_changed_host_key_is_explained_and_never_to_be_ignored() {
+        let said = "@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n\
+                    Offending ED25519 key in /k/known_hosts:3\n\
+                    Host key verification failed.";
+        let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+        let trouble = explain(&login(), said, &error);
+        assert!(trouble.reason.contains("known_hosts:3"), "{trouble:?}");
+        for forbidden in ["StrictHostKeyChecking", "ssh-keygen -R", "ignore"] {
+            assert!(!trouble.hint.contains(forbidden), "{trouble:?}");
+        }
+    }
+
+    #[test]
+    fn each_common_refusal_has_a_remedy_of_its_own() {
+        let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+        let cases = [
+            ("Host key verification failed.", "known_hosts has no key of it", "fingerprint"),
+            ("ops@db1: Permission denied (publickey).", "Permission denied", "ansible_user"),
+            ("ssh: Could not resolve hostname db1: x", "resolve hostname db1", "ansible_host"),
+            ("ssh: connect to host db1 port 2222: Connection refused", "refused", "is up"),
+            ("something new", "ssh ended: something new", "ssh -p 2222 ops@db1"),
+            ("", "the connection ended", "ssh -p 2222 ops@db1"),
+        ];
+        for (said, reason, hint) in cases {
+            let trouble = explain(&login(), said, &error);
+            assert!(trouble.reason.contains(reason), "{trouble:?}");
+            assert!(trouble.hint.contains(hint), "{trouble:?}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_is_written_as_by_everybody() {
+        let mut digest = [0; 32];
+        digest[..2].copy_from_slice(&[0x0a, 0xff]);
+        assert_eq!(hex(&digest)[..6], *"0aff00");
+    }
+}

@@ -1,0 +1,268 @@
+//! The near end: a [`Host`] whose methods are calls to the agent there.
+//!
+//! Connects when it is first needed. Where nothing of ours is installed there is no agent, and the
+//! shell of the [`landing`](super::landing) answers what little is to be known. A connection that
+//! broke is given up with the call that noticed it; the next call makes a new one.
+
+use super::agent_call::{Answer, Call, Digest, Hello, PROTOCOL};
+use super::host::{Found, Halt, Halted, Host, HostError, Layout, Place, Wanted};
+use super::landing::{Landing, Program, Trouble};
+use super::login::Login;
+use super::system;
+use crate::wire::agent_frame::{read_frame, write_frame};
+use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a call may take. The longest is to wait until a node has ended, which has bounds of its
+/// own.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// A host over ssh.
+pub struct RemoteHost {
+    login: Login,
+    session: Mutex<Option<Session>>,
+}
+
+/// How far the connection has come.
+enum Session {
+    /// Nothing of ours was found there.
+    Bare(Box<Landing>),
+    /// The agent answers.
+    Agent(Box<Program>),
+}
+
+impl RemoteHost {
+    /// Connects later.
+    pub fn new(login: Login) -> RemoteHost {
+        RemoteHost { login, session: Mutex::new(None) }
+    }
+
+    fn error(place: &Place, what: impl Into<String>, trouble: Trouble) -> HostError {
+        let Trouble { reason, hint } = trouble;
+        HostError { node: place.node.clone(), what: what.into(), reason, hint }
+    }
+
+    fn connect(&self, place: &Place) -> Result<Session, Trouble> {
+        let private = place.layout == Layout::Own;
+        let landing = Landing::open(&self.login, private, &[place.executable()])?;
+        match landing.found.clone() {
+            None => Ok(Session::Bare(Box::new(landing))),
+            Some(executable) => {
+                Ok(Session::Agent(Box::new(self.greet(landing.become_agent(&executable)?)?)))
+            }
+        }
+    }
+
+    fn greet(&self, mut program: Program) -> Result<Program, Trouble> {
+        let deadline = Instant::now() + CALL_LIMIT;
+        let hello = read_frame(|bytes| program.output.read_exact(bytes, deadline));
+        match hello {
+            Ok(Hello { protocol: PROTOCOL, .. }) => Ok(program),
+            Ok(Hello { protocol, version }) => Err(Trouble {
+                reason: format!(
+                    "paxos {version} is installed there and speaks protocol {protocol} to \
+                     controllers; this paxos-ctl speaks {PROTOCOL}"
+                ),
+                hint: format!("use the paxos-ctl of version {version}, or upgrade with it first"),
+            }),
+            Err(error) => Err(program.trouble(&self.login, &error)),
+        }
+    }
+
+    /// One call, or nothing where no agent is.
+    fn call(&self, place: &Place, what: &str, call: &Call) -> Result<Option<Answer>, HostError> {
+        let mut session = self.session.lock().expect("no holder of this lock panics");
+        let failed = |trouble| RemoteHost::error(place, what, trouble);
+        if session.is_none() {
+            *session = Some(self.connect(place).map_err(failed)?);
+        }
+        let Some(Session::Agent(program)) = session.as_mut() else { return Ok(None) };
+        let deadline = Instant::now() + CALL_LIMIT;
+        let mut frame = Vec::new();
+        let asked = write_frame(&mut frame, call).and_then(|()| program.send(&frame));
+        let answer =
+            asked.and_then(|()| read_frame(|bytes| program.output.read_exact(bytes, deadline)));
+        match answer {
+            Ok(Answer::Failed { what, reason, hint }) => {
+                Err(HostError { node: place.node.clone(), what, reason, hint })
+            }
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => {
+                let trouble = program.trouble(&self.login, &error);
+                *session = None;
+                Err(failed(trouble))
+            }
+        }
+    }
+
+    /// As [`RemoteHost::call`], where something must be installed first.
+    fn demand(&self, place: &Place, what: &str, call: &Call) -> Result<Answer, HostError> {
+        self.call(place, what, call)?.ok_or_else(|| {
+            let reason = "nothing is installed on the host".to_owned();
+            let hint = "deploy again".to_owned();
+            RemoteHost::error(place, what, Trouble { reason, hint })
+        })
+    }
+
+    /// What the shell can tell of a host without an agent.
+    fn look_bare(&self, place: &Place, files: usize) -> Result<Found, HostError> {
+        let mut session = self.session.lock().expect("no holder of this lock panics");
+        let Some(Session::Bare(landing)) = session.as_mut() else {
+            return Ok(Found { files: vec![None; files], ..Found::default() });
+        };
+        let looked = landing.look(&place.directory);
+        match looked {
+            Ok((directory, log)) => {
+                Ok(Found { directory, log, files: vec![None; files], ..Found::default() })
+            }
+            Err(trouble) => {
+                *session = None;
+                Err(RemoteHost::error(place, "look at the host", trouble))
+            }
+        }
+    }
+
+    /// Sends the executable, makes it the agent and gives its path there.
+    fn install(&self, place: &Place, source: &Path) -> Result<PathBuf, Trouble> {
+        let digest = digest_of(source).map_err(|error| Trouble {
+            reason: format!("cannot read {}: {error}", source.display()),
+            hint: "give the path of the program with paxos_binary".to_owned(),
+        })?;
+        let executable = match place.layout {
+            Layout::Own => place.executable(),
+            Layout::System { .. } => system::version_path(&digest),
+        };
+        let mut session = self.session.lock().expect("no holder of this lock panics");
+        let private = place.layout == Layout::Own;
+        let mut landing = match session.take() {
+            Some(Session::Bare(landing)) => landing,
+            _ => Box::new(Landing::open(&self.login, private, &[])?),
+        };
+        landing.put(source, &digest, &executable)?;
+        let program = self.greet(landing.become_agent(&executable)?);
+        *session = Some(Session::Agent(Box::new(program?)));
+        Ok(executable)
+    }
+}
+
+fn unexpected(place: &Place, what: &str, answer: &Answer) -> HostError {
+    let reason = format!("the agent answered something else: {answer:?}");
+    let hint = "report this fault".to_owned();
+    RemoteHost::error(place, what, Trouble { reason, hint })
+}
+
+impl Host for RemoteHost {
+    fn find(&self, place: &Place, wanted: &Wanted<'_>) -> Result<Found, HostError> {
+        let what = "look at the host";
+        let digest = wanted.executable.map(digest_of).transpose();
+        let executable = digest.map_err(|error| {
+            let reason = format!("the executable cannot be read here: {error}");
+            let hint = "give the path of the program with paxos_binary".to_owned();
+            RemoteHost::error(place, what, Trouble { reason, hint })
+        })?;
+        let files = wanted.files.to_vec();
+        let call = Call::Find { place: place.clone(), executable, files };
+        match self.call(place, what, &call)? {
+            Some(Answer::Found(found)) => Ok(*found),
+            Some(answer) => Err(unexpected(place, what, &answer)),
+            None => self.look_bare(place, wanted.files.len()),
+        }
+    }
+
+    fn ensure_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
+        let what = "make its key";
+        let call = Call::EnsureNodeKey { place: place.clone(), comment: comment.to_owned() };
+        match self.demand(place, what, &call)? {
+            Answer::Line(line) => Ok(line),
+            answer => Err(unexpected(place, what, &answer)),
+        }
+    }
+
+    fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError> {
+        let what = format!("write {name}");
+        let (name, bytes) = (name.to_owned(), bytes.to_vec());
+        let call = Call::Receive { place: place.clone(), name, mode, bytes };
+        self.demand(place, &what, &call).map(|_done| ())
+    }
+
+    fn receive_executable(&self, place: &Place, source: &Path) -> Result<(), HostError> {
+        let what = "install the executable";
+        let installed = self.install(place, source);
+        let executable = installed.map_err(|trouble| RemoteHost::error(place, what, trouble))?;
+        let call = Call::Adopt { place: place.clone(), executable };
+        self.demand(place, what, &call).map(|_done| ())
+    }
+
+    fn start(&self, place: &Place) -> Result<u32, HostError> {
+        match self.demand(place, "start it", &Call::Start(place.clone()))? {
+            Answer::Pid(pid) => Ok(pid),
+            answer => Err(unexpected(place, "start it", &answer)),
+        }
+    }
+
+    fn halt(&self, place: &Place, how: Halt) -> Result<Halted, HostError> {
+        match self.call(place, "stop it", &Call::Halt(place.clone(), how))? {
+            Some(Answer::Halted(halted)) => Ok(halted),
+            Some(answer) => Err(unexpected(place, "stop it", &answer)),
+            None => Ok(Halted::WasNotRunning),
+        }
+    }
+
+    fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError> {
+        match self.call(place, "read its log", &Call::LogTail(place.clone(), lines))? {
+            Some(Answer::Lines(lines)) => Ok(lines),
+            Some(answer) => Err(unexpected(place, "read its log", &answer)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError> {
+        match self.call(place, "remove what it keeps", &Call::Remove(place.clone()))? {
+            Some(Answer::Left(left)) => Ok(left),
+            Some(answer) => Err(unexpected(place, "remove what it keeps", &answer)),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Executables that were read already, by path, with what tells whether they changed since.
+type Known = HashMap<PathBuf, (u64, Option<SystemTime>, Digest)>;
+
+/// Many hosts get one executable, and it is read once for all of them.
+static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+
+fn digest_of(path: &Path) -> io::Result<Digest> {
+    let metadata = std::fs::metadata(path)?;
+    let (length, modified) = (metadata.len(), metadata.modified().ok());
+    let mut known = KNOWN.lock().expect("no holder of this lock panics");
+    if let Some((known_length, known_time, digest)) = known.get(path)
+        && (*known_length, *known_time) == (length, modified)
+    {
+        return Ok(*digest);
+    }
+    let digest = sha256(path)?;
+    known.insert(path.to_owned(), (length, modified, digest));
+    Ok(digest)
+}
+
+/// SHA-256 of a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sha256(path: &Path) -> io::Result<Digest> {
+    const PIECE_BYTES: usize = 1 << 20;
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! The stock `ssh` program makes the connection, so that whatever an operator's `~/.ssh/config`,
 //! agent, hardware key, bastion and `known_hosts` say is done by the program that wrote the book on
 //! it. On the far side lies the same program as here, under a hidden word: an agent that does what
-//! [`LocalHost`](super::local::LocalHost) does and answers in frames over standard input and
+//! [`LocalHost`] does and answers in frames over standard input and
 //! output. Nothing above the [`Host`] trait can tell a host over ssh from this machine.
 //!
 //! * [`login`] is whom to knock at, [`landing`](super::landing) the moment after the door opened: a

@@ -4,12 +4,14 @@
 //! json` exactly one value comes out on standard output, whatever happens; for people, answers go
 //! to standard output and failures to standard error.
 
+use super::ctl_audit::{audit, journaled};
 use super::ctl_logs::{self, LogArgs};
 use super::plan::{plan_json, plan_text, show_plan};
 use super::{exit, output};
-use crate::controller::deploy::Cluster;
+use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::everywhere::Everywhere;
 use crate::controller::host::Halt;
+use crate::controller::init::{CLUSTER_DEFAULT, inventory_text};
 use crate::controller::inventory::Inventory;
 use crate::controller::issuer::Issuer;
 use crate::controller::keys::{ClusterKeys, KeysError, OPERATOR, default_directory};
@@ -63,6 +65,13 @@ struct Words {
 }
 
 #[derive(Args)]
+struct Runs {
+    /// The inventory, and the name of a run
+    #[arg(value_name = "INVENTORY|RUN")]
+    words: Vec<String>,
+}
+
+#[derive(Args)]
 struct Whole {
     /// The inventory; what is done is done to the whole cluster
     #[arg(value_name = "INVENTORY")]
@@ -71,6 +80,22 @@ struct Whole {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Prints an inventory of hosts, to begin with
+    Init {
+        /// As for ssh: [USER@]HOST[:PORT]
+        #[arg(value_name = "HOST", required = true)]
+        hosts: Vec<String>,
+        /// The cluster's name
+        #[arg(long, value_name = "CLUSTER", default_value = CLUSTER_DEFAULT)]
+        cluster: String,
+    },
+    #[command(flatten)]
+    OfCluster(ClusterVerb),
+}
+
+/// What is done to the cluster of an inventory.
+#[derive(Subcommand)]
+enum ClusterVerb {
     /// Shows what deploy would do; exit 2 if there is something
     Plan(Whole),
     /// Makes the cluster what the inventory says, and starts what is stopped
@@ -119,6 +144,8 @@ enum Verb {
         #[command(flatten)]
         args: LogArgs,
     },
+    /// Lists what was done to the cluster from here, or shows one run
+    Audit(Runs),
     /// Prints an ssh_config with which OpenSSH reaches every node
     SshConfig(Whole),
     /// Issues keys
@@ -228,46 +255,65 @@ fn fail(failure: &Failure, format: Format) -> u8 {
 }
 
 fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
-    let words = match &line.verb {
-        Verb::Plan(Whole { words })
-        | Verb::Status(Whole { words })
-        | Verb::SshConfig(Whole { words })
-        | Verb::Deploy { words: Whole { words }, .. }
-        | Verb::Verify { words: Whole { words }, .. }
-        | Verb::Destroy { words: Whole { words }, .. }
-        | Verb::Stop(Words { words })
-        | Verb::Restart { words: Words { words }, .. }
-        | Verb::Kill { words: Words { words }, .. }
-        | Verb::Logs { words: Words { words }, .. }
-        | Verb::Keys(KeysVerb::Issue { words: Words { words }, .. }) => words,
+    match &line.verb {
+        Verb::Init { hosts, cluster } => init(cluster, hosts),
+        Verb::OfCluster(verb) => act(line, verb, format),
+    }
+}
+
+fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure> {
+    let words = match verb {
+        ClusterVerb::Plan(Whole { words })
+        | ClusterVerb::Status(Whole { words })
+        | ClusterVerb::SshConfig(Whole { words })
+        | ClusterVerb::Deploy { words: Whole { words }, .. }
+        | ClusterVerb::Verify { words: Whole { words }, .. }
+        | ClusterVerb::Destroy { words: Whole { words }, .. }
+        | ClusterVerb::Stop(Words { words })
+        | ClusterVerb::Audit(Runs { words })
+        | ClusterVerb::Restart { words: Words { words }, .. }
+        | ClusterVerb::Kill { words: Words { words }, .. }
+        | ClusterVerb::Logs { words: Words { words }, .. }
+        | ClusterVerb::Keys(KeysVerb::Issue { words: Words { words }, .. }) => words,
     };
     let (file, names) = split(line, words)?;
     let cluster = open(line, &file)?;
-    let takes_nodes = matches!(
-        line.verb,
-        Verb::Stop(_) | Verb::Restart { .. } | Verb::Kill { .. } | Verb::Logs { .. }
+    let takes_names = matches!(
+        verb,
+        ClusterVerb::Stop(_)
+            | ClusterVerb::Audit(_)
+            | ClusterVerb::Restart { .. }
+            | ClusterVerb::Kill { .. }
+            | ClusterVerb::Logs { .. }
     );
-    if let (false, Some(extra)) = (takes_nodes, names.first()) {
+    if let (false, Some(extra)) = (takes_names, names.first()) {
         let message = format!("\"{extra}\" is one word too many");
         let hint = "give one inventory, as a path that ends in .yaml or .yml or holds a \"/\"";
         return Err(Failure::usage(message, hint));
     }
-    match &line.verb {
-        Verb::Plan(_) => show_plan(&cluster),
-        Verb::Deploy { yes, dry_run, .. } => deploy(&cluster, &file, *yes, *dry_run, format),
-        Verb::Status(_) => status(&cluster),
-        Verb::Verify { passive, .. } => verify(&cluster, *passive),
-        Verb::Stop(_) => halt(&cluster, &names, Halt::Gently),
-        Verb::Kill { leader, .. } => kill(&cluster, names, *leader),
-        Verb::Restart { force, .. } => restart(&cluster, &names, *force, format),
-        Verb::Logs { args, .. } => {
+    match verb {
+        ClusterVerb::Plan(_) => show_plan(&cluster),
+        ClusterVerb::Deploy { yes, dry_run, .. } => deploy(&cluster, &file, *yes, *dry_run, format),
+        ClusterVerb::Status(_) => status(&cluster),
+        ClusterVerb::Verify { passive, .. } => verify(&cluster, *passive),
+        ClusterVerb::Stop(_) => halt(&cluster, &names, Halt::Gently),
+        ClusterVerb::Kill { leader, .. } => kill(&cluster, names, *leader),
+        ClusterVerb::Restart { force, .. } => restart(&cluster, &names, *force, format),
+        ClusterVerb::Logs { args, .. } => {
             let names = [names, args.node.clone()].concat();
             ctl_logs::logs(&cluster, &names, args, format)
         }
-        Verb::SshConfig(_) => ssh_config(&cluster),
-        Verb::Keys(verb) => issue(&cluster, verb),
-        Verb::Destroy { confirm, .. } => destroy(&cluster, confirm.as_deref(), format),
+        ClusterVerb::SshConfig(_) => ssh_config(&cluster),
+        ClusterVerb::Audit(_) => audit(&cluster, &names),
+        ClusterVerb::Keys(verb) => issue(&cluster, verb),
+        ClusterVerb::Destroy { confirm, .. } => destroy(&cluster, confirm.as_deref(), format),
     }
+}
+
+fn init(cluster: &str, hosts: &[String]) -> Result<Reply, Failure> {
+    let text = inventory_text(cluster, hosts)?;
+    let json = json!({"ok": true, "inventory": text});
+    Ok(Reply { exit: exit::DONE, text, json })
 }
 
 /// Tells the inventory from the names of nodes: what looks like a path is the inventory.
@@ -344,7 +390,11 @@ fn deploy(
     if asks {
         confirm()?;
     }
-    let ssh_config = cluster.apply(&plan, &facts, &mut say)?;
+    let apply = |say: Progress<'_>| cluster.apply(&plan, &facts, say);
+    let ssh_config = match plan.is_empty() {
+        true => apply(&mut say)?,
+        false => journaled(cluster, "deploy", &mut say, apply)?,
+    };
     let next = next_lines(cluster, file, &ssh_config);
     let changed = !plan.is_empty();
     let mut text = String::new();
@@ -462,7 +512,8 @@ fn restart(
     force: bool,
     format: Format,
 ) -> Result<Reply, Failure> {
-    let done = cluster.restart(names, force, &mut speaker(format))?;
+    let restart = |say: Progress<'_>| cluster.restart(names, force, say);
+    let done = journaled(cluster, "restart", &mut speaker(format), restart)?;
     let text = format!("restarted {}\n", done.join(", "));
     Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "restarted": done}) })
 }

@@ -4,6 +4,7 @@
 //! 255, which is ssh's own.
 
 pub mod ctl;
+mod ctl_audit;
 mod ctl_logs;
 pub mod daemon;
 pub mod exit;

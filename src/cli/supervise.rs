@@ -9,6 +9,7 @@
 use super::output;
 use crate::wire::failure::Code;
 use std::ffi::OsString;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,26 +51,26 @@ async fn watch(program: &OsString, words: &[OsString]) -> std::io::Result<u8> {
     let mut wait = WAIT_MIN;
     loop {
         let started = Instant::now();
-        let mut child = Command::new(program).args(words).arg(SUPERVISED).spawn()?;
-        let status = tokio::select! {
-            status = child.wait() => status?,
-            _ = terminate.recv() => return end(&mut child).await,
-            _ = interrupt.recv() => return end(&mut child).await,
-        };
-        let exit = status.code().and_then(|code| u8::try_from(code).ok());
-        let needs_a_person = [Code::Corrupt.exit(), Code::BadSettings.exit()];
-        match exit {
-            Some(0) => return Ok(0),
-            Some(code) if needs_a_person.contains(&code) => {
-                say(&format!("the node ended with {status}; it is not started again"));
-                return Ok(code);
+        let ended = match Command::new(program).args(words).arg(SUPERVISED).spawn() {
+            // Memory or processes may be short just now.
+            Err(error) => format!("cannot be started: {error}"),
+            Ok(mut child) => {
+                let status = tokio::select! {
+                    status = child.wait() => status?,
+                    _ = terminate.recv() => return end(&mut child).await,
+                    _ = interrupt.recv() => return end(&mut child).await,
+                };
+                if let Some(exit) = last_word(status) {
+                    say(&format!("the node ended with {status}; it is not started again"));
+                    return Ok(exit);
+                }
+                format!("ended with {status}")
             }
-            _ => {}
-        }
+        };
         if started.elapsed() >= RAN_WELL {
             wait = WAIT_MIN;
         }
-        say(&format!("the node ended with {status}; it is started again in {wait:?}"));
+        say(&format!("the node {ended}; it is started again in {wait:?}"));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             _ = terminate.recv() => return Ok(0),
@@ -77,6 +78,13 @@ async fn watch(program: &OsString, words: &[OsString]) -> std::io::Result<u8> {
         }
         wait = (wait * 2).min(WAIT_MAX);
     }
+}
+
+/// The exit status of a node that is done, or needs a person.
+fn last_word(status: ExitStatus) -> Option<u8> {
+    let exit = status.code().and_then(|code| u8::try_from(code).ok())?;
+    let last = [0, Code::Corrupt.exit(), Code::BadSettings.exit()];
+    last.contains(&exit).then_some(exit)
 }
 
 /// Hands the signal on, and waits: the node's own end has a bound.

@@ -371,7 +371,7 @@ impl Cluster {
         };
         let message =
             format!("{} runs but did not answer within {ANSWER_LIMIT:?}: {why}", node.name);
-        let hint = format!("see its log: {}", log_path(node).display());
+        let hint = format!("see its log: {}", where_its_log_is(node));
         Err(Failure::new(Code::Internal, message, hint))
     }
 
@@ -385,21 +385,17 @@ impl Cluster {
     /// words.
     fn died(&self, node: &NodeSpec) -> Failure {
         let words = self.host.log_tail(&Place::of(node), LAST_WORDS).unwrap_or_default();
-        let (name, log) = (&node.name, log_path(node));
+        let (name, log) = (&node.name, where_its_log_is(node));
         if let Some(own) = Failure::from_text(&words.join("\n")) {
             let message = format!("{name} ended right after its start: {}", own.message);
-            return Failure::new(
-                own.code,
-                message,
-                format!("{} (log: {})", own.hint, log.display()),
-            );
+            return Failure::new(own.code, message, format!("{} (log: {})", own.hint, log));
         }
         let words = match words.is_empty() {
             true => "it said nothing".to_owned(),
             false => format!("its last words were:\n  {}", words.join("\n  ")),
         };
         let message = format!("{name} ended right after its start; {words}");
-        let hint = format!("mend what it says and deploy again; its log is {}", log.display());
+        let hint = format!("mend what it says and deploy again; its log is {log}");
         Failure::new(Code::Internal, message, hint)
     }
 
@@ -552,6 +548,14 @@ pub fn obstacle_failure(obstacles: &[&Obstacle]) -> Failure {
 pub fn still_running(node: &str, pid: u32) -> Failure {
     let message = format!("{node} (pid {pid}) was told to stop and still runs");
     Failure::new(Code::Internal, message, format!("see its log, or end it: paxos-ctl kill {node}"))
+}
+
+/// Where a person finds what a node's process writes.
+fn where_its_log_is(node: &NodeSpec) -> String {
+    match node.login {
+        None => log_path(node).display().to_string(),
+        Some(_) => format!("paxos-ctl logs {}", node.name),
+    }
 }
 
 /// Where a node's process writes.

@@ -7,6 +7,7 @@
 use super::deploy::{Cluster, Progress};
 use super::host::{Halt, Place};
 use super::issuer::{self, Issuer};
+use super::journal;
 use super::keys::{self, ClusterKeys, KeysError};
 use super::state::{ClusterState, STATE};
 use super::{host_failure, keys_failure};
@@ -92,10 +93,17 @@ impl Cluster {
 /// All that is made in the keys directory. What says whose it is comes last, so that somebody who
 /// was interrupted can go on.
 fn key_names() -> Vec<String> {
-    let mut names: Vec<String> =
-        ["ssh_config", keys::KNOWN_HOSTS, "people", "nodes", issuer::ISSUED, keys::SERIAL]
-            .map(str::to_owned)
-            .into();
+    let mut names: Vec<String> = [
+        "ssh_config",
+        keys::KNOWN_HOSTS,
+        "people",
+        "nodes",
+        journal::RUNS,
+        issuer::ISSUED,
+        keys::SERIAL,
+    ]
+    .map(str::to_owned)
+    .into();
     for role in AuthorityRole::ALL {
         let key = issuer::authority_file(role);
         names.push(format!("{key}.pub"));

@@ -10,11 +10,12 @@ use super::groups::{self, Host, Setting, Sources, Tree};
 use super::host::Layout;
 use super::login::Login;
 use super::problem::{Fault, InventoryError, Problem};
+use super::system::settings_path;
 use super::yaml::Value;
 use crate::paxos::ballot::{NodeId, ProposerId};
 use crate::paxos::quorum::QuorumSystem;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The port of a node's SSH server where the inventory says nothing.
 pub const PORT_DEFAULT: u16 = 7022;
@@ -409,9 +410,14 @@ impl Checker {
                 let fault = Fault::AddressTwice { address, first, second: second.clone() };
                 self.problem(address_at.clone(), fault);
             }
-            let on_one_host = (node.login.clone(), node.data_dir.clone());
+            // What is laid out as by a package is there once on a host.
+            let directory = match &node.layout {
+                Layout::Own => node.data_dir.clone(),
+                Layout::System { cluster } => settings_path(cluster),
+            };
+            let on_one_host = (node.login.clone(), directory.clone());
             if let Some(first) = directories.insert(on_one_host, second.clone()) {
-                let directory = node.data_dir.display().to_string();
+                let directory = directory.display().to_string();
                 let fault = Fault::DirectoryTwice { directory, first, second };
                 self.problem(directory_at.clone(), fault);
             }
@@ -545,10 +551,13 @@ impl Checker {
             Some(rest) => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(rest),
             None => PathBuf::from(&text),
         };
-        if path.is_absolute() && path.parent().is_some() {
+        let plain = !text.chars().any(char::is_control) && text.trim() == text;
+        let climbs = path.components().any(|part| part == Component::ParentDir);
+        if path.is_absolute() && path.parent().is_some() && plain && !climbs {
             return Some((path, at));
         }
-        let (variable, wanted) = (variable.to_owned(), "an absolute path");
+        let wanted = "an absolute path, without \"..\", line breaks or blanks at its ends";
+        let variable = variable.to_owned();
         self.problem(at, Fault::Value { variable, value: text, wanted });
         None
     }

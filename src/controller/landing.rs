@@ -10,11 +10,13 @@ use super::agent::AGENT;
 use super::agent_call::Digest;
 use super::login::{Login, SSH};
 use super::pipe::{Complaints, Gathering, Inlet};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// How long it may take until a host has said what it is: the way there, a bastion, a slow `sudo`.
@@ -63,12 +65,16 @@ while read -r word size sum path; do
       say have
     else
       say send
-      new="$path.new"
+      new="${path%/*}/.${path##*/}.new"
       if $run mkdir -p "${path%/*}" &&
         head -c "$size" | $run sh -c "cat > \"\$1\"" sh "$new" &&
         [ "$($run sha256sum "$new" | cut -c1-64)" = "$sum" ] &&
         $run chmod 755 "$new" && $run mv "$new" "$path"
-      then say ok; else $run rm -f "$new"; say failed; fi
+      then say ok
+      else
+        # What is left of the executable is no word of ours.
+        $run rm -f "$new"; say failed; exit 1
+      fi
     fi ;;
   run) exec $run "$path" "$size" ;;
   *) exit 0 ;;
@@ -113,6 +119,8 @@ pub(super) struct Program {
     pub(super) output: Inlet,
     complaints: Complaints,
     gathering: Option<Gathering>,
+    /// Whether the host has spoken; what is said before is ssh's.
+    landed: bool,
 }
 
 impl Drop for Program {
@@ -142,7 +150,24 @@ impl Program {
         };
         let (complaints, gathering) = Complaints::new(errors);
         let (output, gathering) = (Inlet::new(output), Some(gathering));
-        Ok(Program { child, input: Some(input), output, complaints, gathering })
+        let (input, landed) = (Some(input), false);
+        Ok(Program { child, input, output, complaints, gathering, landed })
+    }
+
+    /// Ends the program unless the answer is dropped within this time: nothing else ends a write to
+    /// a host that takes nothing.
+    fn ends_within(&self, limit: Duration) -> SyncSender<()> {
+        let (kept, dropped) = sync_channel::<()>(0);
+        let number = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        std::thread::spawn(move || {
+            if let (Err(RecvTimeoutError::Timeout), Some(pid)) =
+                (dropped.recv_timeout(limit), number)
+            {
+                // Whoever holds the other end has not waited for it yet, so its number is its own.
+                let _ended_already = kill_process(pid, Signal::KILL);
+            }
+        });
+        kept
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -156,7 +181,8 @@ impl Program {
     pub(super) fn trouble(&mut self, login: &Login, error: &io::Error) -> Trouble {
         let timed_out = error.kind() == io::ErrorKind::TimedOut;
         self.input = None;
-        if timed_out {
+        // Whoever talks nonsense would go on, and nobody reads it.
+        if timed_out || error.kind() == io::ErrorKind::InvalidData {
             let _ended_already = self.child.kill();
         }
         let _status = self.child.wait();
@@ -169,7 +195,7 @@ impl Program {
                 reason: "it did not answer in time".to_owned(),
                 hint: format!("see whether it answers you: {} true", login.to_command()),
             },
-            false => explain(login, &said, error),
+            false => explain(login, &said, error, self.landed),
         }
     }
 
@@ -180,9 +206,10 @@ impl Program {
 }
 
 /// What ssh complained about, and what to do about it.
-fn explain(login: &Login, said: &str, error: &io::Error) -> Trouble {
+fn explain(login: &Login, said: &str, error: &io::Error, landed: bool) -> Trouble {
     let last = said.lines().rev().find(|line| !line.trim().is_empty());
-    let has = |words: &str| said.contains(words);
+    // What commands on the host complain about is not ssh's word.
+    let has = |words: &str| !landed && said.contains(words);
     let try_it = login.to_command();
     let (reason, hint) = if has("HOST IDENTIFICATION HAS CHANGED") {
         let offending = said.lines().find(|line| line.starts_with("Offending"));
@@ -191,6 +218,12 @@ fn explain(login: &Login, said: &str, error: &io::Error) -> Trouble {
             format!("its host key is not the one that known_hosts has{offending}"),
             "find out from whoever runs the host whether it was set up anew; only if so, replace \
              its line in known_hosts by the key that they give you"
+                .to_owned(),
+        )
+    } else if has("REVOKED HOST KEY") {
+        (
+            "its host key is marked as revoked in known_hosts".to_owned(),
+            "do not connect; find out from whoever runs the host what became of that key"
                 .to_owned(),
         )
     } else if has("Host key verification failed") {
@@ -253,6 +286,7 @@ impl Landing {
         };
         let heard = hear();
         let (machine, fault, found) = heard.map_err(|error| program.trouble(login, &error))?;
+        program.landed = true;
         if !fault.is_empty() {
             let reason = format!("{} cannot become root: {}", machine.user, fault.trim());
             let hint = format!(
@@ -297,18 +331,30 @@ impl Landing {
         };
         let mut file = File::open(source).map_err(here)?;
         let size = file.metadata().map_err(here)?.len();
+        let mut header = [0; ELF_HEADER_BYTES];
+        file.read_exact(&mut header).and_then(|()| file.rewind()).map_err(here)?;
+        if let Some(trouble) = misfit(&header, &self.machine.architecture) {
+            let reason = format!("{} {}", source.display(), trouble);
+            let hint = format!(
+                "give the host a program for Linux on {} with paxos_binary",
+                self.machine.architecture
+            );
+            return Err(Trouble { reason, hint });
+        }
         let words = format!("put {size} {} {}", hex(digest), path.display());
         if self.ask(&words, ANSWER_LIMIT)? == "have" {
             return Ok(false);
         }
         let deadline = Instant::now() + UPLOAD_LIMIT;
+        let _ends = self.program.ends_within(UPLOAD_LIMIT);
         let mut buffer = vec![0; PIECE_BYTES];
         let mut left = size;
         while left > 0 {
             let piece = PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES));
             file.read_exact(&mut buffer[..piece]).map_err(here)?;
-            if let Err(error) = self.program.send(&buffer[..piece]) {
-                return Err(self.program.trouble(&self.login, &error));
+            if self.program.send(&buffer[..piece]).is_err() {
+                // It says below why it takes no more.
+                break;
             }
             left -= piece as u64;
         }
@@ -331,6 +377,38 @@ impl Landing {
             Err(error) => Err(self.program.trouble(&self.login, &error)),
         }
     }
+}
+
+/// So much of an executable says which machine it is for.
+const ELF_HEADER_BYTES: usize = 20;
+
+/// Machines by their names in `uname -m` and their numbers in the ELF header (`e_machine`).
+const MACHINES: [(&str, u16); 6] = [
+    ("x86_64", 62),
+    ("aarch64", 183),
+    ("riscv64", 243),
+    ("armv7l", 40),
+    ("i686", 3),
+    ("s390x", 22),
+];
+
+/// Why an executable cannot run on such a machine, as far as its header says.
+fn misfit(header: &[u8; ELF_HEADER_BYTES], architecture: &str) -> Option<String> {
+    if !header.starts_with(b"\x7fELF") {
+        return Some("is no program".to_owned());
+    }
+    let (_, wanted) = MACHINES.iter().find(|(name, _)| *name == architecture)?;
+    let number = match header[5] {
+        // The other order of bytes.
+        2 => u16::from_be_bytes([header[18], header[19]]),
+        _ => u16::from_le_bytes([header[18], header[19]]),
+    };
+    if number == *wanted {
+        return None;
+    }
+    let known = MACHINES.iter().find(|(_, known)| *known == number);
+    let name = known.map_or("another machine", |(name, _)| name);
+    Some(format!("is for {name}, and the host is {architecture}"))
 }
 
 /// As `sha256sum` prints it.
@@ -369,7 +447,7 @@ mod tests {
                     Offending ED25519 key in /k/known_hosts:3\n\
                     Host key verification failed.";
         let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-        let trouble = explain(&login(), said, &error);
+        let trouble = explain(&login(), said, &error, false);
         assert!(trouble.reason.contains("known_hosts:3"), "{trouble:?}");
         for forbidden in ["StrictHostKeyChecking", "ssh-keygen -R", "ignore"] {
             assert!(!trouble.hint.contains(forbidden), "{trouble:?}");
@@ -384,14 +462,31 @@ mod tests {
             ("ops@db1: Permission denied (publickey).", "Permission denied", "ansible_user"),
             ("ssh: Could not resolve hostname db1: x", "resolve hostname db1", "ansible_host"),
             ("ssh: connect to host db1 port 2222: Connection refused", "refused", "is up"),
-            ("something new", "ssh ended: something new", "ssh -p 2222 ops@db1"),
-            ("", "the connection ended", "ssh -p 2222 ops@db1"),
+            ("something new", "ssh ended: something new", "-p 2222 ops@db1"),
+            ("", "the connection ended", "-p 2222 ops@db1"),
         ];
         for (said, reason, hint) in cases {
-            let trouble = explain(&login(), said, &error);
+            let trouble = explain(&login(), said, &error, false);
             assert!(trouble.reason.contains(reason), "{trouble:?}");
             assert!(trouble.hint.contains(hint), "{trouble:?}");
         }
+    }
+
+    #[test]
+    fn a_program_for_another_machine_is_not_sent() {
+        let mut header = [0; ELF_HEADER_BYTES];
+        assert_eq!(misfit(&header, "x86_64").as_deref(), Some("is no program"));
+        header[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        header[18] = 62;
+        assert_eq!(misfit(&header, "x86_64"), None);
+        let aarch64 = misfit(&header, "aarch64");
+        assert_eq!(aarch64.as_deref(), Some("is for x86_64, and the host is aarch64"));
+        assert_eq!(misfit(&header, "a machine of tomorrow"), None, "it may well run it");
+        header[18] = 243;
+        assert_eq!(
+            misfit(&header, "s390x").as_deref(),
+            Some("is for riscv64, and the host is s390x")
+        );
     }
 
     #[test]

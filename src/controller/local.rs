@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -70,17 +70,24 @@ impl LocalHost {
         files: &[String],
         digest: Option<&[u8]>,
     ) -> Result<Found, HostError> {
-        let executable = place.executable();
-        let compared = match (digest, executable.exists()) {
-            (None, _) | (_, false) => Ok(FileState::Absent),
-            (Some(wanted), true) => sha256(&executable).map(|found| match found[..] == *wanted {
-                true => FileState::Same,
-                false => FileState::Differs,
+        let nothing = Wanted { executable: None, files };
+        let found = self.find(place, &nothing)?;
+        let is_wanted = |path: &Path, wanted: &[u8]| sha256(path).map(|sum| sum[..] == *wanted);
+        let compared = match (digest, place.executable()) {
+            (None, _) => Ok(FileState::Absent),
+            (_, executable) if !executable.exists() => Ok(FileState::Absent),
+            (Some(wanted), executable) => is_wanted(&executable, wanted).and_then(|same| {
+                // A deployment that was cut short may have laid the file and not restarted the
+                // node.
+                let runs_it = match found.running {
+                    Some(pid) => is_wanted(Path::new(&format!("/proc/{pid}/exe")), wanted)?,
+                    None => true,
+                };
+                Ok(if same && runs_it { FileState::Same } else { FileState::Differs })
             }),
         };
         let executable = failed(place, "compare the executable", compared)?;
-        let nothing = Wanted { executable: None, files };
-        Ok(Found { executable, ..self.find(place, &nothing)? })
+        Ok(Found { executable, ..found })
     }
 
     /// Makes an executable that lies on the host already the node's.
@@ -98,11 +105,21 @@ impl LocalHost {
 
     /// Makes the node's directory, and what must be there before it.
     fn prepare(&self, place: &Place) -> Result<(), HostError> {
-        if let Layout::System { .. } = place.layout {
-            failed(place, "lay the host out", system::prepare(place))?;
-        }
-        failed(place, "make its directory", private_directory(&place.directory))?;
-        self.give(place, &place.directory)
+        let Layout::System { .. } = place.layout else {
+            return failed(place, "make its directory", private_directory(&place.directory));
+        };
+        let account = failed(place, "lay the host out", system::prepare(place))?;
+        let taken = system::take_directory(&place.directory, account);
+        failed(place, format!("take {}", place.directory.display()), taken)
+    }
+
+    /// A directory in the node's own, which its account may have replaced by a link to somewhere.
+    fn make_directory(&self, place: &Place, path: &Path) -> Result<(), HostError> {
+        let made = private_directory(path).and_then(|()| match place.layout {
+            Layout::System { .. } => system::must_be_no_link(path),
+            Layout::Own => Ok(()),
+        });
+        failed(place, format!("make {}", path.display()), made)
     }
 
     /// What was written belongs to the account that the node runs under.
@@ -148,10 +165,13 @@ impl Host for LocalHost {
     fn ensure_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
         self.prepare(place)?;
         let directory = place.path(names::KEYS);
-        failed(place, "make its keys directory", private_directory(&directory))?;
+        self.make_directory(place, &directory)?;
         let key = authority::ensure_node_key(&directory, comment);
         let line = authority::public_line(&failed(place, "make its key", key)?);
+        let public = format!("{}.pub", identity::NODE_KEY);
         self.give(place, &directory)?;
+        self.give(place, &directory.join(identity::NODE_KEY))?;
+        self.give(place, &directory.join(public))?;
         Ok(line)
     }
 
@@ -159,8 +179,11 @@ impl Host for LocalHost {
         let path = place.path(name);
         let folder = path.parent().unwrap_or(&place.directory);
         self.prepare(place)?;
-        failed(place, "make its directory", private_directory(folder))?;
+        self.make_directory(place, folder)?;
         failed(place, format!("write {name}"), authority::write_file(&path, bytes, mode))?;
+        if folder.starts_with(&place.directory) {
+            self.give(place, folder)?;
+        }
         self.give(place, &path)
     }
 
@@ -188,12 +211,19 @@ impl Host for LocalHost {
 
     fn start(&self, place: &Place) -> Result<u32, HostError> {
         let attempt = || -> io::Result<u32> {
+            // The directory is the node's, so what it makes of this name is not followed.
             let output = OpenOptions::new()
                 .append(true)
                 .create(true)
                 .mode(0o600)
+                .custom_flags(system::NO_LINKS)
                 .open(place.path(names::OUTPUT))?;
-            let executable = place.executable();
+            let executable = match place.layout {
+                Layout::Own => place.executable(),
+                // Not by the link: another version is taken up when somebody restarts the node, and
+                // not when its supervisor does.
+                Layout::System { .. } => fs::canonicalize(place.executable())?,
+            };
             let mut words: Vec<OsString> = vec![DAEMONISE.into(), place.path(names::PID).into()];
             words.push("--".into());
             if place.supervised {
@@ -205,7 +235,7 @@ impl Host for LocalHost {
             let mut command = Command::new(&executable);
             command.args(words).current_dir(&place.directory);
             if let Some(account) = system::account_of(&place.layout)? {
-                chown(place.path(names::OUTPUT), Some(account.user), Some(account.group))?;
+                fchown(&output, Some(account.user), Some(account.group))?;
                 command.uid(account.user).gid(account.group);
             }
             command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);

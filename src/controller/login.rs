@@ -16,12 +16,12 @@ use std::sync::{LazyLock, Mutex};
 pub const SSH: &str = "ssh";
 
 /// What is the same for every login, and why.
-const ALWAYS: [&str; 9] = [
+const ALWAYS: [&str; 11] = [
     // A host is known, or it is not talked to. Nobody is asked in the middle of a run.
     "StrictHostKeyChecking=yes",
     "BatchMode=yes",
-    // A host that is gone is noticed: by the first after 10 s, by the others after 15 s.
-    "ConnectTimeout=10",
+    // A host that is gone is noticed: by the first after 5 s, by the others after 15 s.
+    "ConnectTimeout=5",
     "ServerAliveInterval=5",
     "ServerAliveCountMax=3",
     // Nothing of the operator's goes to the host but this connection.
@@ -29,6 +29,9 @@ const ALWAYS: [&str; 9] = [
     "ForwardX11=no",
     "ClearAllForwardings=yes",
     "PermitLocalCommand=no",
+    // A connection ends with this program, and what runs there is what this program says.
+    "ControlPersist=no",
+    "RemoteCommand=none",
 ];
 
 /// How to reach a host's own sshd.
@@ -84,9 +87,10 @@ impl Login {
         words
     }
 
-    /// What a person would type to see for themselves.
+    /// What a person would type to see for themselves; it asks about a key that is not known, no
+    /// matter what the inventory says to ssh.
     pub fn to_command(&self) -> String {
-        let mut words = vec![SSH.to_owned()];
+        let mut words = [SSH, "-o", "StrictHostKeyChecking=ask"].map(str::to_owned).to_vec();
         words.extend(self.arguments.iter().cloned());
         words.extend(self.port.iter().flat_map(|port| ["-p".to_owned(), port.to_string()]));
         let user = self.user.as_ref().map_or(String::new(), |user| format!("{user}@"));

@@ -1,13 +1,14 @@
 //! From an inventory to a running cluster, and through its life.
 //!
 //! * [`yaml`], [`groups`], [`inventory`] read what somebody wants (`access`: how to get there);
-//!   [`problem`] says what is wrong with it.
+//!   [`problem`] says what is wrong with it, [`init`] writes a first one.
 //! * [`keys`] reads keys and [`issuer`] makes them; [`state`] remembers that a cluster was formed.
 //! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`remote`] a host over its
 //!   sshd, [`everywhere`] both, [`process`] whose process is whose.
 //! * [`observe`] asks nodes, [`membership`] is who they say they are.
 //! * [`plan`] makes a plan of facts, with an [`obstacle`] where something stands in its way;
 //!   [`deploy`] gathers the ones and carries out the other.
+//! * [`journal`] notes what a run did.
 //! * [`operate`] is the rest of a cluster's life, [`overview`] what its status looks like, [`logs`]
 //!   what all nodes say as one story, [`destroy`] its end.
 //! * [`verify`] runs the eight checks of the roles, over [`streams`] of requests and commands;
@@ -27,8 +28,10 @@ pub mod everywhere;
 pub mod groups;
 pub mod hand_over;
 pub mod host;
+pub mod init;
 pub mod inventory;
 pub mod issuer;
+pub mod journal;
 pub mod keys;
 pub mod landing;
 pub mod local;

@@ -118,25 +118,16 @@ impl Cluster {
     /// # Errors
     /// When one could not be signalled or still runs; the others are halted all the same.
     pub fn halt(&self, nodes: &[&NodeSpec], how: Halt) -> Result<Vec<Halting>, Failure> {
-        let results: Vec<_> = std::thread::scope(|threads| {
-            let halt = |node: &NodeSpec| self.host.halt(&Place::of(node), how);
-            let halts: Vec<_> =
-                nodes.iter().map(|node| threads.spawn(move || halt(node))).collect();
-            halts.into_iter().map(|halt| halt.join()).collect()
-        });
+        let results = at_once(nodes, |node| self.host.halt(&Place::of(node), how));
         let mut halted = Vec::new();
         let mut failure = None;
         for (node, result) in nodes.iter().zip(results) {
             let node = node.name.clone();
             match result {
-                Ok(Ok(Halted::WasNotRunning)) => halted.push(Halting { node, pid: None }),
-                Ok(Ok(Halted::Stopped(pid))) => halted.push(Halting { node, pid: Some(pid) }),
-                Ok(Ok(Halted::StillRunning(pid))) => failure = Some(still_running(&node, pid)),
-                Ok(Err(error)) => failure = Some(host_failure(error)),
-                Err(_panic) => {
-                    let message = format!("{node}: halting it failed");
-                    failure = Some(Failure::new(Code::Internal, message, "report this fault"));
-                }
+                Ok(Halted::WasNotRunning) => halted.push(Halting { node, pid: None }),
+                Ok(Halted::Stopped(pid)) => halted.push(Halting { node, pid: Some(pid) }),
+                Ok(Halted::StillRunning(pid)) => failure = Some(still_running(&node, pid)),
+                Err(error) => failure = Some(host_failure(error)),
             }
         }
         failure.map_or(Ok(halted), Err)

@@ -22,10 +22,16 @@ use std::time::{Duration, Instant, SystemTime};
 /// own.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
 
+/// Whoever could not be reached is not tried again for this long: a command looks more than once,
+/// and a person waits.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
 /// A host over ssh.
 pub struct RemoteHost {
     login: Login,
     session: Mutex<Option<Session>>,
+    /// When the last try failed, and why.
+    failed: Mutex<Option<(Instant, Trouble)>>,
 }
 
 /// How far the connection has come.
@@ -36,10 +42,18 @@ enum Session {
     Agent(Box<Program>),
 }
 
+/// Why an executable is no agent of ours.
+enum Greeting {
+    /// It speaks otherwise.
+    Other(Trouble),
+    /// It does not speak.
+    None(Trouble),
+}
+
 impl RemoteHost {
     /// Connects later.
     pub fn new(login: Login) -> RemoteHost {
-        RemoteHost { login, session: Mutex::new(None) }
+        RemoteHost { login, session: Mutex::new(None), failed: Mutex::new(None) }
     }
 
     fn error(place: &Place, what: impl Into<String>, trouble: Trouble) -> HostError {
@@ -48,29 +62,47 @@ impl RemoteHost {
     }
 
     fn connect(&self, place: &Place) -> Result<Session, Trouble> {
+        let mut failed = self.failed.lock().expect("no holder of this lock panics");
+        if let Some((at, trouble)) = failed.as_ref()
+            && at.elapsed() < TRY_AGAIN_AFTER
+        {
+            return Err(trouble.clone());
+        }
+        let connected = self.connect_now(place);
+        *failed = connected.as_ref().err().map(|trouble| (Instant::now(), trouble.clone()));
+        connected
+    }
+
+    fn connect_now(&self, place: &Place) -> Result<Session, Trouble> {
         let private = place.layout == Layout::Own;
         let landing = Landing::open(&self.login, private, &[place.executable()])?;
-        match landing.found.clone() {
-            None => Ok(Session::Bare(Box::new(landing))),
-            Some(executable) => {
-                Ok(Session::Agent(Box::new(self.greet(landing.become_agent(&executable)?)?)))
+        let Some(executable) = landing.found.clone() else {
+            return Ok(Session::Bare(Box::new(landing)));
+        };
+        match self.greet(landing.become_agent(&executable)?) {
+            Ok(program) => Ok(Session::Agent(Box::new(program))),
+            Err(Greeting::Other(trouble)) => Err(trouble),
+            // A file that cannot be run, for another machine or cut short, is as good as none, and
+            // the next deployment puts another in its place.
+            Err(Greeting::None(_)) => {
+                Ok(Session::Bare(Box::new(Landing::open(&self.login, private, &[])?)))
             }
         }
     }
 
-    fn greet(&self, mut program: Program) -> Result<Program, Trouble> {
+    fn greet(&self, mut program: Program) -> Result<Program, Greeting> {
         let deadline = Instant::now() + CALL_LIMIT;
         let hello = read_frame(|bytes| program.output.read_exact(bytes, deadline));
         match hello {
             Ok(Hello { protocol: PROTOCOL, .. }) => Ok(program),
-            Ok(Hello { protocol, version }) => Err(Trouble {
+            Ok(Hello { protocol, version }) => Err(Greeting::Other(Trouble {
                 reason: format!(
                     "paxos {version} is installed there and speaks protocol {protocol} to \
                      controllers; this paxos-ctl speaks {PROTOCOL}"
                 ),
-                hint: format!("use the paxos-ctl of version {version}, or upgrade with it first"),
-            }),
-            Err(error) => Err(program.trouble(&self.login, &error)),
+                hint: format!("use the paxos-ctl of version {version}"),
+            })),
+            Err(error) => Err(Greeting::None(program.trouble(&self.login, &error))),
         }
     }
 
@@ -127,6 +159,17 @@ impl RemoteHost {
         }
     }
 
+    /// Whether there is truly nothing, where no agent was found.
+    fn must_be_bare(&self, place: &Place, what: &str) -> Result<(), HostError> {
+        if !self.look_bare(place, 0)?.directory {
+            return Ok(());
+        }
+        let (executable, directory) = (place.executable(), place.directory.display());
+        let reason = format!("{} is gone, though {directory} is there", executable.display());
+        let hint = "deploy again: it puts the program back; then do this again".to_owned();
+        Err(RemoteHost::error(place, what, Trouble { reason, hint }))
+    }
+
     /// Sends the executable, makes it the agent and gives its path there.
     fn install(&self, place: &Place, source: &Path) -> Result<PathBuf, Trouble> {
         let digest = digest_of(source).map_err(|error| Trouble {
@@ -141,11 +184,17 @@ impl RemoteHost {
         let private = place.layout == Layout::Own;
         let mut landing = match session.take() {
             Some(Session::Bare(landing)) => landing,
-            _ => Box::new(Landing::open(&self.login, private, &[])?),
+            older => {
+                // Its connection is the one that others share, and would take them with it.
+                drop(older);
+                Box::new(Landing::open(&self.login, private, &[])?)
+            }
         };
         landing.put(source, &digest, &executable)?;
-        let program = self.greet(landing.become_agent(&executable)?);
-        *session = Some(Session::Agent(Box::new(program?)));
+        match self.greet(landing.become_agent(&executable)?) {
+            Ok(program) => *session = Some(Session::Agent(Box::new(program))),
+            Err(Greeting::Other(trouble) | Greeting::None(trouble)) => return Err(trouble),
+        }
         Ok(executable)
     }
 }
@@ -209,7 +258,7 @@ impl Host for RemoteHost {
         match self.call(place, "stop it", &Call::Halt(place.clone(), how))? {
             Some(Answer::Halted(halted)) => Ok(halted),
             Some(answer) => Err(unexpected(place, "stop it", &answer)),
-            None => Ok(Halted::WasNotRunning),
+            None => self.must_be_bare(place, "stop it").map(|()| Halted::WasNotRunning),
         }
     }
 
@@ -225,7 +274,7 @@ impl Host for RemoteHost {
         match self.call(place, "remove what it keeps", &Call::Remove(place.clone()))? {
             Some(Answer::Left(left)) => Ok(left),
             Some(answer) => Err(unexpected(place, "remove what it keeps", &answer)),
-            None => Ok(Vec::new()),
+            None => self.must_be_bare(place, "remove what it keeps").map(|()| Vec::new()),
         }
     }
 }

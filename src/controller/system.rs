@@ -13,10 +13,11 @@
 
 use super::agent_call::Digest;
 use super::host::{Layout, Place};
+use rustix::fs::OFlags;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -86,22 +87,48 @@ pub fn prepare(place: &Place) -> io::Result<Account> {
     })
 }
 
-/// Gives a file, or a directory with all that is in it, to the account of the nodes.
+/// For files in a directory of the nodes' account: a link or a pipe under their name is an error.
+pub const NO_LINKS: i32 = (OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()) as i32;
+
+/// Makes a directory the account's own: a new one, an empty one, or one that is its own already.
 ///
 /// # Errors
-/// When it cannot be given away, or not be looked at. Links are not followed.
-pub fn give(path: &Path, account: Account) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(path)?;
-    if metadata.is_symlink() {
-        return Ok(());
-    }
-    chown(path, Some(account.user), Some(account.group))?;
-    if metadata.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give(&entry?.path(), account)?;
+/// When it is somebody else's, or cannot be made.
+pub fn take_directory(path: &Path, account: Account) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() && found.uid() == account.user => return Ok(()),
+        Ok(found) if found.is_dir() && fs::read_dir(path)?.next().is_none() => {}
+        Ok(_) => {
+            let message = "it is somebody else's; give paxos_data_dir a directory of its own";
+            return Err(io::Error::other(message));
         }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().mode(0o700).create(path)?;
+        }
+        Err(error) => return Err(error),
     }
-    Ok(())
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    give(path, account)
+}
+
+/// Refuses a directory that is a link.
+///
+/// # Errors
+/// When it is one, or cannot be looked at.
+pub fn must_be_no_link(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path)?.is_dir() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is a link, and nobody here made it; remove it")),
+    }
+}
+
+/// Gives a file or a directory, and nothing in it, to the account of the nodes. A link is given
+/// away itself.
+///
+/// # Errors
+/// When it cannot be given away.
+pub fn give(path: &Path, account: Account) -> io::Result<()> {
+    lchown(path, Some(account.user), Some(account.group))
 }
 
 /// Makes an executable below [`VERSIONS`] the current one.
@@ -109,19 +136,21 @@ pub fn give(path: &Path, account: Account) -> io::Result<()> {
 /// # Errors
 /// When a link cannot be made, or somebody else's file is where ours should be.
 pub fn adopt(executable: &Path) -> io::Result<()> {
-    let version = executable.parent().unwrap_or(executable);
-    replace_link(version, Path::new(CURRENT))?;
     let target = Path::new(CURRENT).join("paxos");
     let program = Path::new(PROGRAM);
     match fs::read_link(program) {
-        Ok(found) if found == target => Ok(()),
-        Ok(_other) => Err(io::Error::other(format!("{PROGRAM} is a link to something else"))),
+        Ok(found) if found == target => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(program.parent().unwrap_or(program))?;
-            replace_link(&target, program)
+            replace_link(&target, program)?;
         }
-        Err(_no_link) => Err(io::Error::other(format!("{PROGRAM} is somebody else's program"))),
+        Ok(_) | Err(_) => {
+            let message = format!("{PROGRAM} is somebody else's; move it away");
+            return Err(io::Error::other(message));
+        }
     }
+    // Last, for this is what a plan looks at.
+    replace_link(executable.parent().unwrap_or(executable), Path::new(CURRENT))
 }
 
 /// A link appears whole, over an older one.
@@ -144,19 +173,28 @@ pub fn remove_shared() -> io::Result<()> {
     let is_settings = |entry: &fs::DirEntry| {
         entry.path().extension().is_some_and(|extension| extension == "yaml")
     };
-    if let Ok(entries) = fs::read_dir(SETTINGS)
-        && entries.flatten().any(|entry| is_settings(&entry))
-    {
+    let in_use = match fs::read_dir(SETTINGS) {
+        Ok(mut entries) => entries.any(|entry| entry.is_ok_and(|entry| is_settings(&entry))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    if in_use {
         return Ok(());
     }
     let ours = fs::read_link(PROGRAM).is_ok_and(|target| target.starts_with(CURRENT));
     if ours {
         fs::remove_file(PROGRAM)?;
     }
-    if Path::new(VERSIONS).exists() {
-        fs::remove_dir_all(VERSIONS)?;
+    for entry in fs::read_dir(VERSIONS).into_iter().flatten().flatten() {
+        let version = entry.path();
+        if version == Path::new(CURRENT) {
+            fs::remove_file(&version)?;
+        } else if version.join("paxos").is_file() {
+            fs::remove_file(version.join("paxos"))?;
+            let _not_empty = fs::remove_dir(&version);
+        }
     }
-    for directory in [SETTINGS, "/var/lib/paxos"] {
+    for directory in [VERSIONS, SETTINGS, "/var/lib/paxos"] {
         // Whatever else lies there is somebody's.
         let _not_empty = fs::remove_dir(directory);
     }
@@ -200,6 +238,25 @@ mod tests {
         for other in ["/opt/paxos/paxos", "/opt/paxos/1/x/paxos", "/opt/paxos/1/vi", "/bin/paxos"] {
             assert!(!is_version(Path::new(other)), "{other}");
         }
+    }
+
+    #[test]
+    fn what_is_somebody_elses_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let me = fs::metadata(folder.path()).unwrap();
+        let account = Account { user: me.uid(), group: me.gid() };
+        let other = Account { user: me.uid() + 1, ..account };
+        let path = folder.path().join("data");
+        take_directory(&path, account).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::write(path.join("thesis.tex"), "x").unwrap();
+        take_directory(&path, account).unwrap();
+        assert!(take_directory(&path, other).is_err(), "there is something of another's in it");
+        let link = folder.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(take_directory(&link, account).is_err(), "a link leads somewhere");
+        assert!(must_be_no_link(&link).is_err());
+        must_be_no_link(&path).unwrap();
     }
 
     #[test]

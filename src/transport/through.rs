@@ -26,8 +26,8 @@ pub(super) struct Through {
 }
 
 impl Through {
-    /// Starts the program, with the host for `%h` and the port for `%p`. What it complains about
-    /// goes where our complaints go.
+    /// Starts the program, with the host for `%h` and the port for `%p`. What it complains about is
+    /// not shown: a link that is dialled again and again would fill a terminal.
     pub(super) fn start(words: &[String], host: &str, port: u16) -> io::Result<Through> {
         let filled = |word: &String| fill(word, host, port);
         let mut words = words.iter().map(filled);

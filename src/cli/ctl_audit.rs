@@ -1,0 +1,83 @@
+//! What `paxos-ctl` did before: a journal for each run, and `paxos-ctl audit`, which shows them.
+
+use super::ctl::Reply;
+use super::{exit, output};
+use crate::controller::deploy::{Cluster, Progress};
+use crate::controller::journal::{self, Journal};
+use crate::wire::failure::{Code, Failure};
+use crate::wire::report::table;
+use serde_json::json;
+
+/// Does something, and notes it in the journal of a run.
+pub(super) fn journaled<T>(
+    cluster: &Cluster,
+    verb: &str,
+    say: Progress<'_>,
+    work: impl FnOnce(Progress<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let unable = |error: std::io::Error| {
+        let message =
+            format!("cannot write the journal in {}: {error}", cluster.keys_dir.display());
+        Failure::new(Code::Internal, message, "mend its permissions, or make room on its disk")
+    };
+    let mut journal = Journal::begin(&cluster.keys_dir, verb).map_err(unable)?;
+    // The work is not given up half done because a file here cannot be written.
+    let mut lost = None;
+    let result = work(&mut |text| {
+        lost = journal.step(text).err().or(lost.take());
+        say(text);
+    });
+    let error = result.as_ref().err().map(|failure| failure.message.as_str());
+    if let Some(error) = journal.end(error).err().or(lost) {
+        output::stderr(
+            format!("paxos-ctl: the journal of this run is cut short: {error}\n").as_bytes(),
+        );
+    }
+    result
+}
+
+/// All runs, or the lines of one.
+pub(super) fn audit(cluster: &Cluster, runs: &[String]) -> Result<Reply, Failure> {
+    let unable = |what: &str, error: &std::io::Error| {
+        let message = format!("cannot read {what}: {error}");
+        Failure::new(Code::NotFound, message, "paxos-ctl audit lists the runs that are kept")
+    };
+    match runs {
+        [] => {
+            let runs = journal::runs(&cluster.keys_dir);
+            let runs = runs.map_err(|error| unable("the journals", &error))?;
+            let rows = runs.iter().map(|run| {
+                let took = run.seconds.map_or("-".to_owned(), journal::short);
+                let detail = run.detail.clone().unwrap_or_default();
+                let outcome = run.outcome.to_owned();
+                [run.id.clone(), run.verb.clone(), run.by.clone(), took, outcome, detail]
+            });
+            let text = table(["RUN", "VERB", "BY", "TOOK", "OUTCOME", "DETAIL"], rows);
+            Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "runs": runs}) })
+        }
+        [id] => {
+            let lines = journal::lines(&cluster.keys_dir, id);
+            let lines = lines.map_err(|error| unable(&format!("run {id}"), &error))?;
+            let text = lines.iter().map(told).collect();
+            Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "lines": lines}) })
+        }
+        [_, extra, ..] => {
+            let message = format!("\"{extra}\" is one word too many");
+            Err(Failure::usage(message, "name one run, or none for a list of all"))
+        }
+    }
+}
+
+fn told(line: &journal::Line) -> String {
+    match line {
+        journal::Line::Begin { at, verb, by, version } => {
+            format!("{at} {verb} by {by}, with version {version}\n")
+        }
+        journal::Line::Step { at, what } => format!("{at} {what}\n"),
+        journal::Line::Done { seconds } => format!("  done in {}\n", journal::short(*seconds)),
+        journal::Line::End { at, seconds, error } => match error {
+            None => format!("{at} done, in {}\n", journal::short(*seconds)),
+            Some(error) => format!("{at} failed after {}: {error}\n", journal::short(*seconds)),
+        },
+    }
+}

@@ -21,11 +21,15 @@ fn missing() -> Option<String> {
             return Some(format!("{tool} is not installed"));
         }
     }
-    let mut namespaces = Command::new("unshare");
-    namespaces.args(["--mount", "--net", "--pid", "--fork", "mount", "-t", "tmpfs", "x", "/mnt"]);
-    match namespaces.stderr(Stdio::null()).status() {
+    let script = "mount -t tmpfs probe /mnt && mkdir /mnt/upper /mnt/work /mnt/root && \
+                  mount -t overlay probe /mnt/root \
+                  -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work && \
+                  ip link add probe type bridge";
+    let mut probe = Command::new("unshare");
+    probe.args(["--mount", "--net", "--pid", "--fork", "sh", "-c", script]);
+    match probe.stdout(Stdio::null()).stderr(Stdio::null()).status() {
         Ok(status) if status.success() => None,
-        _ => Some("the kernel makes no namespaces and mounts here".to_owned()),
+        _ => Some("the kernel makes no namespaces, overlays and bridges here".to_owned()),
     }
 }
 

@@ -82,7 +82,7 @@ struct Whole {
 enum Verb {
     /// Prints an inventory of hosts, to begin with
     Init {
-        /// As for ssh: [USER@]HOST[:PORT]
+        /// As for ssh: USER@HOST:PORT, where user and port may be left out
         #[arg(value_name = "HOST", required = true)]
         hosts: Vec<String>,
         /// The cluster's name

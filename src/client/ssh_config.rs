@@ -219,8 +219,8 @@ fn split_line(line: &str) -> Option<(String, String)> {
     Some((keyword.to_ascii_lowercase(), unquoted.unwrap_or(value).to_owned()))
 }
 
-/// `~/` is the home directory.
-fn expanded(path: &str) -> PathBuf {
+/// A path with the home directory of whoever runs this program for `~/`.
+pub fn expanded(path: &str) -> PathBuf {
     match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
         _ => PathBuf::from(path),

@@ -9,6 +9,7 @@ use super::host::Layout;
 use super::inventory::Checker;
 use super::login::Login;
 use super::problem::Fault;
+use crate::client::ssh_config::expanded;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -130,7 +131,7 @@ impl Checker {
             host: address.map_or_else(|| host.name.clone(), |(address, _)| address),
             port,
             user,
-            key: key.map(|(key, _)| at_home(&key)),
+            key: key.map(|(key, _)| expanded(&key)),
             arguments: words,
             becomes_root,
         }
@@ -143,13 +144,6 @@ fn truth(text: &str) -> Option<bool> {
         "true" | "yes" | "on" | "y" | "t" | "1" => Some(true),
         "false" | "no" | "off" | "n" | "f" | "0" => Some(false),
         _ => None,
-    }
-}
-
-fn at_home(path: &str) -> PathBuf {
-    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
-        (Some(rest), Some(home)) => Path::new(&home).join(rest),
-        _ => PathBuf::from(path),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The first moments on a host: a few lines of POSIX shell that say what machine it is, take an
 //! executable in, and become the agent.
 //!
+//! What must never happen: half an executable at its place, or its bytes read as words.
+//!
 //! They run before anything of ours is there, so they use nothing that a bare Linux lacks: `sh`,
 //! `uname`, `id`, `test`, `ls`, `head`, `cut`, `sha256sum`, `mkdir`, `chmod`, `mv`. An executable
 //! arrives beside its place, is compared with its checksum, and appears there whole; one that is
@@ -424,14 +426,7 @@ mod tests {
     use super::*;
 
     fn login() -> Login {
-        Login {
-            host: "db1".to_owned(),
-            port: Some(2222),
-            user: Some("ops".to_owned()),
-            key: None,
-            arguments: Vec::new(),
-            becomes_root: false,
-        }
+        Login { arguments: Vec::new(), ..super::super::login::tests::login() }
     }
 
     #[test]

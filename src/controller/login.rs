@@ -188,10 +188,10 @@ pub fn forget_shared() {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn login() -> Login {
+    pub(in crate::controller) fn login() -> Login {
         Login {
             host: "db1".to_owned(),
             port: Some(2222),

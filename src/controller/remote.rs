@@ -3,6 +3,8 @@
 //! Connects when it is first needed. Where nothing of ours is installed there is no agent, and the
 //! shell of the [`landing`](super::landing) answers what little is to be known. A connection that
 //! broke is given up with the call that noticed it; the next call makes a new one.
+//!
+//! It must never say of a host that it could not ask that nothing runs there.
 
 use super::agent_call::{Answer, Call, Digest, Hello, PROTOCOL};
 use super::host::{Found, Halt, Halted, Host, HostError, Layout, Place, Wanted};

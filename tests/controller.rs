@@ -7,6 +7,7 @@ use paxos_ssh::controller::inventory::Inventory;
 use paxos_ssh::controller::issuer::Issuer;
 use paxos_ssh::controller::keys::ClusterKeys;
 use paxos_ssh::controller::local::LocalHost;
+use paxos_ssh::controller::lock::{Busy, Holder};
 use paxos_ssh::controller::observe::Asker;
 use paxos_ssh::controller::plan::FileState;
 use paxos_ssh::controller::state::ClusterState;
@@ -16,6 +17,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// A cluster of one node that was never deployed, with everything in `folder`.
@@ -29,7 +31,8 @@ fn cluster(folder: &Path, name: &str) -> Cluster {
         inventory: Inventory::from_sources(&sources, &folder.join("state")).unwrap(),
         keys_dir: folder.join("keys"),
         tool: PathBuf::from("/bin/true"),
-        host: Box::new(LocalHost),
+        binary: None,
+        host: Arc::new(LocalHost::default()),
     }
 }
 
@@ -69,6 +72,16 @@ impl Host for Stage {
         Ok(self.last_words.lines().map(str::to_owned).collect())
     }
 
+    fn hold(&self, _place: &Place, _holder: &Holder) -> Result<Option<Busy>, HostError> {
+        Ok(None)
+    }
+
+    fn touch(&self, _place: &Place) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn release(&self, _place: &Place) {}
+
     fn remove(&self, _place: &Place) -> Result<Vec<PathBuf>, HostError> {
         Ok(Vec::new())
     }
@@ -76,7 +89,7 @@ impl Host for Stage {
 
 /// As [`cluster`], with an operator's key and a host out of a play.
 fn staged(folder: &Path, stage: Stage) -> Cluster {
-    let cluster = Cluster { host: Box::new(stage), ..cluster(folder, "c") };
+    let cluster = Cluster { host: Arc::new(stage), ..cluster(folder, "c") };
     let issuer = Issuer::open_or_init(&cluster.keys_dir, "c").unwrap();
     issuer.ensure_operator(SystemTime::now()).unwrap();
     cluster
@@ -278,15 +291,15 @@ fn a_lost_key_is_made_anew_and_told_to_all_but_a_lost_log_concerns_nobody_else()
     let cluster = Cluster { inventory, ..cluster(folder.path(), "c") };
     let issuer = Issuer::open_or_init(&cluster.keys_dir, "c").unwrap();
     for node in &cluster.inventory.nodes {
-        let line = LocalHost.ensure_node_key(&Place::of(node), &node.name).unwrap();
+        let line = LocalHost::default().ensure_node_key(&Place::of(node), &node.name).unwrap();
         issuer.ensure_node(&node.name, node.id, &line, SystemTime::now()).unwrap();
     }
     for node in &cluster.inventory.nodes {
         for file in issuer.keys().node_files(&node.name, &[]).unwrap() {
             let (name, text) = (format!("keys/{}", file.name), file.text.as_bytes());
-            LocalHost.receive(&Place::of(node), &name, file.mode, text).unwrap();
+            LocalHost::default().receive(&Place::of(node), &name, file.mode, text).unwrap();
         }
-        LocalHost.receive(&Place::of(node), "log/1", 0o600, b"x").unwrap();
+        LocalHost::default().receive(&Place::of(node), "log/1", 0o600, b"x").unwrap();
     }
     let mut state = ClusterState::form(&cluster.inventory, ClusterId(1), || 1);
     state.mark_given("n1");

@@ -11,6 +11,7 @@ use crate::paxos::ballot::NodeId;
 use crate::store::command::{Operation, Outcome};
 use crate::telemetry::metrics::{ApiMetrics, VerbMetrics};
 use crate::wire::answer::{Answer, not_found};
+use crate::wire::build::Build;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::grammar::{VERBS, printable};
 use crate::wire::help;
@@ -100,6 +101,7 @@ impl<B: Backend> Executor<B> {
             Verb::Logs(query) => self.logs(access, query, deadline).await,
             Verb::Trace { slot } => self.trace(access, slot, deadline).await,
             Verb::Version => Ok(version()),
+            Verb::RaiseVersion { to } => self.raise_version(access, to, deadline).await,
             Verb::Help(about) => Ok(help_answer(about)),
             Verb::Batch { .. } | Verb::Put { value: ValueSource::Stdin, .. } => {
                 unreachable!("whoever has a standard input reads it first")
@@ -151,10 +153,46 @@ impl<B: Backend> Executor<B> {
             )),
             outcome @ (Outcome::SessionOpened(_)
             | Outcome::SessionClosed
+            | Outcome::ClusterVersion(_)
             | Outcome::SequenceAcknowledged) => Err(Failure::new(
                 Code::Internal,
                 format!("the write got an outcome that is none of a write: {outcome:?}"),
                 "read the key to see whether it was written, and report this as a defect",
+            )),
+        }
+    }
+
+    /// The next cluster version and no other: whoever asks knows where it stands.
+    async fn raise_version(
+        &self,
+        access: &Access,
+        to: u16,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        access.administer("raise the cluster version")?;
+        let (oldest, newest) = Build::own().cluster_versions;
+        if to > newest {
+            let message =
+                format!("this program runs clusters of version {oldest} to {newest}, not {to}");
+            return Err(Failure::new(Code::BadSettings, message, "upgrade the nodes first"));
+        }
+        tracing::info!(principal = access.name(), to, "raising the cluster version asked");
+        let overdue = || RequestError::UnknownOutcome("the node did not answer in time".to_owned());
+        let operation = Operation::RaiseVersion { to };
+        let raise = self.backend.write(access.name(), operation, None, deadline);
+        let outcome = in_time(deadline, raise, overdue).await;
+        match outcome.map_err(|error| failure(error, "raise"))? {
+            Outcome::ClusterVersion(version) if version == to => {
+                Ok(Answer::Text { name: "cluster_version", text: version.to_string() })
+            }
+            Outcome::ClusterVersion(version) => {
+                let message = format!("the cluster is at version {version}, and {to} is not next");
+                Err(Failure::new(Code::ConditionFailed, message, "it rises by one at a time"))
+            }
+            other => Err(Failure::new(
+                Code::Internal,
+                format!("raising the version got an outcome that is none of it: {other:?}"),
+                "see paxos status for the version, and report this as a defect",
             )),
         }
     }
@@ -262,7 +300,7 @@ impl<B: Backend> Executor<B> {
 
 /// What `version` says.
 pub(super) fn version() -> Answer {
-    Answer::Text { name: "version", text: env!("CARGO_PKG_VERSION").to_owned() }
+    Answer::Text { name: "version", text: Build::own().version.clone() }
 }
 
 /// What `help` says.

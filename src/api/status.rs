@@ -2,6 +2,7 @@
 
 use crate::node::status::{Health, MemberStatus, NodeState, NodeStatus, PeerState, RoleName};
 use crate::telemetry::watchdog::Stall;
+use crate::wire::build::Build;
 use crate::wire::report::{
     BallotReport, HealthReport, JsonId, MemberReport, QuorumReport, StallReport, StatusReport,
     UnreachableMember,
@@ -42,6 +43,8 @@ pub(super) fn report(status: &NodeStatus) -> StatusReport {
         age_seconds: seconds(status.age),
         uptime_seconds: seconds(status.uptime),
         version: status.version.to_owned(),
+        cluster_version: status.cluster_version,
+        cluster_versions: Build::own().cluster_versions,
     }
 }
 

@@ -4,32 +4,27 @@
 //! json` exactly one value comes out on standard output, whatever happens; for people, answers go
 //! to standard output and failures to standard error.
 
-use super::ctl_audit::{audit, journaled};
+use super::ctl_audit::audit;
+use super::ctl_deploy::{Given, deploy, raise, resume, rollback, upgrade};
+use super::ctl_exec::exec;
+use super::ctl_keys::{KeysVerb, issue, ssh_config};
+use super::ctl_life::{destroy, halt, kill, restart, status, verify};
 use super::ctl_logs::{self, LogArgs};
-use super::plan::{plan_json, plan_text, show_plan};
+use super::plan::show_plan;
 use super::{exit, output};
-use crate::controller::deploy::{Cluster, Progress};
+use crate::controller::deploy::Cluster;
 use crate::controller::everywhere::Everywhere;
 use crate::controller::host::Halt;
 use crate::controller::init::{CLUSTER_DEFAULT, inventory_text};
 use crate::controller::inventory::Inventory;
-use crate::controller::issuer::Issuer;
-use crate::controller::keys::{ClusterKeys, KeysError, OPERATOR, default_directory};
-use crate::controller::plan::plan;
-use crate::controller::verdict::report;
-use crate::transport::authority::PersonGrant;
-use crate::transport::rights::Rights;
+use crate::controller::keys::default_directory;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::{Value, json};
 use std::ffi::OsString;
-use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
-
-/// How long a certificate is valid when nobody says: a working day.
-const VALID_DEFAULT: &str = "12h";
+use std::sync::Arc;
 
 #[derive(Parser)]
 #[command(name = "paxos-ctl", version, about = "Makes and runs Paxos clusters from an inventory")]
@@ -58,10 +53,10 @@ enum OutputFormat {
 }
 
 #[derive(Args)]
-struct Words {
+pub(super) struct Words {
     /// The inventory, and names of nodes
     #[arg(value_name = "INVENTORY|NODE")]
-    words: Vec<String>,
+    pub(super) words: Vec<String>,
 }
 
 #[derive(Args)]
@@ -89,6 +84,11 @@ enum Verb {
         #[arg(long, value_name = "CLUSTER", default_value = CLUSTER_DEFAULT)]
         cluster: String,
     },
+    /// Prints what a shell needs to complete the words of paxos-ctl
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
     #[command(flatten)]
     OfCluster(ClusterVerb),
 }
@@ -108,6 +108,53 @@ enum ClusterVerb {
         /// Shows the plan and changes nothing
         #[arg(long)]
         dry_run: bool,
+        /// Only these nodes: names and groups, as for Ansible (web*,!web3)
+        #[arg(long, value_name = "PATTERN")]
+        limit: Option<String>,
+    },
+    /// Has all nodes run another program, one at a time, the leader last
+    Upgrade {
+        #[command(flatten)]
+        words: Whole,
+        /// The program: a paxos or paxos-ctl built for the hosts
+        #[arg(long, value_name = "FILE", required_unless_present = "raise")]
+        binary: Option<PathBuf>,
+        /// Raises the cluster version by one; there is no way back from it
+        #[arg(long, conflicts_with = "binary")]
+        raise: bool,
+        /// Does not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Goes back to the program before the last upgrade
+    Rollback {
+        #[command(flatten)]
+        words: Whole,
+        /// Does not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Goes on with a run that was cut short or failed: the last, or the one named
+    Resume {
+        #[command(flatten)]
+        words: Runs,
+        /// Does not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Runs a command on the hosts, by their own sshd; exit 0 if it was 0 on all of them
+    Exec {
+        #[command(flatten)]
+        words: Whole,
+        /// Only these nodes' hosts: names and groups, as for Ansible (web*,!web3)
+        #[arg(long, value_name = "PATTERN")]
+        limit: Option<String>,
+        /// As root, by sudo without a password
+        #[arg(long)]
+        sudo: bool,
+        /// The command, after "--"; a shell there reads it
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<String>,
     },
     /// Shows how the cluster and its nodes are; exit 0 healthy, 2 degraded, 69 no quorum
     Status(Whole),
@@ -158,32 +205,6 @@ enum ClusterVerb {
         /// The cluster's name, as a confirmation
         #[arg(long, value_name = "CLUSTER")]
         confirm: Option<String>,
-    },
-}
-
-#[derive(Subcommand)]
-enum KeysVerb {
-    /// Issues a certificate to a person or an application
-    Issue {
-        /// Their name
-        name: String,
-        #[command(flatten)]
-        words: Words,
-        /// What they may do: admin, write, read, write:/app1/, several with commas
-        #[arg(long, value_name = "RIGHTS")]
-        role: String,
-        /// For how long: 8h, 30d
-        #[arg(long, value_name = "TIME", default_value = VALID_DEFAULT)]
-        valid: String,
-        /// For this public key, instead of one that is made here
-        #[arg(long, value_name = "FILE")]
-        public_key: Option<PathBuf>,
-        /// Only from these addresses, as in OpenSSH's source-address
-        #[arg(long, value_name = "CIDR")]
-        source_address: Option<String>,
-        /// Only this command
-        #[arg(long, value_name = "COMMAND")]
-        force_command: Option<String>,
     },
 }
 
@@ -257,6 +278,7 @@ fn fail(failure: &Failure, format: Format) -> u8 {
 fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
     match &line.verb {
         Verb::Init { hosts, cluster } => init(cluster, hosts),
+        Verb::Completions { shell } => Ok(completions(*shell)),
         Verb::OfCluster(verb) => act(line, verb, format),
     }
 }
@@ -267,21 +289,27 @@ fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure
         | ClusterVerb::Status(Whole { words })
         | ClusterVerb::SshConfig(Whole { words })
         | ClusterVerb::Deploy { words: Whole { words }, .. }
+        | ClusterVerb::Upgrade { words: Whole { words }, .. }
+        | ClusterVerb::Rollback { words: Whole { words }, .. }
+        | ClusterVerb::Exec { words: Whole { words }, .. }
         | ClusterVerb::Verify { words: Whole { words }, .. }
         | ClusterVerb::Destroy { words: Whole { words }, .. }
         | ClusterVerb::Stop(Words { words })
         | ClusterVerb::Audit(Runs { words })
+        | ClusterVerb::Resume { words: Runs { words }, .. }
         | ClusterVerb::Restart { words: Words { words }, .. }
         | ClusterVerb::Kill { words: Words { words }, .. }
         | ClusterVerb::Logs { words: Words { words }, .. }
         | ClusterVerb::Keys(KeysVerb::Issue { words: Words { words }, .. }) => words,
     };
     let (file, names) = split(line, words)?;
-    let cluster = open(line, &file)?;
+    let mut cluster = open(line, &file)?;
+    let given = |yes: bool| Given { file: &file, yes, format };
     let takes_names = matches!(
         verb,
         ClusterVerb::Stop(_)
             | ClusterVerb::Audit(_)
+            | ClusterVerb::Resume { .. }
             | ClusterVerb::Restart { .. }
             | ClusterVerb::Kill { .. }
             | ClusterVerb::Logs { .. }
@@ -292,8 +320,18 @@ fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure
         return Err(Failure::usage(message, hint));
     }
     match verb {
-        ClusterVerb::Plan(_) => show_plan(&cluster),
-        ClusterVerb::Deploy { yes, dry_run, .. } => deploy(&cluster, &file, *yes, *dry_run, format),
+        ClusterVerb::Plan(_) => show_plan(&cluster, None),
+        ClusterVerb::Deploy { dry_run: true, limit, .. } => show_plan(&cluster, limit.as_deref()),
+        ClusterVerb::Deploy { yes, limit, .. } => deploy(&cluster, given(*yes), limit.as_deref()),
+        ClusterVerb::Upgrade { yes, binary: Some(binary), .. } => {
+            upgrade(&mut cluster, given(*yes), binary)
+        }
+        ClusterVerb::Upgrade { yes, binary: None, .. } => raise(&cluster, given(*yes)),
+        ClusterVerb::Rollback { yes, .. } => rollback(&mut cluster, given(*yes)),
+        ClusterVerb::Resume { yes, .. } => resume(&mut cluster, given(*yes), &names),
+        ClusterVerb::Exec { limit, sudo, command, .. } => {
+            exec(&cluster, limit.as_deref(), *sudo, command, format)
+        }
         ClusterVerb::Status(_) => status(&cluster),
         ClusterVerb::Verify { passive, .. } => verify(&cluster, *passive),
         ClusterVerb::Stop(_) => halt(&cluster, &names, Halt::Gently),
@@ -308,6 +346,14 @@ fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure
         ClusterVerb::Keys(verb) => issue(&cluster, verb),
         ClusterVerb::Destroy { confirm, .. } => destroy(&cluster, confirm.as_deref(), format),
     }
+}
+
+fn completions(shell: clap_complete::Shell) -> Reply {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Line::command(), "paxos-ctl", &mut text);
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let json = json!({"ok": true, "completions": text});
+    Reply { exit: exit::DONE, text, json }
 }
 
 fn init(cluster: &str, hosts: &[String]) -> Result<Reply, Failure> {
@@ -347,7 +393,7 @@ fn open(line: &Line, file: &Path) -> Result<Cluster, Failure> {
     let keys_dir = plain(&keys_dir).map_err(|error| bad("the keys", &keys_dir, error))?;
     let tool = std::env::current_exe();
     let tool = tool.map_err(|error| bad("the program itself", Path::new("paxos-ctl"), error))?;
-    Ok(Cluster { inventory, keys_dir, tool, host: Box::new(Everywhere::default()) })
+    Ok(Cluster { inventory, keys_dir, tool, binary: None, host: Arc::new(Everywhere::default()) })
 }
 
 /// The path absolute and without "..", though it may not exist yet.
@@ -361,236 +407,4 @@ fn plain(path: &Path) -> std::io::Result<PathBuf> {
         }
     }
     Ok(plain)
-}
-
-fn deploy(
-    cluster: &Cluster,
-    file: &Path,
-    yes: bool,
-    dry_run: bool,
-    format: Format,
-) -> Result<Reply, Failure> {
-    if dry_run {
-        return show_plan(cluster);
-    }
-    let facts = cluster.facts()?;
-    let plan = plan(&cluster.inventory, &facts);
-    if let Some(obstacle) = plan.stopper() {
-        return Err(Failure::new(Code::BadSettings, obstacle.to_string(), obstacle.hint()));
-    }
-    let name = &cluster.inventory.cluster;
-    let mut say = speaker(format);
-    let (shown, asks) = (plan_text(&plan, name), !plan.is_empty() && !yes);
-    match format {
-        Format::Table => _ = output::stdout(shown.as_bytes()),
-        // Nobody confirms what they have not seen, and standard output is for the one object.
-        Format::Json if asks => output::stderr(shown.as_bytes()),
-        Format::Json => {}
-    }
-    if asks {
-        confirm()?;
-    }
-    let apply = |say: Progress<'_>| cluster.apply(&plan, &facts, say);
-    let ssh_config = match plan.is_empty() {
-        true => apply(&mut say)?,
-        false => journaled(cluster, "deploy", &mut say, apply)?,
-    };
-    let next = next_lines(cluster, file, &ssh_config);
-    let changed = !plan.is_empty();
-    let mut text = String::new();
-    if changed {
-        text.push_str(&format!("cluster {name} runs\n"));
-    }
-    text.push_str(&format!("\ntry next:\n  {}\n", next.join("\n  ")));
-    let mut json = plan_json(&plan, name);
-    json["changed"] = json!(changed);
-    json["ssh_config"] = json!(ssh_config);
-    json["next"] = json!(next);
-    Ok(Reply { exit: exit::DONE, text, json })
-}
-
-/// What to type next, with absolute paths, so that it works in any directory.
-fn next_lines(cluster: &Cluster, file: &Path, ssh_config: &Path) -> Vec<String> {
-    let quote = |path: &Path| shell_words::quote(&path.to_string_lossy()).into_owned();
-    let ssh = format!("ssh -F {}", quote(ssh_config));
-    let nodes: Vec<&str> = cluster.inventory.nodes.iter().map(|node| node.name.as_str()).collect();
-    let (Some(first), Some(last)) = (nodes.first(), nodes.last()) else { return Vec::new() };
-    let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let tool = quote(&cluster.tool);
-    vec![
-        format!("{ssh} {first} paxos status"),
-        format!("{ssh} {first} paxos put greeting hello"),
-        format!("{ssh} {last} paxos get greeting"),
-        format!("{tool} status {}", quote(&file)),
-    ]
-}
-
-/// Asks on the terminal.
-fn confirm() -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        let message =
-            "there is no terminal to ask on, and --yes was not given; nothing was changed";
-        return Err(Failure::usage(message, "look at the plan, then deploy with --yes"));
-    }
-    output::stderr(b"do this? [y/N] ");
-    let mut answer = String::new();
-    // A person thinks for as long as it takes.
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    match answer.trim() {
-        "y" | "Y" | "yes" if read.is_ok() => Ok(()),
-        _ => Err(Failure::new(
-            Code::Interrupted,
-            "it was not confirmed; nothing was changed",
-            "deploy again and answer y, or give --yes",
-        )),
-    }
-}
-
-/// Progress for people; a program gets its one object at the end.
-fn speaker(format: Format) -> impl FnMut(&str) {
-    move |text: &str| {
-        if format == Format::Table {
-            output::stdout(format!("- {text}\n").as_bytes());
-        }
-    }
-}
-
-fn status(cluster: &Cluster) -> Result<Reply, Failure> {
-    let overview = cluster.status()?;
-    let mut json = serde_json::to_value(&overview).map_err(|error| {
-        let message = format!("the status cannot be written as JSON: {error}");
-        Failure::new(Code::Internal, message, "report this fault")
-    })?;
-    json["ok"] = json!(true);
-    Ok(Reply { exit: overview.exit(), text: overview.to_table(), json })
-}
-
-fn verify(cluster: &Cluster, passive: bool) -> Result<Reply, Failure> {
-    let verdicts = cluster.verify(passive)?;
-    let exit = match verdicts.iter().all(|verdict| verdict.pass) {
-        true => exit::DONE,
-        false => Code::Internal.exit(),
-    };
-    Ok(Reply { exit, text: report(&verdicts), json: json!(verdicts) })
-}
-
-fn halt(cluster: &Cluster, names: &[String], how: Halt) -> Result<Reply, Failure> {
-    let nodes = cluster.named(names)?;
-    let halted = cluster.halt(&nodes, how)?;
-    let verb = match how {
-        Halt::Gently => "stopped",
-        Halt::AtOnce => "killed",
-    };
-    let line = |halting: &crate::controller::operate::Halting| match halting.pid {
-        Some(pid) => format!("{}: {verb} (pid {pid})\n", halting.node),
-        None => format!("{}: was not running\n", halting.node),
-    };
-    let nodes: Vec<Value> = halted.iter().map(|h| json!({"name": h.node, "pid": h.pid})).collect();
-    let text = halted.iter().map(line).collect();
-    Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "nodes": nodes}) })
-}
-
-fn kill(cluster: &Cluster, mut names: Vec<String>, leader: bool) -> Result<Reply, Failure> {
-    match (leader, names.is_empty()) {
-        (true, true) => names.push(cluster.leader()?.name.clone()),
-        (false, false) => {}
-        (true, false) => {
-            let hint = "give either, not both";
-            return Err(Failure::usage("both --leader and a node were named", hint));
-        }
-        (false, true) => {
-            let hint = "paxos-ctl kill NODE, or paxos-ctl kill --leader";
-            return Err(Failure::usage("nobody was named", hint));
-        }
-    }
-    halt(cluster, &names, Halt::AtOnce)
-}
-
-fn restart(
-    cluster: &Cluster,
-    names: &[String],
-    force: bool,
-    format: Format,
-) -> Result<Reply, Failure> {
-    let restart = |say: Progress<'_>| cluster.restart(names, force, say);
-    let done = journaled(cluster, "restart", &mut speaker(format), restart)?;
-    let text = format!("restarted {}\n", done.join(", "));
-    Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "restarted": done}) })
-}
-
-fn keys_failure(error: KeysError) -> Failure {
-    Failure::told(error.code(), &error.to_string(), "see paxos-ctl keys --help")
-}
-
-fn ssh_config(cluster: &Cluster) -> Result<Reply, Failure> {
-    let keys = ClusterKeys::open_existing(&cluster.keys_dir, &cluster.inventory.cluster);
-    let keys = keys.map_err(keys_failure)?;
-    let text = keys.ssh_config(&cluster.ssh_targets(), OPERATOR).map_err(keys_failure)?;
-    let json = json!({"ok": true, "ssh_config": text});
-    Ok(Reply { exit: exit::DONE, text, json })
-}
-
-fn issue(cluster: &Cluster, verb: &KeysVerb) -> Result<Reply, Failure> {
-    let KeysVerb::Issue { name, role, valid, public_key, source_address, force_command, .. } = verb;
-    let rights = Rights::from_words(role.split(',').map(str::trim)).map_err(|error| {
-        Failure::usage(error.to_string(), "such as --role admin or read,write:/app1/")
-    })?;
-    let lifetime = humantime::parse_duration(valid).map_err(|error| {
-        let message = format!("{valid:?} is no span of time: {error}");
-        Failure::usage(message, "write --valid 8h or --valid 30d")
-    })?;
-    let line = match public_key {
-        None => None,
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
-            let message = format!("cannot read the public key {}: {error}", path.display());
-            Failure::new(Code::NotFound, message, "give the path of a .pub file")
-        })?),
-    };
-    let cluster_name = &cluster.inventory.cluster;
-    // Keys of a cluster that was never deployed are not made in passing.
-    ClusterKeys::open_existing(&cluster.keys_dir, cluster_name).map_err(keys_failure)?;
-    let issuer = Issuer::open_or_init(&cluster.keys_dir, cluster_name).map_err(keys_failure)?;
-    let grant = PersonGrant {
-        name: name.clone(),
-        rights,
-        source_addresses: source_address.clone(),
-        force_command: force_command.clone(),
-    };
-    let issued = issuer.issue(&grant, lifetime, line.as_deref(), SystemTime::now());
-    let issued = issued.map_err(keys_failure)?;
-    let until = humantime::format_rfc3339_seconds(issued.valid_before).to_string();
-    let mut text = format!(
-        "issued {} until {until}\ncertificate {}\n",
-        issued.key_id,
-        issued.certificate.display()
-    );
-    if let Some(key) = &issued.key {
-        text.push_str(&format!("key {}\n", key.display()));
-    }
-    let json = json!({
-        "ok": true,
-        "key_id": issued.key_id,
-        "serial": issued.serial.to_string(),
-        "certificate": issued.certificate,
-        "key": issued.key,
-        "valid_before": until,
-    });
-    Ok(Reply { exit: exit::DONE, text, json })
-}
-
-fn destroy(cluster: &Cluster, confirm: Option<&str>, format: Format) -> Result<Reply, Failure> {
-    let name = &cluster.inventory.cluster;
-    let Some(confirm) = confirm else {
-        let message = format!("this ends cluster {name} and deletes all its data and keys");
-        return Err(Failure::usage(message, format!("if you mean it: --confirm {name}")));
-    };
-    let left = cluster.destroy(confirm, &mut speaker(format))?;
-    let mut text = format!("cluster {name} is gone\n");
-    for path in &left {
-        text.push_str(&format!(
-            "left alone, for no node and no deploy made it: {}\n",
-            path.display()
-        ));
-    }
-    Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "cluster": name, "left": left}) })
 }

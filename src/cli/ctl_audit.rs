@@ -12,6 +12,7 @@ use serde_json::json;
 pub(super) fn journaled<T>(
     cluster: &Cluster,
     verb: &str,
+    words: &[String],
     say: Progress<'_>,
     work: impl FnOnce(Progress<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -20,7 +21,7 @@ pub(super) fn journaled<T>(
             format!("cannot write the journal in {}: {error}", cluster.keys_dir.display());
         Failure::new(Code::Internal, message, "mend its permissions, or make room on its disk")
     };
-    let mut journal = Journal::begin(&cluster.keys_dir, verb).map_err(unable)?;
+    let mut journal = Journal::begin(&cluster.keys_dir, verb, words).map_err(unable)?;
     // The work is not given up half done because a file here cannot be written.
     let mut lost = None;
     let result = work(&mut |text| {
@@ -70,8 +71,9 @@ pub(super) fn audit(cluster: &Cluster, runs: &[String]) -> Result<Reply, Failure
 
 fn told(line: &journal::Line) -> String {
     match line {
-        journal::Line::Begin { at, verb, by, version } => {
-            format!("{at} {verb} by {by}, with version {version}\n")
+        journal::Line::Begin { at, verb, by, version, words } => {
+            let words = [std::slice::from_ref(verb), words].concat().join(" ");
+            format!("{at} {words} by {by}, with version {version}\n")
         }
         journal::Line::Step { at, what } => format!("{at} {what}\n"),
         journal::Line::Done { seconds } => format!("  done in {}\n", journal::short(*seconds)),

@@ -31,6 +31,7 @@ use crate::transport::identity::{NodeKeys, Trust};
 use crate::transport::peers::{PeerAddress, Peers, PeersOptions};
 use crate::transport::server::{Server, ServerOptions, Sessions};
 use crate::transport::settings::Settings as TransportSettings;
+use crate::wire::build::Build;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use arc_swap::ArcSwap;
@@ -325,7 +326,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
     let begun = Instant::now();
-    info!(node = %settings.node, version = env!("CARGO_PKG_VERSION"), "starts");
+    info!(node = %settings.node, version = Build::own().version, "starts");
     wait_for_log(&settings.data_dir.join("log")).await;
     let waited = begun.elapsed();
     let ground = prepare(&settings)?;
@@ -350,7 +351,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let listening = server.addresses();
     let server = tokio::spawn(server.run(stop.clone()));
     let socket = tokio::spawn(socket.serve(api, watchdog.watch(local::watched())));
-    let version = env!("CARGO_PKG_VERSION");
+    let version = &Build::own().version;
     info!(node = %settings.node, addresses = ?listening, version, "ready");
 
     until_told_to_stop().await?;

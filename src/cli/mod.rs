@@ -5,6 +5,10 @@
 
 pub mod ctl;
 mod ctl_audit;
+mod ctl_deploy;
+mod ctl_exec;
+mod ctl_keys;
+mod ctl_life;
 mod ctl_logs;
 pub mod daemon;
 pub mod exit;

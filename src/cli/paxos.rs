@@ -14,6 +14,7 @@ use crate::client::door::Door;
 use crate::client::ssh_config::SshConfig;
 use crate::store::command::VALUE_BYTES_MAX;
 use crate::wire::answer::Answer;
+use crate::wire::build::Build;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::grammar::asks_for_json;
 use crate::wire::help;
@@ -95,7 +96,7 @@ fn prepare(words: Vec<Vec<u8>>) -> Result<Plan, Failure> {
 }
 
 fn version() -> Answer {
-    Answer::Text { name: "version", text: env!("CARGO_PKG_VERSION").to_owned() }
+    Answer::Text { name: "version", text: Build::own().version.clone() }
 }
 
 /// Takes the flags that are ours alone from the front of the words; the environment stands in for

@@ -51,8 +51,9 @@ fn plan_exit(plan: &Plan) -> u8 {
     }
 }
 
-pub(super) fn show_plan(cluster: &Cluster) -> Result<Reply, Failure> {
-    let plan = plan(&cluster.inventory, &cluster.facts()?);
+pub(super) fn show_plan(cluster: &Cluster, limit: Option<&str>) -> Result<Reply, Failure> {
+    let only = limit.map(|pattern| cluster.inventory.matching(pattern)).transpose()?;
+    let plan = plan(&cluster.inventory, &cluster.facts()?).limited(only.as_ref());
     let name = &cluster.inventory.cluster;
     Ok(Reply { exit: plan_exit(&plan), text: plan_text(&plan, name), json: plan_json(&plan, name) })
 }

@@ -8,8 +8,12 @@
 use super::agent_call::{Answer, Call, Hello, PROTOCOL};
 use super::host::{Host, HostError};
 use super::local::LocalHost;
+use super::lock::TOUCH_EVERY;
 use crate::wire::agent_frame::{read_frame, write_frame};
+use crate::wire::build::Build;
 use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 
 /// The hidden word that makes the program an agent.
 pub const AGENT: &str = "become-agent";
@@ -19,39 +23,101 @@ pub const AGENT: &str = "become-agent";
 /// # Errors
 /// When something else than a call comes, or nobody reads the answers.
 pub fn serve(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
-    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let version = Build::own().version.clone();
     write_frame(&mut output, &Hello { protocol: PROTOCOL, version })?;
-    loop {
-        let call = match read_frame(|bytes| input.read_exact(bytes)) {
-            Ok(call) => call,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        write_frame(&mut output, &answer(call))?;
-    }
+    let agent = Agent::default();
+    std::thread::scope(|threads| {
+        let (_until_it_ends, ended) = sync_channel::<()>(0);
+        threads.spawn(|| agent.keep_holding(ended));
+        loop {
+            let call = match read_frame(|bytes| input.read_exact(bytes)) {
+                Ok(call) => call,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            agent.works.store(true, Ordering::Relaxed);
+            let answer = agent.answer(call);
+            agent.works.store(false, Ordering::Relaxed);
+            write_frame(&mut output, &answer)?;
+        }
+    })
 }
 
-fn answer(call: Call) -> Answer {
-    let host = LocalHost;
-    let answered = match call {
-        Call::Find { place, executable, files } => host
-            .look(&place, &files, executable.map(|digest| digest.to_vec()).as_deref())
-            .map(|found| Answer::Found(Box::new(found))),
-        Call::EnsureNodeKey { place, comment } => {
-            host.ensure_node_key(&place, &comment).map(Answer::Line)
+#[derive(Default)]
+struct Agent {
+    host: LocalHost,
+    /// Whether a call is in hand.
+    works: AtomicBool,
+}
+
+impl Agent {
+    /// Touches what is held while a call is in hand, for its controller cannot then. At other times
+    /// it is the controller's word that counts: it may be gone, and its connection not know.
+    fn keep_holding(&self, ended: Receiver<()>) {
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(TOUCH_EVERY) {
+            if self.works.load(Ordering::Relaxed) {
+                self.host.holdings.touch_all();
+            }
         }
-        Call::Receive { place, name, mode, bytes } => {
-            host.receive(&place, &name, mode, &bytes).map(|()| Answer::Done)
+    }
+
+    fn answer(&self, call: Call) -> Answer {
+        let answered = self.may(&call).and_then(|()| self.act(call));
+        answered.unwrap_or_else(|HostError { node: _, what, reason, hint }| Answer::Failed {
+            what,
+            reason,
+            hint,
+        })
+    }
+
+    /// Whoever held the host and lost it to another changes nothing any more.
+    fn may(&self, call: &Call) -> Result<(), HostError> {
+        match call {
+            Call::EnsureNodeKey { place, .. }
+            | Call::Receive { place, .. }
+            | Call::Adopt { place, .. }
+            | Call::Start(place)
+            | Call::Halt(place, _)
+            | Call::Remove(place) => self.host.touch(place),
+            Call::Find { .. }
+            | Call::LogTail(..)
+            | Call::Hold(..)
+            | Call::Touch(_)
+            | Call::Release(_) => Ok(()),
         }
-        Call::Adopt { place, executable } => host.adopt(&place, &executable).map(|()| Answer::Done),
-        Call::Start(place) => host.start(&place).map(Answer::Pid),
-        Call::Halt(place, how) => host.halt(&place, how).map(Answer::Halted),
-        Call::LogTail(place, lines) => host.log_tail(&place, lines).map(Answer::Lines),
-        Call::Remove(place) => host.remove(&place).map(Answer::Left),
-    };
-    answered.unwrap_or_else(|HostError { node: _, what, reason, hint }| Answer::Failed {
-        what,
-        reason,
-        hint,
-    })
+    }
+
+    fn act(&self, call: Call) -> Result<Answer, HostError> {
+        let host = &self.host;
+        Ok(match call {
+            Call::Find { place, executable, files } => {
+                let digest = executable.map(|digest| digest.to_vec());
+                Answer::Found(Box::new(host.look(&place, &files, digest.as_deref())?))
+            }
+            Call::EnsureNodeKey { place, comment } => {
+                Answer::Line(host.ensure_node_key(&place, &comment)?)
+            }
+            Call::Receive { place, name, mode, bytes } => {
+                host.receive(&place, &name, mode, &bytes)?;
+                Answer::Done
+            }
+            Call::Adopt { place, executable } => {
+                host.adopt(&place, &executable)?;
+                Answer::Done
+            }
+            Call::Start(place) => Answer::Pid(host.start(&place)?),
+            Call::Halt(place, how) => Answer::Halted(host.halt(&place, how)?),
+            Call::LogTail(place, lines) => Answer::Lines(host.log_tail(&place, lines)?),
+            Call::Hold(place, holder) => Answer::Held(host.hold(&place, &holder)?),
+            Call::Touch(place) => {
+                host.touch(&place)?;
+                Answer::Done
+            }
+            Call::Release(place) => {
+                host.release(&place);
+                Answer::Done
+            }
+            Call::Remove(place) => Answer::Left(host.remove(&place)?),
+        })
+    }
 }

@@ -5,6 +5,7 @@
 //! mostly the same program.
 
 use super::host::{Found, Halt, Halted, Place};
+use super::lock::{Busy, Holder};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -67,6 +68,12 @@ pub enum Call {
     Halt(Place, Halt),
     /// The last lines of its log.
     LogTail(Place, usize),
+    /// Keep other controllers out.
+    Hold(Place, Holder),
+    /// The controller is still there.
+    Touch(Place),
+    /// Let others in.
+    Release(Place),
     /// Remove what it keeps.
     Remove(Place),
 }
@@ -86,6 +93,8 @@ pub enum Answer {
     Pid(u32),
     /// How halting ended.
     Halted(Halted),
+    /// Who has the host, if not the one who asked.
+    Held(Option<Busy>),
     /// What was left.
     Left(Vec<PathBuf>),
     /// It could not be done.

@@ -5,51 +5,21 @@
 //! appear whole. Nothing waits for a time to pass; what is waited for is looked at, and waiting has
 //! an end.
 
-use super::host::{Found, Halt, Halted, Host, HostError, Place, Wanted, names};
-use super::inventory::{Connection, Inventory, NodeSpec};
+use super::host::{Host, Place, names};
+use super::inventory::{Inventory, NodeSpec};
 use super::issuer::Issuer;
-use super::keys::{ClusterKeys, SshTarget};
-use super::membership::Membership;
-use super::observe::{ASK_LIMIT, Asker, Contact, leader};
-use super::plan::{EXECUTABLE, Facts, FileState, NodeFacts, Obstacle, Plan, Step, obstacle};
-use super::settings::settings_text;
+use super::keys::SshTarget;
+use super::observe::Asker;
+use super::plan::{EXECUTABLE, Facts, NodeFacts, Obstacle, Plan, Step};
 use super::state::{ClusterState, StateError};
-use super::wait::{at_once, until};
+use super::wait::at_once;
 use super::{host_failure, keys_failure, told};
-use crate::transport::identity;
 use crate::wire::failure::{Code, Failure};
-use crate::wire::report::StatusReport;
 use rand::RngExt;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-
-/// How long a node may take from its start to its first answer: a log of some gigabytes is read
-/// first.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long nodes that answer may take to agree on a leader: a few elections at the longest
-/// timeout.
-const LEADER_LIMIT: Duration = Duration::from_secs(30);
-
-/// Between two looks at a node that does not answer yet.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// One look may take this long, so that a node that hangs does not hide one that died.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
-
-/// How many lines of a node's log go into the message about its death.
-const LAST_WORDS: usize = 10;
-
-/// What a node is given beside its private key.
-const KEY_FILES: [&str; 6] = [
-    identity::ROOT,
-    identity::BUNDLE,
-    identity::PEOPLE,
-    identity::MEMBERS,
-    identity::HOST_CERTIFICATE,
-    identity::PEER_CERTIFICATE,
-];
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 /// A cluster as an inventory wants it, and the means to make it so.
 pub struct Cluster {
@@ -59,8 +29,10 @@ pub struct Cluster {
     pub keys_dir: PathBuf,
     /// The executable that nodes get unless the inventory names another.
     pub tool: PathBuf,
+    /// An executable for all nodes, no matter what anybody else says.
+    pub binary: Option<PathBuf>,
     /// Where its nodes run.
-    pub host: Box<dyn Host>,
+    pub host: Arc<dyn Host>,
 }
 
 /// Told what is being done.
@@ -75,137 +47,6 @@ pub(super) fn state_failure(error: StateError) -> Failure {
 }
 
 impl Cluster {
-    /// The cluster's keys, if they were made.
-    ///
-    /// # Errors
-    /// When they cannot be used.
-    pub fn keys(&self) -> Result<Option<ClusterKeys>, Failure> {
-        ClusterKeys::open(&self.keys_dir, &self.inventory.cluster).map_err(keys_failure)
-    }
-
-    /// Where a node's executable comes from.
-    fn executable<'a>(&'a self, node: &'a NodeSpec) -> &'a Path {
-        node.binary.as_deref().unwrap_or(&self.tool)
-    }
-
-    /// Looks at everything that a plan depends on. Changes nothing.
-    ///
-    /// # Errors
-    /// When something is there and cannot be read.
-    pub fn facts(&self) -> Result<Facts, Failure> {
-        let keys = self.keys()?;
-        let now = SystemTime::now();
-        let mut facts = Facts {
-            state: ClusterState::load(&self.keys_dir, &self.inventory.cluster)
-                .map_err(state_failure)?,
-            keys: keys.is_some(),
-            ..Facts::default()
-        };
-        if let Some(keys) = &keys {
-            facts.operator = keys.operator_is_current(now).map_err(keys_failure)?;
-        }
-        let mut all_certified = true;
-        for (node, found) in self.inventory.nodes.iter().zip(self.look()) {
-            let (found, certified) = match found {
-                Ok(found) => {
-                    self.node_facts(node, found, facts.state.as_ref(), keys.as_ref(), now)?
-                }
-                Err(error) if node.connection == Connection::Ssh => {
-                    let why = format!("cannot {}: {}", error.what, error.reason);
-                    let out_of_reach = Some((why, error.hint));
-                    (NodeFacts { out_of_reach, ..NodeFacts::default() }, false)
-                }
-                Err(error) => return Err(host_failure(error)),
-            };
-            // One that is not seen to gets no certificates either.
-            all_certified &= certified || obstacle(node, &found, facts.state.as_ref()).is_some();
-            facts.nodes.insert(node.name.clone(), found);
-        }
-        if !all_certified {
-            // Each node is told of all certificates, so a new one is news to the others as well.
-            let told = facts.nodes.values_mut().filter(|found| found.keys == FileState::Same);
-            told.for_each(|found| found.keys = FileState::Differs);
-        }
-        if let Some(keys) = keys.filter(|_| facts.operator) {
-            let asker = Asker::new(&keys, &self.inventory.cluster)?;
-            let running = |node: &&NodeSpec| {
-                facts.nodes.get(&node.name).is_some_and(|found| found.running.is_some())
-            };
-            let running: Vec<&NodeSpec> = self.inventory.nodes.iter().filter(running).collect();
-            facts.leader = leader(&asker.ask(&running, ASK_LIMIT));
-        }
-        Ok(facts)
-    }
-
-    /// What lies on each node's host, asked at once.
-    fn look(&self) -> Vec<Result<Found, HostError>> {
-        let mut files = vec![names::SETTINGS.to_owned()];
-        files.extend(KEY_FILES.iter().map(|name| format!("{}/{name}", names::KEYS)));
-        at_once(&self.inventory.nodes, |node| {
-            let wanted = Wanted { executable: Some(self.executable(node)), files: &files };
-            self.host.find(&Place::of(node), &wanted)
-        })
-    }
-
-    /// Also whether the node's certificates serve.
-    fn node_facts(
-        &self,
-        node: &NodeSpec,
-        found: Found,
-        state: Option<&ClusterState>,
-        keys: Option<&ClusterKeys>,
-        now: SystemTime,
-    ) -> Result<(NodeFacts, bool), Failure> {
-        let settings = self.settings(state, node)?;
-        let compare = |found: Option<&Option<Vec<u8>>>, wanted: &str| match found {
-            Some(Some(bytes)) if bytes == wanted.as_bytes() => FileState::Same,
-            Some(Some(_)) => FileState::Differs,
-            _ => FileState::Absent,
-        };
-        let certified = match (keys, &found.node_key) {
-            (Some(keys), Some(line)) => {
-                keys.node_is_current(&node.name, node.id, line, now).map_err(keys_failure)?
-            }
-            _ => false,
-        };
-        let keys = match (keys, &found.node_key) {
-            (_, None) => FileState::Absent,
-            (Some(keys), Some(_)) if certified => {
-                let wanted = keys.node_files(&node.name, &[]).map_err(keys_failure)?;
-                let same = wanted.iter().all(|file| {
-                    let place = KEY_FILES.iter().position(|name| *name == file.name);
-                    let found = place.and_then(|place| found.files.get(place + 1));
-                    compare(found, &file.text) == FileState::Same
-                });
-                if same { FileState::Same } else { FileState::Differs }
-            }
-            _ => FileState::Differs,
-        };
-        let facts = NodeFacts {
-            directory: found.directory,
-            log: found.log,
-            genesis_waiting: found.genesis,
-            running: found.running,
-            executable: found.executable,
-            settings: compare(found.files.first(), &settings),
-            keys,
-            held: found.held,
-            out_of_reach: None,
-        };
-        Ok((facts, certified))
-    }
-
-    fn settings(&self, state: Option<&ClusterState>, node: &NodeSpec) -> Result<String, Failure> {
-        settings_text(&self.inventory, state, node).map_err(|error| {
-            let message = format!("the settings of {} cannot be written down: {error}", node.name);
-            Failure::new(
-                Code::BadSettings,
-                message,
-                "use a data directory whose path is plain text",
-            )
-        })
-    }
-
     /// How OpenSSH reaches the nodes.
     pub fn ssh_targets(&self) -> Vec<SshTarget> {
         let nodes = self.inventory.nodes.iter();
@@ -219,55 +60,60 @@ impl Cluster {
             .collect()
     }
 
-    /// Carries the plan out and gives the path of the ssh_config. What could not be done because of
-    /// an obstacle that concerns single nodes is the failure at the end, after the others were seen
-    /// to.
+    /// Carries the plan out, for `what`, and gives the path of the ssh_config. What could not be
+    /// done for single nodes is the failure at the end, after the others were seen to.
     ///
     /// # Errors
-    /// The first step that failed; all before it are done.
-    pub fn apply(&self, plan: &Plan, facts: &Facts, say: Progress<'_>) -> Result<PathBuf, Failure> {
+    /// When another controller is at work or was since the facts were gathered, and then nothing
+    /// was done; when a step failed that the others need; or what failed for single nodes.
+    pub fn apply(
+        &self,
+        what: &str,
+        plan: &Plan,
+        facts: &Facts,
+        say: Progress<'_>,
+    ) -> Result<PathBuf, Failure> {
         if let Some(obstacle) = plan.stopper() {
             return Err(obstacle_failure(&[obstacle]));
         }
         let issuer = Issuer::open_or_init(&self.keys_dir, &self.inventory.cluster);
         let issuer = issuer.map_err(keys_failure)?;
-        let mut work =
-            Work { cluster: self, issuer, state: self.state_as_planned(facts)?, asker: None };
-        let mut started: Vec<&NodeSpec> = Vec::new();
-        work.deliver(plan)?;
-        work.certify(plan)?;
-        for step in &plan.steps {
-            say(&step.to_string());
-            match step {
-                Step::CreateKeys => {}
-                Step::IssueOperator => {
-                    work.issuer.ensure_operator(SystemTime::now()).map_err(keys_failure)?;
-                }
-                Step::Form => work.form()?,
-                // Its executable is there already.
-                Step::Install { node, .. } => work.install(self.known(node)?)?,
-                Step::GiveGenesis(node) => work.give_genesis(self.known(node)?)?,
-                Step::Start(node) => {
-                    let node = self.known(node)?;
-                    // Somebody may have started it since the facts were gathered.
-                    if !self.runs(node)? {
-                        self.host.start(&Place::of(node)).map_err(host_failure)?;
-                    }
-                    started.push(node);
-                }
-                Step::Restart(node) => {
-                    work.settle(&started, say)?;
-                    started.clear();
-                    let asker = work.asker()?;
-                    self.restart_one(asker, self.known(node)?, false)?;
-                }
-            }
+        let exclusive = match plan.is_empty() {
+            true => None,
+            false => Some(self.exclusive(what)?),
+        };
+        let state = self.state_as_planned(facts)?;
+        let mut work = Work { cluster: self, issuer, state, asker: None, failed: BTreeMap::new() };
+        work.deliver(plan, say)?;
+        if let Some(exclusive) = &exclusive {
+            // A host that had no program yet has a lock only now.
+            exclusive.renew()?;
+            self.must_be_as_planned(facts)?;
         }
+        work.certify(plan, say)?;
+        work.take(plan, say)?;
         let path = work.issuer.write_ssh_config(&self.ssh_targets()).map_err(keys_failure)?;
-        work.settle(&started, say)?;
-        match plan.obstacles.is_empty() {
-            true => Ok(path),
-            false => Err(obstacle_failure(&plan.obstacles.iter().collect::<Vec<_>>())),
+        let mut failures: Vec<Failure> =
+            plan.obstacles.iter().map(|o| obstacle_failure(&[o])).collect();
+        failures.extend(work.failed.into_values());
+        match together(failures) {
+            None => Ok(path),
+            Some(failure) => Err(failure),
+        }
+    }
+
+    /// The hosts as they were when the facts were gathered, but for the executables.
+    fn must_be_as_planned(&self, facts: &Facts) -> Result<(), Failure> {
+        let now = self.facts()?;
+        let same = |(name, was): (&String, &NodeFacts)| {
+            let is = now.nodes.get(name)?;
+            let same = (was.log, was.genesis_waiting, was.settings, was.keys)
+                == (is.log, is.genesis_waiting, is.settings, is.keys);
+            (same || was.out_of_reach.is_some()).then_some(())
+        };
+        match facts.nodes.iter().all(|node| same(node).is_some()) {
+            true => Ok(()),
+            false => Err(changed_since()),
         }
     }
 
@@ -278,8 +124,7 @@ impl Cluster {
         if state == facts.state {
             return Ok(state);
         }
-        let message = "another paxos-ctl changed the cluster since the plan was made";
-        Err(Failure::new(Code::Busy, message, "deploy again"))
+        Err(changed_since())
     }
 
     /// A node of the inventory.
@@ -294,135 +139,6 @@ impl Cluster {
             Failure::new(Code::NotFound, message, hint)
         })
     }
-
-    /// Stops a node, starts it, and waits until it takes part again. Refuses to take a quorum away
-    /// unless it is forced to.
-    ///
-    /// # Errors
-    /// When it does not stop, does not start, or does not take part in time.
-    pub fn restart_one(&self, asker: &Asker, node: &NodeSpec, force: bool) -> Result<(), Failure> {
-        if !force {
-            self.can_spare(asker, node)?;
-        }
-        let place = Place::of(node);
-        if let Halted::StillRunning(pid) =
-            self.host.halt(&place, Halt::Gently).map_err(host_failure)?
-        {
-            return Err(still_running(&node.name, pid));
-        }
-        self.host.start(&place).map_err(host_failure)?;
-        self.wait_answers(asker, &[node])?;
-        self.wait_leader(asker, &[node])
-    }
-
-    /// Whether the cluster can do without this node for a while. Who its members are is for them to
-    /// say, and the inventory's word counts for nothing: somebody may have edited it since.
-    fn can_spare(&self, asker: &Asker, node: &NodeSpec) -> Result<(), Failure> {
-        let state = ClusterState::load(&self.keys_dir, &self.inventory.cluster);
-        let state = state.map_err(state_failure)?;
-        let mut contacts: Vec<Contact> = self.inventory.nodes.iter().map(Contact::of).collect();
-        let founders = state.iter().flat_map(|state| &state.nodes);
-        contacts.extend(founders.filter_map(|node| Contact::at(&node.name, &node.address)));
-        let mut answers = asker.ask_all(&contacts, ASK_LIMIT);
-        let membership = Membership::told(&answers).or_else(|| state.as_ref().map(Into::into));
-        let Some(membership) = membership else {
-            let message = format!(
-                "nobody says who the members of {} are; {} was left alone",
-                self.inventory.cluster, node.name
-            );
-            let hint = "see paxos-ctl status, or restart with --force";
-            return Err(Failure::new(Code::NoQuorum, message, hint));
-        };
-        let known = |name: &str| contacts.iter().any(|contact| contact.name == name);
-        let strangers = membership.members.iter().filter(|member| !known(&member.name));
-        let strangers = strangers.filter_map(|member| Contact::at(&member.name, &member.address));
-        answers.extend(asker.ask_all(&strangers.collect::<Vec<_>>(), ASK_LIMIT));
-        let answering = |name: &str| answers.get(name).is_some_and(Result::is_ok);
-        membership.can_spare(&node.name, answering).map_err(|why| {
-            let message = format!("{why}; {} was left alone", node.name);
-            let hint = "start the others first (deploy), or restart with --force";
-            Failure::new(Code::NoQuorum, message, hint)
-        })
-    }
-
-    /// Waits until each of the nodes answers.
-    ///
-    /// # Errors
-    /// When one dies, with its last words, or does not answer in time.
-    pub fn wait_answers(&self, asker: &Asker, nodes: &[&NodeSpec]) -> Result<(), Failure> {
-        let mut waiting = nodes.to_vec();
-        let mut last = None;
-        let look = || -> Result<Option<()>, Failure> {
-            let answers = asker.ask(&waiting, LOOK_LIMIT);
-            waiting.retain(|node| !answers.get(&node.name).is_some_and(Result::is_ok));
-            for node in &waiting {
-                if !self.runs(node)? {
-                    return Err(self.died(node));
-                }
-            }
-            last = waiting.first().map(|node| (*node, answers.get(&node.name).cloned()));
-            Ok(waiting.is_empty().then_some(()))
-        };
-        let answered = until(ANSWER_LIMIT, LOOK_EVERY, look)?;
-        let (None, Some((node, answer))) = (answered, last) else { return Ok(()) };
-        let why = match answer {
-            Some(Err(why)) => why,
-            _ => "no reason is known".to_owned(),
-        };
-        let message =
-            format!("{} runs but did not answer within {ANSWER_LIMIT:?}: {why}", node.name);
-        let hint = format!("see its log: {}", where_its_log_is(node));
-        Err(Failure::new(Code::Internal, message, hint))
-    }
-
-    fn runs(&self, node: &NodeSpec) -> Result<bool, Failure> {
-        let nothing = Wanted { executable: None, files: &[] };
-        let found = self.host.find(&Place::of(node), &nothing).map_err(host_failure)?;
-        Ok(found.running.is_some())
-    }
-
-    /// Why a node ended right after its start: its own failure where it left one, else its last
-    /// words.
-    fn died(&self, node: &NodeSpec) -> Failure {
-        let words = self.host.log_tail(&Place::of(node), LAST_WORDS).unwrap_or_default();
-        let (name, log) = (&node.name, where_its_log_is(node));
-        if let Some(own) = Failure::from_text(&words.join("\n")) {
-            let message = format!("{name} ended right after its start: {}", own.message);
-            return Failure::new(own.code, message, format!("{} (log: {})", own.hint, log));
-        }
-        let words = match words.is_empty() {
-            true => "it said nothing".to_owned(),
-            false => format!("its last words were:\n  {}", words.join("\n  ")),
-        };
-        let message = format!("{name} ended right after its start; {words}");
-        let hint = format!("mend what it says and deploy again; its log is {log}");
-        Failure::new(Code::Internal, message, hint)
-    }
-
-    /// Waits until one of the nodes knows a leader and has a quorum.
-    ///
-    /// # Errors
-    /// When that does not come in time, with what the nodes say.
-    pub fn wait_leader(&self, asker: &Asker, nodes: &[&NodeSpec]) -> Result<(), Failure> {
-        let mut answers = BTreeMap::new();
-        let look = || -> Result<Option<()>, Failure> {
-            answers = asker.ask(nodes, LOOK_LIMIT);
-            let serves =
-                |status: &StatusReport| status.leader.is_some() && status.health != "no_quorum";
-            Ok(answers.values().flatten().any(serves).then_some(()))
-        };
-        if until(LEADER_LIMIT, LOOK_EVERY, look)?.is_some() {
-            return Ok(());
-        }
-        let why = answers.iter().map(|(name, answer)| match answer {
-            Ok(status) => format!("{name}: {}", status.why),
-            Err(error) => format!("{name}: {error}"),
-        });
-        let why = why.collect::<Vec<_>>().join("\n  ");
-        let message = format!("the nodes run, but have no leader after {LEADER_LIMIT:?}:\n  {why}");
-        let hint = "start the nodes that are missing, or see their logs (paxos-ctl logs)";
-        Err(Failure::new(Code::NoQuorum, message, hint))
-    }
 }
 
 /// How OpenSSH gets to a node whose host stands behind another.
@@ -432,15 +148,30 @@ fn proxy_command(node: &NodeSpec) -> Option<String> {
     behind.then(|| shell_words::join(login.proxy_command()))
 }
 
+fn changed_since() -> Failure {
+    let message = "another paxos-ctl changed the cluster since the plan was made";
+    Failure::new(Code::Busy, message, "look at the plan again, and deploy again")
+}
+
+/// Several failures as one, with the first one's code.
+fn together(failures: Vec<Failure>) -> Option<Failure> {
+    let code = failures.first()?.code;
+    let join =
+        |part: fn(&Failure) -> &str| failures.iter().map(part).collect::<Vec<_>>().join("\n");
+    Some(Failure::new(code, join(|failure| &failure.message), join(|failure| &failure.hint)))
+}
+
 /// What a deployment holds while it is under way.
 struct Work<'a> {
     cluster: &'a Cluster,
     issuer: Issuer,
     state: Option<ClusterState>,
     asker: Option<Asker>,
+    /// Nodes that nothing more is done for, and why.
+    failed: BTreeMap<String, Failure>,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
     fn asker(&mut self) -> Result<&Asker, Failure> {
         let asker = match self.asker.take() {
             Some(asker) => asker,
@@ -451,14 +182,29 @@ impl Work<'_> {
 
     /// Sends executables to all hosts at once. They come before all else: on a host over ssh they
     /// do the rest.
-    fn deliver(&self, plan: &Plan) -> Result<(), Failure> {
+    fn deliver(&mut self, plan: &Plan, say: Progress<'_>) -> Result<(), Failure> {
         let wants = |what: &[&str]| what.contains(&EXECUTABLE);
         let nodes = self.installed(plan, wants)?;
+        if !nodes.is_empty() {
+            say(&format!("send the program to {}", listed(&nodes)));
+        }
+        let (cluster, state) = (self.cluster, self.state.as_ref());
         let sent = at_once(&nodes, |node| {
-            let source = self.cluster.executable(node);
-            self.cluster.host.receive_executable(&Place::of(node), source)
+            let source = cluster.executable(state, node);
+            cluster.host.receive_executable(&Place::of(node), &source)
         });
-        sent.into_iter().collect::<Result<(), _>>().map_err(host_failure)
+        for (node, sent) in nodes.into_iter().zip(sent) {
+            if let Err(error) = sent {
+                self.give_up(node, host_failure(error), say);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing more is done for a node; the others are seen to.
+    fn give_up(&mut self, node: &NodeSpec, failure: Failure, say: Progress<'_>) {
+        say(&format!("{}: given up: {}", node.name, failure.message));
+        self.failed.insert(node.name.clone(), failure);
     }
 
     /// The nodes that get some of what is wanted.
@@ -466,9 +212,11 @@ impl Work<'_> {
         &self,
         plan: &Plan,
         wants: impl Fn(&[&'static str]) -> bool,
-    ) -> Result<Vec<&NodeSpec>, Failure> {
+    ) -> Result<Vec<&'a NodeSpec>, Failure> {
         let node = |step: &Step| match step {
-            Step::Install { node, what } if wants(what) => Some(self.cluster.known(node)),
+            Step::Install { node, what } if wants(what) && !self.failed.contains_key(node) => {
+                Some(self.cluster.known(node))
+            }
             _ => None,
         };
         plan.steps.iter().filter_map(node).collect()
@@ -476,14 +224,74 @@ impl Work<'_> {
 
     /// Has each node that gets files make its key, and certifies it. Comes before the first file,
     /// for each node is told of all certificates.
-    fn certify(&self, plan: &Plan) -> Result<(), Failure> {
+    fn certify(&mut self, plan: &Plan, say: Progress<'_>) -> Result<(), Failure> {
         let nodes = self.installed(plan, |_| true)?;
+        if !nodes.is_empty() {
+            say(&format!("certify {}", listed(&nodes)));
+        }
+        let cluster = self.cluster;
         let lines =
-            at_once(&nodes, |node| self.cluster.host.ensure_node_key(&Place::of(node), &node.name));
+            at_once(&nodes, |node| cluster.host.ensure_node_key(&Place::of(node), &node.name));
         for (node, line) in nodes.into_iter().zip(lines) {
-            let line = line.map_err(host_failure)?;
-            let issued = self.issuer.ensure_node(&node.name, node.id, &line, SystemTime::now());
-            issued.map_err(keys_failure)?;
+            match line {
+                Ok(line) => {
+                    let now = SystemTime::now();
+                    let issued = self.issuer.ensure_node(&node.name, node.id, &line, now);
+                    issued.map_err(keys_failure)?;
+                }
+                Err(error) => self.give_up(node, host_failure(error), say),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the steps in their order. One that fails for a node ends what is done for that node;
+    /// a restart that fails ends everything, for the next node must not be stopped then.
+    fn take(&mut self, plan: &Plan, say: Progress<'_>) -> Result<(), Failure> {
+        let mut started: Vec<&NodeSpec> = Vec::new();
+        for step in &plan.steps {
+            let node = step.node().map(|name| self.cluster.known(name)).transpose()?;
+            if node.is_some_and(|node| self.failed.contains_key(&node.name)) {
+                continue;
+            }
+            if let Step::Restart(_) = step {
+                self.settle(&started, say)?;
+                started.clear();
+            }
+            say(&step.to_string());
+            match (self.take_one(step, node), step, node) {
+                (Ok(()), Step::Start(_), Some(node)) => started.push(node),
+                (Ok(()), _, _) => {}
+                (Err(failure), Step::Restart(_), _) | (Err(failure), _, None) => {
+                    return Err(failure);
+                }
+                (Err(failure), _, Some(node)) => self.give_up(node, failure, say),
+            }
+        }
+        self.settle(&started, say)
+    }
+
+    fn take_one(&mut self, step: &Step, node: Option<&NodeSpec>) -> Result<(), Failure> {
+        match (step, node) {
+            (Step::IssueOperator, _) => {
+                self.issuer.ensure_operator(SystemTime::now()).map_err(keys_failure)?;
+            }
+            (Step::Form, _) => self.form()?,
+            // Its executable is there already.
+            (Step::Install { .. }, Some(node)) => self.install(node)?,
+            (Step::GiveGenesis(_), Some(node)) => self.give_genesis(node)?,
+            (Step::Start(_), Some(node)) => {
+                // Somebody may have started it since the facts were gathered.
+                if !self.cluster.runs(node)? {
+                    self.cluster.host.start(&Place::of(node)).map_err(host_failure)?;
+                }
+            }
+            (Step::Restart(_), Some(node)) => {
+                let cluster = self.cluster;
+                cluster.restart_one(self.asker()?, node, false)?;
+            }
+            // Keys were made when they were opened.
+            (Step::CreateKeys, _) | (_, None) => {}
         }
         Ok(())
     }
@@ -550,12 +358,8 @@ pub fn still_running(node: &str, pid: u32) -> Failure {
     Failure::new(Code::Internal, message, format!("see its log, or end it: paxos-ctl kill {node}"))
 }
 
-/// Where a person finds what a node's process writes.
-fn where_its_log_is(node: &NodeSpec) -> String {
-    match node.login {
-        None => log_path(node).display().to_string(),
-        Some(_) => format!("paxos-ctl logs {}", node.name),
-    }
+fn listed(nodes: &[&NodeSpec]) -> String {
+    nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Where a node's process writes.

@@ -9,6 +9,7 @@ use super::host::{Halt, Place};
 use super::issuer::{self, Issuer};
 use super::journal;
 use super::keys::{self, ClusterKeys, KeysError};
+use super::program;
 use super::state::{ClusterState, STATE};
 use super::{host_failure, keys_failure};
 use crate::transport::bundle::AuthorityRole;
@@ -41,6 +42,7 @@ impl Cluster {
             // Keys that cannot be used any more are no reason to keep them.
             _ => None,
         };
+        let _exclusive = self.exclusive("destroy")?;
         say("stop the nodes");
         if self.halt(&nodes, Halt::Gently).is_err() {
             self.halt(&nodes, Halt::AtOnce)?;
@@ -99,6 +101,7 @@ fn key_names() -> Vec<String> {
         "people",
         "nodes",
         journal::RUNS,
+        program::PROGRAMS,
         issuer::ISSUED,
         keys::SERIAL,
     ]

@@ -22,6 +22,7 @@
 
 use super::host::{Found, Halt, Halted, Host, HostError, Place, Wanted};
 use super::local::LocalHost;
+use super::lock::{Busy, Holder};
 use super::login::{self, Login};
 use super::remote::RemoteHost;
 use std::collections::HashMap;
@@ -88,6 +89,18 @@ impl Host for Everywhere {
 
     fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError> {
         self.at(place, |host| host.log_tail(place, lines))
+    }
+
+    fn hold(&self, place: &Place, holder: &Holder) -> Result<Option<Busy>, HostError> {
+        self.at(place, |host| host.hold(place, holder))
+    }
+
+    fn touch(&self, place: &Place) -> Result<(), HostError> {
+        self.at(place, |host| host.touch(place))
+    }
+
+    fn release(&self, place: &Place) {
+        self.at(place, |host| host.release(place));
     }
 
     fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError> {

@@ -5,6 +5,7 @@
 //! [`super::remote`]), and nothing above this trait has to know.
 
 use super::inventory::NodeSpec;
+use super::lock::{Busy, Holder};
 use super::login::Login;
 use super::plan::{FileState, PortHolder};
 use super::process::Identity;
@@ -15,6 +16,8 @@ use thiserror::Error;
 
 /// Names in a node's data directory.
 pub mod names {
+    use crate::transport::identity;
+
     /// The copy of the executable.
     pub const EXECUTABLE: &str = "paxos";
     /// The node's settings.
@@ -29,10 +32,35 @@ pub mod names {
     pub const OUTPUT: &str = "paxos.log";
     /// Its pid.
     pub const PID: &str = "paxos.pid";
+    /// A checksum of what it was last started with; see [`started`](super::super::started).
+    pub const STARTED: &str = "started";
+    /// Which controller is at work; see [`lock`](super::super::lock).
+    pub const LOCK: &str = "controller.lock";
+
+    /// What lies in [`KEYS`] beside the node's private key: all that it is given.
+    pub const KEY_FILES: [&str; 6] = [
+        identity::ROOT,
+        identity::BUNDLE,
+        identity::PEOPLE,
+        identity::MEMBERS,
+        identity::HOST_CERTIFICATE,
+        identity::PEER_CERTIFICATE,
+    ];
 
     /// All that a node may leave in its data directory, and so all that is removed with it.
-    pub const ALL: [&str; 9] =
-        [EXECUTABLE, SETTINGS, GENESIS, KEYS, LOG, OUTPUT, PID, "store", "paxos.sock"];
+    pub const ALL: [&str; 11] = [
+        EXECUTABLE,
+        SETTINGS,
+        GENESIS,
+        KEYS,
+        LOG,
+        OUTPUT,
+        PID,
+        "store",
+        "paxos.sock",
+        STARTED,
+        LOCK,
+    ];
 }
 
 /// How a host is laid out for its node.
@@ -83,6 +111,10 @@ impl Place {
         match (&self.layout, name) {
             (Layout::System { .. }, names::EXECUTABLE) => self.executable(),
             (Layout::System { cluster }, names::SETTINGS) => system::settings_path(cluster),
+            (Layout::System { cluster }, names::STARTED | names::LOCK) => {
+                // Where the node's account cannot write.
+                Path::new(system::SETTINGS).join(format!("{cluster}.{name}"))
+            }
             _ => self.directory.join(name),
         }
     }
@@ -125,6 +157,9 @@ pub struct Found {
     pub files: Vec<Option<Vec<u8>>>,
     /// Addresses of the node that somebody else has.
     pub held: Vec<PortHolder>,
+    /// Whether the node runs with other files than lie there now.
+    #[serde(default)]
+    pub outdated: bool,
 }
 
 /// What to look for.
@@ -193,6 +228,17 @@ pub trait Host: Send + Sync {
 
     /// The last lines of the node's log.
     fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError>;
+
+    /// Keeps other controllers from the node's host until it is released or this program ends.
+    /// Gives who has it, if somebody else does. Where nothing of ours is installed yet there is
+    /// nothing to keep them from.
+    fn hold(&self, place: &Place, holder: &Holder) -> Result<Option<Busy>, HostError>;
+
+    /// Says that the holder is still at work, unless just now the host works for it.
+    fn touch(&self, place: &Place) -> Result<(), HostError>;
+
+    /// Lets other controllers to the host again.
+    fn release(&self, place: &Place);
 
     /// Removes what a node keeps, and nothing else; gives what was left because it is not a node's.
     fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError>;

@@ -14,7 +14,7 @@ use super::system::settings_path;
 use super::yaml::Value;
 use crate::paxos::ballot::{NodeId, ProposerId};
 use crate::paxos::quorum::QuorumSystem;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 /// The port of a node's SSH server where the inventory says nothing.
@@ -73,6 +73,8 @@ pub struct NodeSpec {
     pub binary: Option<PathBuf>,
     /// Where it stands, for people.
     pub zone: Option<String>,
+    /// The groups that its host is in.
+    pub groups: BTreeSet<String>,
 }
 
 impl NodeSpec {
@@ -293,6 +295,7 @@ impl Checker {
             layout,
             binary,
             zone,
+            groups: host.groups.clone(),
         };
         let address_at = port_at.or(address_at).unwrap_or_else(|| here.clone());
         let proposer_at = proposer_at.unwrap_or_else(|| id_at.clone());

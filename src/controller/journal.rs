@@ -6,6 +6,7 @@
 //! asked of the hosts, which know better than a file here. So a journal that is lost costs a
 //! memory, and no more.
 
+use crate::wire::build::Build;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -22,6 +23,9 @@ const RUNS_KEPT: usize = 400;
 /// Ids begin with the time, down to this; a second run in the same microsecond finds it taken.
 const ID_CHARS: usize = "20261128T221530.123456Z".len();
 
+/// The outcome of a run that came to its end.
+const DONE: &str = "done";
+
 /// A line of a journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
@@ -36,6 +40,9 @@ pub enum Line {
         by: String,
         /// With which version.
         version: String,
+        /// What else somebody has to know who resumes it.
+        #[serde(default)]
+        words: Vec<String>,
     },
     /// A step begins.
     Step {
@@ -74,7 +81,7 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be written; nothing was done then.
-    pub fn begin(keys_dir: &Path, verb: &str) -> io::Result<Journal> {
+    pub fn begin(keys_dir: &Path, verb: &str, words: &[String]) -> io::Result<Journal> {
         let directory = keys_dir.join(RUNS);
         DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let now = SystemTime::now();
@@ -87,7 +94,8 @@ impl Journal {
             at: time(now),
             verb: verb.to_owned(),
             by: whoever_it_is(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: Build::own().version.clone(),
+            words: words.to_vec(),
         })?;
         Ok(journal)
     }
@@ -145,6 +153,8 @@ pub struct Run {
     pub outcome: &'static str,
     /// How long it took, if it ended.
     pub seconds: Option<f64>,
+    /// What somebody has to know who resumes it.
+    pub words: Vec<String>,
     /// What it failed over, or the step that was in hand when it was cut short.
     pub detail: Option<String>,
 }
@@ -161,6 +171,13 @@ pub fn runs(keys_dir: &Path) -> io::Result<Vec<Run>> {
         runs.push(summary(id, &lines));
     }
     Ok(runs)
+}
+
+impl Run {
+    /// Whether it came to its end and all was well.
+    pub fn is_done(&self) -> bool {
+        self.outcome == DONE
+    }
 }
 
 /// The lines of one run. What is not a line of ours, as the last of one that was cut short, is
@@ -185,11 +202,14 @@ fn summary(id: String, lines: &[Line]) -> Run {
         steps: 0,
         outcome: "cut short",
         seconds: None,
+        words: Vec::new(),
         detail: None,
     };
     for line in lines {
         match line {
-            Line::Begin { verb, by, .. } => (run.verb, run.by) = (verb.clone(), by.clone()),
+            Line::Begin { verb, by, words, .. } => {
+                (run.verb, run.by, run.words) = (verb.clone(), by.clone(), words.clone());
+            }
             Line::Step { what, .. } => {
                 run.steps += 1;
                 run.detail = Some(what.clone());
@@ -197,7 +217,7 @@ fn summary(id: String, lines: &[Line]) -> Run {
             Line::Done { .. } => run.detail = None,
             Line::End { seconds, error, .. } => {
                 run.seconds = Some(*seconds);
-                run.outcome = if error.is_some() { "failed" } else { "done" };
+                run.outcome = if error.is_some() { "failed" } else { DONE };
                 run.detail.clone_from(error);
             }
         }
@@ -250,7 +270,8 @@ fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_micros(at).to_string()
 }
 
-fn whoever_it_is() -> String {
+/// Who runs this program, as far as their system says.
+pub(super) fn whoever_it_is() -> String {
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{}@{host}", user.unwrap_or_else(|_| "somebody".to_owned()))
@@ -270,14 +291,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let keys = folder.path().join("keys");
         assert!(runs(&keys).unwrap().is_empty());
-        let mut done = Journal::begin(&keys, "deploy").unwrap();
+        let mut done = Journal::begin(&keys, "deploy", &[]).unwrap();
         done.step("n1: start").unwrap();
         done.step("n2: start").unwrap();
         done.end(None).unwrap();
-        let mut failed = Journal::begin(&keys, "restart").unwrap();
+        let mut failed = Journal::begin(&keys, "restart", &[]).unwrap();
         failed.step("n1: restart").unwrap();
         failed.end(Some("n1 is down")).unwrap();
-        let mut killed = Journal::begin(&keys, "deploy").unwrap();
+        let mut killed = Journal::begin(&keys, "deploy", &[]).unwrap();
         killed.step("n3: start").unwrap();
         let id = killed.id.clone();
         drop(killed);
@@ -310,7 +331,7 @@ mod tests {
             fs::write(directory.join(format!("{}.jsonl", id(n))), "").unwrap();
         }
         fs::write(directory.join("notes.txt"), "somebody's").unwrap();
-        let journal = Journal::begin(folder.path(), "deploy").unwrap();
+        let journal = Journal::begin(folder.path(), "deploy", &[]).unwrap();
         let kept = ids(&directory).unwrap();
         assert_eq!(kept.len(), RUNS_KEPT);
         assert_eq!(kept.first(), Some(&id(6)));

@@ -5,9 +5,11 @@
 
 use super::destroy::remove_known;
 use super::host::{Found, Halt, Halted, Host, HostError, Layout, Place, Wanted, names};
+use super::lock::{Busy, Holder, Holdings};
 use super::plan::{FileState, PortHolder};
 use super::process;
 use super::remote::sha256;
+use super::started;
 use super::system;
 use crate::transport::{authority, identity};
 use rustix::process::Signal;
@@ -42,8 +44,11 @@ pub const DAEMONISE: &str = "become-daemon";
 pub const SUPERVISE: &str = "become-supervisor";
 
 /// This machine.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LocalHost;
+#[derive(Debug, Default)]
+pub struct LocalHost {
+    /// What this program keeps other controllers from.
+    pub holdings: Holdings,
+}
 
 fn failed<T, E: std::fmt::Display>(
     place: &Place,
@@ -146,8 +151,16 @@ impl Host for LocalHost {
         // A public half alone is no key: the node could not prove that it is its own.
         let key = key.filter(|_| private);
         let executable = place.executable();
-        let compared =
-            wanted.executable.map_or(Ok(FileState::Absent), |wanted| compare(&executable, wanted));
+        let compare = |wanted: &Path| match (compare(&executable, wanted)?, running) {
+            // A deployment that was cut short may have laid the file and not restarted the node.
+            (FileState::Same, Some(pid)) => compare(Path::new(&format!("/proc/{pid}/exe")), wanted)
+                .map(|runs| match runs {
+                    FileState::Same => FileState::Same,
+                    FileState::Absent | FileState::Differs => FileState::Differs,
+                }),
+            (compared, _) => Ok(compared),
+        };
+        let compared = wanted.executable.map_or(Ok(FileState::Absent), compare);
         let has_entries =
             |path: PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
         Ok(Found {
@@ -159,6 +172,8 @@ impl Host for LocalHost {
             node_key: key.and_then(|bytes| String::from_utf8(bytes).ok()),
             files,
             held: if running.is_some() { Vec::new() } else { held(&place.listen) },
+            outdated: running.is_some()
+                && failed(place, "see what it was started with", started::is_outdated(place))?,
         })
     }
 
@@ -211,6 +226,7 @@ impl Host for LocalHost {
 
     fn start(&self, place: &Place) -> Result<u32, HostError> {
         let attempt = || -> io::Result<u32> {
+            started::note(place)?;
             // The directory is the node's, so what it makes of this name is not followed.
             let output = OpenOptions::new()
                 .append(true)
@@ -276,16 +292,50 @@ impl Host for LocalHost {
         failed(place, format!("read {}", path.display()), tail(&path, lines))
     }
 
+    fn hold(&self, place: &Place, holder: &Holder) -> Result<Option<Busy>, HostError> {
+        let path = place.path(names::LOCK);
+        let made = match place.layout {
+            Layout::Own => private_directory(&place.directory),
+            Layout::System { .. } => fs::create_dir_all(system::SETTINGS),
+        };
+        let taken = made.and_then(|()| self.holdings.take(&path, holder));
+        failed(place, format!("take the lock {}", path.display()), taken)
+    }
+
+    fn touch(&self, place: &Place) -> Result<(), HostError> {
+        let path = place.path(names::LOCK);
+        let touched = self.holdings.touch(&path);
+        match failed(place, format!("touch the lock {}", path.display()), touched)? {
+            true => Ok(()),
+            false => Err(HostError {
+                node: place.node.clone(),
+                what: "go on".to_owned(),
+                reason: "another controller took its host over, for this one was not heard of for \
+                         too long"
+                    .to_owned(),
+                hint: "see what it does: paxos-ctl status; then do this again".to_owned(),
+            }),
+        }
+    }
+
+    fn release(&self, place: &Place) {
+        self.holdings.release(&place.path(names::LOCK));
+    }
+
     fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError> {
+        self.release(place);
         let removed = remove_known(&place.directory, &names::ALL);
         let left = failed(place, format!("remove {}", place.directory.display()), removed)?;
         if let Layout::System { .. } = place.layout {
-            let settings = place.path(names::SETTINGS);
-            let removed = match fs::remove_file(&settings) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => system::remove_shared(),
-            };
-            failed(place, "remove what no cluster uses any more", removed)?;
+            // The settings last: they are what says that the cluster is still there.
+            for name in [names::STARTED, names::LOCK, names::SETTINGS] {
+                let removed = match fs::remove_file(place.path(name)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    removed => removed,
+                };
+                failed(place, format!("remove {}", place.path(name).display()), removed)?;
+            }
+            failed(place, "remove what no cluster uses any more", system::remove_shared())?;
         }
         Ok(left)
     }
@@ -387,14 +437,14 @@ mod tests {
         let files = ["config.yaml".to_owned(), "keys/bundle".to_owned()];
         let wanted = Wanted { executable: Some(&source), files: &files };
         assert_eq!(
-            LocalHost.find(&place, &wanted).unwrap(),
+            LocalHost::default().find(&place, &wanted).unwrap(),
             Found { files: vec![None, None], ..Found::default() }
         );
-        LocalHost.receive(&place, "keys/bundle", 0o600, b"x").unwrap();
-        LocalHost.receive_executable(&place, &source).unwrap();
-        let public = LocalHost.ensure_node_key(&place, "n1").unwrap();
-        assert_eq!(LocalHost.ensure_node_key(&place, "n1").unwrap(), public);
-        let found = LocalHost.find(&place, &wanted).unwrap();
+        LocalHost::default().receive(&place, "keys/bundle", 0o600, b"x").unwrap();
+        LocalHost::default().receive_executable(&place, &source).unwrap();
+        let public = LocalHost::default().ensure_node_key(&place, "n1").unwrap();
+        assert_eq!(LocalHost::default().ensure_node_key(&place, "n1").unwrap(), public);
+        let found = LocalHost::default().find(&place, &wanted).unwrap();
         assert!(found.directory && !found.log && !found.genesis);
         assert_eq!(found.executable, FileState::Same);
         assert_eq!(found.files, [None, Some(b"x".to_vec())]);
@@ -404,11 +454,14 @@ mod tests {
         assert_eq!((mode(""), mode("keys"), mode("paxos")), (0o700, 0o700, 0o755));
         assert_eq!((mode("keys/bundle"), mode("keys/node_key")), (0o600, 0o600));
         fs::remove_file(place.path("keys/node_key")).unwrap();
-        let lost = LocalHost.find(&place, &wanted).unwrap();
+        let lost = LocalHost::default().find(&place, &wanted).unwrap();
         assert_eq!(lost.node_key, None, "its public half alone is no key");
-        assert_ne!(LocalHost.ensure_node_key(&place, "n1").unwrap(), public);
+        assert_ne!(LocalHost::default().ensure_node_key(&place, "n1").unwrap(), public);
         fs::write(&source, vec![8; COPY_BYTES + 3]).unwrap();
-        assert_eq!(LocalHost.find(&place, &wanted).unwrap().executable, FileState::Differs);
+        assert_eq!(
+            LocalHost::default().find(&place, &wanted).unwrap().executable,
+            FileState::Differs
+        );
     }
 
     #[test]
@@ -427,18 +480,18 @@ mod tests {
     fn only_what_a_node_makes_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let place = place(folder.path());
-        LocalHost.receive(&place, "keys/bundle", 0o600, b"x").unwrap();
-        LocalHost.receive(&place, "config.yaml", 0o600, b"x").unwrap();
+        LocalHost::default().receive(&place, "keys/bundle", 0o600, b"x").unwrap();
+        LocalHost::default().receive(&place, "config.yaml", 0o600, b"x").unwrap();
         fs::create_dir(place.path("log")).unwrap();
         fs::write(place.path("log/1"), b"x").unwrap();
         fs::write(place.path(".paxos.new"), b"x").unwrap();
         fs::write(place.path("thesis.tex"), b"x").unwrap();
-        assert_eq!(LocalHost.remove(&place).unwrap(), [place.path("thesis.tex")]);
+        assert_eq!(LocalHost::default().remove(&place).unwrap(), [place.path("thesis.tex")]);
         assert_eq!(fs::read_dir(&place.directory).unwrap().count(), 1);
         fs::remove_file(place.path("thesis.tex")).unwrap();
-        assert!(LocalHost.remove(&place).unwrap().is_empty());
+        assert!(LocalHost::default().remove(&place).unwrap().is_empty());
         assert!(!place.directory.exists());
-        assert!(LocalHost.remove(&place).unwrap().is_empty(), "twice is fine");
+        assert!(LocalHost::default().remove(&place).unwrap().is_empty(), "twice is fine");
     }
 
     #[test]

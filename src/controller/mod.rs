@@ -8,7 +8,9 @@
 //! * [`observe`] asks nodes, [`membership`] is who they say they are.
 //! * [`plan`] makes a plan of facts, with an [`obstacle`] where something stands in its way;
 //!   [`deploy`] gathers the ones and carries out the other.
-//! * [`journal`] notes what a run did.
+//! * `upgrade` has the cluster run another [`program`].
+//! * [`lock`] keeps two controllers apart, `exclusive` takes it everywhere; [`journal`] notes what
+//!   a run did, `resume` goes on with one; `started` is what a node was started with.
 //! * [`operate`] is the rest of a cluster's life, [`overview`] what its status looks like, [`logs`]
 //!   what all nodes say as one story, [`destroy`] its end.
 //! * [`verify`] runs the eight checks of the roles, over [`streams`] of requests and commands;
@@ -25,6 +27,9 @@ pub mod agent_call;
 pub mod deploy;
 pub mod destroy;
 pub mod everywhere;
+mod exclusive;
+mod gate;
+mod gather;
 pub mod groups;
 pub mod hand_over;
 pub mod host;
@@ -34,7 +39,9 @@ pub mod issuer;
 pub mod journal;
 pub mod keys;
 pub mod landing;
+mod limit;
 pub mod local;
+pub mod lock;
 pub mod login;
 pub mod logs;
 pub mod membership;
@@ -46,13 +53,18 @@ mod pipe;
 pub mod plan;
 pub mod problem;
 pub mod process;
+pub mod program;
 pub mod recorded;
 pub mod remote;
+mod resume;
+pub mod run;
 pub mod settings;
+mod started;
 pub mod state;
 pub mod streams;
 pub mod system;
 pub mod traces;
+mod upgrade;
 pub mod verdict;
 pub mod verify;
 pub mod wait;

@@ -167,21 +167,26 @@ impl Asker {
         answers
     }
 
+    /// Gives a node a command as an operator would.
+    ///
+    /// # Errors
+    /// In the node's words.
+    pub fn tell(&self, node: &NodeSpec, command: &str, limit: Duration) -> Result<(), String> {
+        let door = self.door(&Contact::of(node));
+        let said = self.runtime.block_on(say(&door, command, limit + ROUND_TRIP))?;
+        match said.exit {
+            Some(0) => Ok(()),
+            _ => Err(String::from_utf8_lossy(&said.stderr).trim().to_owned()),
+        }
+    }
+
     /// Asks a node to see to it that another one leads, and waits until it does.
     ///
     /// # Errors
     /// In the node's words.
     pub fn resign(&self, node: &NodeSpec, limit: Duration) -> Result<(), String> {
         let command = format!("paxos leader resign --timeout {}ms", limit.as_millis());
-        let said = self.runtime.block_on(say(
-            &self.door(&Contact::of(node)),
-            &command,
-            limit + ROUND_TRIP,
-        ))?;
-        match said.exit {
-            Some(0) => Ok(()),
-            _ => Err(String::from_utf8_lossy(&said.stderr).trim().to_owned()),
-        }
+        self.tell(node, &command, limit)
     }
 }
 

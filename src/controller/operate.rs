@@ -162,6 +162,7 @@ impl Cluster {
         say: Progress<'_>,
     ) -> Result<Vec<String>, Failure> {
         let mut nodes = self.named(names)?;
+        let _exclusive = self.exclusive("restart")?;
         let asker = self.asker()?;
         let all = self.named(&[])?;
         let leader = leader(&asker.ask(&all, ASK_LIMIT));

@@ -7,7 +7,7 @@
 use super::inventory::{Inventory, NodeSpec};
 use super::state::{ClusterState, Founder, Handout};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 pub use super::obstacle::Obstacle;
@@ -52,6 +52,8 @@ pub struct NodeFacts {
     pub keys: FileState,
     /// Addresses that it needs and that other processes have.
     pub held: Vec<PortHolder>,
+    /// Whether it runs with other settings or keys than lie there.
+    pub outdated: bool,
     /// Why nothing is known of it, and what to do, when its host could not be looked at.
     pub out_of_reach: Option<(String, String)>,
 }
@@ -98,6 +100,19 @@ pub enum Step {
     Restart(String),
 }
 
+impl Step {
+    /// The node that it is done for, if it is done for one.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Step::CreateKeys | Step::IssueOperator | Step::Form => None,
+            Step::Install { node, .. }
+            | Step::GiveGenesis(node)
+            | Step::Start(node)
+            | Step::Restart(node) => Some(node),
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -127,6 +142,17 @@ impl Plan {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Only what concerns these nodes, and what is done for no node in particular.
+    pub fn limited(mut self, only: Option<&BTreeSet<String>>) -> Plan {
+        if let Some(only) = only {
+            self.steps.retain(|step| step.node().is_none_or(|node| only.contains(node)));
+            self.obstacles.retain(|obstacle| {
+                obstacle.stops_everything() || obstacle.node().is_none_or(|n| only.contains(n))
+            });
+        }
+        self
     }
 
     /// The first obstacle that keeps everything from being done.
@@ -195,8 +221,9 @@ pub fn plan(inventory: &Inventory, facts: &Facts) -> Plan {
     plan.steps.extend(stopped.map(|node| Step::Start(node.name.clone())));
     let outdated = usable.iter().filter(|node| {
         let facts = of(node);
-        facts.running.is_some()
-            && [facts.executable, facts.settings, facts.keys].iter().any(|s| *s != FileState::Same)
+        let differs =
+            [facts.executable, facts.settings, facts.keys].iter().any(|s| *s != FileState::Same);
+        facts.running.is_some() && (differs || facts.outdated)
     });
     let mut outdated: Vec<String> = outdated.map(|node| node.name.clone()).collect();
     outdated.sort_by_key(|node| facts.leader.as_ref() == Some(node));

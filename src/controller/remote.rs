@@ -9,9 +9,11 @@
 use super::agent_call::{Answer, Call, Digest, Hello, PROTOCOL};
 use super::host::{Found, Halt, Halted, Host, HostError, Layout, Place, Wanted};
 use super::landing::{Landing, Program, Trouble};
+use super::lock::{Busy, Holder};
 use super::login::Login;
 use super::system;
 use crate::wire::agent_frame::{read_frame, write_frame};
+use crate::wire::build::Build;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
@@ -111,10 +113,20 @@ impl RemoteHost {
     /// One call, or nothing where no agent is.
     fn call(&self, place: &Place, what: &str, call: &Call) -> Result<Option<Answer>, HostError> {
         let mut session = self.session.lock().expect("no holder of this lock panics");
-        let failed = |trouble| RemoteHost::error(place, what, trouble);
         if session.is_none() {
+            let failed = |trouble| RemoteHost::error(place, what, trouble);
             *session = Some(self.connect(place).map_err(failed)?);
         }
+        self.call_over(&mut session, place, what, call)
+    }
+
+    fn call_over(
+        &self,
+        session: &mut Option<Session>,
+        place: &Place,
+        what: &str,
+        call: &Call,
+    ) -> Result<Option<Answer>, HostError> {
         let Some(Session::Agent(program)) = session.as_mut() else { return Ok(None) };
         let deadline = Instant::now() + CALL_LIMIT;
         let mut frame = Vec::new();
@@ -129,7 +141,7 @@ impl RemoteHost {
             Err(error) => {
                 let trouble = program.trouble(&self.login, &error);
                 *session = None;
-                Err(failed(trouble))
+                Err(RemoteHost::error(place, what, trouble))
             }
         }
     }
@@ -174,13 +186,18 @@ impl RemoteHost {
 
     /// Sends the executable, makes it the agent and gives its path there.
     fn install(&self, place: &Place, source: &Path) -> Result<PathBuf, Trouble> {
-        let digest = digest_of(source).map_err(|error| Trouble {
+        let (digest, version) = known(source).map_err(|error| Trouble {
             reason: format!("cannot read {}: {error}", source.display()),
             hint: "give the path of the program with paxos_binary".to_owned(),
         })?;
+        let Some(version) = version else {
+            let reason = format!("{} does not say that it is a paxos program", source.display());
+            let hint = "give the path of a paxos program for the host with paxos_binary".to_owned();
+            return Err(Trouble { reason, hint });
+        };
         let executable = match place.layout {
             Layout::Own => place.executable(),
-            Layout::System { .. } => system::version_path(&digest),
+            Layout::System { .. } => system::version_path(&version, &digest),
         };
         let mut session = self.session.lock().expect("no holder of this lock panics");
         let private = place.layout == Layout::Own;
@@ -272,6 +289,33 @@ impl Host for RemoteHost {
         }
     }
 
+    fn hold(&self, place: &Place, holder: &Holder) -> Result<Option<Busy>, HostError> {
+        let what = "keep other controllers out";
+        match self.call(place, what, &Call::Hold(place.clone(), holder.clone()))? {
+            Some(Answer::Held(busy)) => Ok(busy),
+            Some(answer) => Err(unexpected(place, what, &answer)),
+            None => Ok(None),
+        }
+    }
+
+    fn touch(&self, place: &Place) -> Result<(), HostError> {
+        // While a call is under way the agent touches the lock itself, and whoever is not connected
+        // has no lock.
+        let Ok(mut session) = self.session.try_lock() else { return Ok(()) };
+        if session.is_none() {
+            return Ok(());
+        }
+        let touched = self.call_over(&mut session, place, "go on", &Call::Touch(place.clone()));
+        touched.map(|_done| ())
+    }
+
+    fn release(&self, place: &Place) {
+        let Ok(mut session) = self.session.try_lock() else { return };
+        // A connection that is gone has released it.
+        let release = Call::Release(place.clone());
+        let _gone = self.call_over(&mut session, place, "let others in", &release);
+    }
+
     fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError> {
         match self.call(place, "remove what it keeps", &Call::Remove(place.clone()))? {
             Some(Answer::Left(left)) => Ok(left),
@@ -281,24 +325,33 @@ impl Host for RemoteHost {
     }
 }
 
+/// The checksum of an executable, and its version if it is one of ours.
+type Checked = (Digest, Option<String>);
+
 /// Executables that were read already, by path, with what tells whether they changed since.
-type Known = HashMap<PathBuf, (u64, Option<SystemTime>, Digest)>;
+type Known = HashMap<PathBuf, (u64, Option<SystemTime>, Checked)>;
 
 /// Many hosts get one executable, and it is read once for all of them.
 static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
 
 fn digest_of(path: &Path) -> io::Result<Digest> {
+    known(path).map(|(digest, _)| digest)
+}
+
+fn known(path: &Path) -> io::Result<Checked> {
     let metadata = std::fs::metadata(path)?;
     let (length, modified) = (metadata.len(), metadata.modified().ok());
     let mut known = KNOWN.lock().expect("no holder of this lock panics");
-    if let Some((known_length, known_time, digest)) = known.get(path)
+    if let Some((known_length, known_time, checked)) = known.get(path)
         && (*known_length, *known_time) == (length, modified)
     {
-        return Ok(*digest);
+        return Ok(checked.clone());
     }
-    let digest = sha256(path)?;
-    known.insert(path.to_owned(), (length, modified, digest));
-    Ok(digest)
+    let bytes = std::fs::read(path)?;
+    let version = Build::of(&bytes).map(|build| build.version);
+    let checked = (Sha256::digest(&bytes).into(), version);
+    known.insert(path.to_owned(), (length, modified, checked.clone()));
+    Ok(checked)
 }
 
 /// SHA-256 of a file.

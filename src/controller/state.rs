@@ -6,6 +6,7 @@
 //! cluster (members, quorums) is in the cluster's log and not here.
 
 use super::inventory::{Inventory, NodeSpec};
+use super::program::Program;
 use crate::paxos::ballot::{ClusterId, NodeId, ProposerId, VoterGeneration};
 use crate::paxos::configuration::{Configuration, ConfigurationNumber, Genesis, Member, Roles};
 use crate::paxos::quorum::QuorumSystem;
@@ -71,6 +72,12 @@ pub struct ClusterState {
     phase2: u16,
     /// The nodes, in the order of the inventory.
     pub nodes: Vec<Founder>,
+    /// What the cluster was upgraded to, if it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
+    /// What it ran before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Program>,
 }
 
 /// Why the state cannot be used.
@@ -156,6 +163,8 @@ impl ClusterState {
             phase1: inventory.quorums.phase1() as u16,
             phase2: inventory.quorums.phase2() as u16,
             nodes: inventory.nodes.iter().map(&mut founder).collect(),
+            program: None,
+            previous: None,
         }
     }
 

@@ -39,9 +39,9 @@ pub const ACCOUNT: &str = "paxos";
 /// How many characters of the checksum tell one build of a version from another.
 const SUM_CHARS: usize = 12;
 
-/// Where an executable of this checksum lies.
-pub fn version_path(digest: &Digest) -> PathBuf {
-    let mut name = format!("{}-", env!("CARGO_PKG_VERSION"));
+/// Where an executable of this version and checksum lies.
+pub fn version_path(version: &str, digest: &Digest) -> PathBuf {
+    let mut name = format!("{version}-");
     for byte in &digest[..SUM_CHARS / 2] {
         write!(name, "{byte:02x}").expect("a string takes everything");
     }
@@ -232,8 +232,12 @@ mod tests {
 
     #[test]
     fn versions_of_the_program_are_told_from_others() {
-        let path = version_path(&[0xab; 32]);
-        assert!(path.to_string_lossy().ends_with("-abababababab/paxos"), "{}", path.display());
+        let path = version_path("0.2.0", &[0xab; 32]);
+        assert!(
+            path.to_string_lossy().ends_with("/0.2.0-abababababab/paxos"),
+            "{}",
+            path.display()
+        );
         assert!(is_version(&path));
         for other in ["/opt/paxos/paxos", "/opt/paxos/1/x/paxos", "/opt/paxos/1/vi", "/bin/paxos"] {
             assert!(!is_version(Path::new(other)), "{other}");

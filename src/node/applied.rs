@@ -12,6 +12,7 @@ use crate::paxos::message::{Entry, Payload};
 use crate::paxos::replica::Replica;
 use crate::store::Store;
 use crate::store::command::{Command, Outcome};
+use crate::wire::build::Build;
 use crate::wire::command::decode_command;
 use bytes::Bytes;
 
@@ -20,10 +21,27 @@ const LOG_READ_BYTES: usize = 1 << 20;
 
 /// The store cannot be rebuilt from the log.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot rebuild the store from the log: {0}; restore this node from its peers under a new voter"
-)]
-pub struct RebuildError(String);
+pub enum RebuildError {
+    /// What is in it is not what it should be.
+    #[error(
+        "cannot rebuild the store from the log: {0}; restore this node from its peers under a new \
+         voter"
+    )]
+    Log(String),
+    /// It is of a cluster that has gone on.
+    #[error(
+        "the cluster is at version {version}, and this program runs clusters of version {} to {}; \
+         start a newer program here (paxos-ctl deploy puts it back)",
+        .runs.0,
+        .runs.1
+    )]
+    Version {
+        /// The cluster's.
+        version: u16,
+        /// What this program runs.
+        runs: (u16, u16),
+    },
+}
 
 /// See the module's documentation.
 pub(super) struct Applied {
@@ -50,24 +68,46 @@ impl Applied {
             let next = self.slot.next();
             let entries = log
                 .read(next, chosen, LOG_READ_BYTES)
-                .map_err(|error| RebuildError(format!("slots from {next}: {error}")))?;
+                .map_err(|error| RebuildError::Log(format!("slots from {next}: {error}")))?;
             if entries.is_empty() {
-                return Err(RebuildError(format!("slot {next} is chosen but missing")));
+                return Err(RebuildError::Log(format!("slot {next} is chosen but missing")));
             }
             for entry in entries {
                 let next = self.slot.next();
                 if let Payload::Configuration(configuration) = &entry.payload {
                     replica.recall(next, configuration.clone());
                 }
-                self.apply(next, &entry);
+                self.take_in(next, &entry);
+                if let Some(version) = self.too_new() {
+                    let runs = Build::own().cluster_versions;
+                    return Err(RebuildError::Version { version, runs });
+                }
             }
         }
         Ok(())
     }
 
+    /// The version that the cluster is at, if this program does not know it.
+    fn too_new(&self) -> Option<u16> {
+        let version = self.store.as_ref()?.cluster_version();
+        (!Build::own().runs(version)).then_some(version)
+    }
+
     /// Takes in the next slot; answers its command and what became of it, where there is a store to
     /// tell.
+    ///
+    /// # Panics
+    /// When the cluster is raised to a version that this program does not know: what comes next in
+    /// the log would be read wrongly, and a process that is started anew says what to do.
     pub(super) fn apply(&mut self, slot: Slot, entry: &Entry<Bytes>) -> Option<(Command, Outcome)> {
+        let applied = self.take_in(slot, entry);
+        if let Some(version) = self.too_new() {
+            panic!("the cluster was raised to version {version}, which this program does not know");
+        }
+        applied
+    }
+
+    fn take_in(&mut self, slot: Slot, entry: &Entry<Bytes>) -> Option<(Command, Outcome)> {
         assert_eq!(slot, self.slot.next(), "slots are applied in order and without gaps");
         self.slot = slot;
         self.time = self.time.max(entry.stamp);

@@ -11,6 +11,7 @@ use crate::paxos::message::DiskHealth;
 use crate::paxos::quorum::QuorumSystem;
 use crate::paxos::replica;
 use crate::store::Store;
+use crate::wire::build::Build;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -87,7 +88,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             uptime: self.now(),
             age: Duration::ZERO,
             stalled: Vec::new(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: &Build::own().version,
+            cluster_version: self.store().map(Store::cluster_version),
         }
     }
 
@@ -174,7 +176,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             uptime: self.now(),
             age: Duration::ZERO,
             stalled: Vec::new(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: &Build::own().version,
+            cluster_version: None,
         }
     }
 }

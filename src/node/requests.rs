@@ -65,7 +65,9 @@ fn weight(write: &Write) -> usize {
     match &write.operation {
         Operation::Put { key, value, .. } => key.len() + value.len(),
         Operation::Delete { key, .. } => key.len(),
-        Operation::OpenSession { .. } | Operation::CloseSession => 0,
+        Operation::OpenSession { .. }
+        | Operation::CloseSession
+        | Operation::RaiseVersion { .. } => 0,
     }
 }
 

@@ -138,6 +138,8 @@ pub struct NodeStatus {
     pub stalled: Vec<Stall>,
     /// The program's version.
     pub version: &'static str,
+    /// The version that the cluster is at; none on a node that keeps no store.
+    pub cluster_version: Option<u16>,
 }
 
 impl NodeStatus {
@@ -205,6 +207,7 @@ mod tests {
             age: Duration::ZERO,
             stalled: Vec::new(),
             version: "0",
+            cluster_version: Some(1),
         }
     }
 

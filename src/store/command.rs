@@ -84,6 +84,12 @@ pub enum Operation {
         /// Only if this holds.
         condition: Condition,
     },
+    /// Raise the cluster version, which gates what older programs would not understand. It rises by
+    /// one at a time; to any other number than the next nothing happens.
+    RaiseVersion {
+        /// To which.
+        to: u16,
+    },
 }
 
 /// What must hold of the key for a change to happen.
@@ -132,6 +138,8 @@ pub enum Outcome {
     WindowFull,
     /// Not executed: its request id was used before, and for another operation.
     RequestIdReused,
+    /// The cluster version is this now.
+    ClusterVersion(u16),
 }
 
 // Stored and sent: a number once given keeps its meaning.
@@ -146,6 +154,7 @@ const SESSION_UNKNOWN: u8 = 7;
 const SEQUENCE_ACKNOWLEDGED: u8 = 8;
 const WINDOW_FULL: u8 = 9;
 const REQUEST_ID_REUSED: u8 = 10;
+const CLUSTER_VERSION: u8 = 11;
 
 impl Outcome {
     /// The outcome as its kind and one number, which say all there is of it.
@@ -162,6 +171,7 @@ impl Outcome {
             Outcome::SequenceAcknowledged => (SEQUENCE_ACKNOWLEDGED, 0),
             Outcome::WindowFull => (WINDOW_FULL, 0),
             Outcome::RequestIdReused => (REQUEST_ID_REUSED, 0),
+            Outcome::ClusterVersion(version) => (CLUSTER_VERSION, u64::from(*version)),
         }
     }
 
@@ -179,6 +189,7 @@ impl Outcome {
             SEQUENCE_ACKNOWLEDGED => Outcome::SequenceAcknowledged,
             WINDOW_FULL => Outcome::WindowFull,
             REQUEST_ID_REUSED => Outcome::RequestIdReused,
+            CLUSTER_VERSION => Outcome::ClusterVersion(u16::try_from(number).ok()?),
             _ => return None,
         })
     }
@@ -235,7 +246,9 @@ impl Operation {
     /// Names the part that is too long.
     pub fn check_limits(&self) -> Result<(), LimitError> {
         let (key, condition) = match self {
-            Operation::OpenSession { .. } | Operation::CloseSession => return Ok(()),
+            Operation::OpenSession { .. }
+            | Operation::CloseSession
+            | Operation::RaiseVersion { .. } => return Ok(()),
             Operation::Put { key, value, condition } => {
                 limit("value", value.len(), VALUE_BYTES_MAX)?;
                 (key, condition)
@@ -313,12 +326,14 @@ mod tests {
             Outcome::SequenceAcknowledged,
             Outcome::WindowFull,
             Outcome::RequestIdReused,
+            Outcome::ClusterVersion(7),
         ];
         for (kind, outcome) in (0..).zip(outcomes) {
             let (found, number) = outcome.numbers();
             assert_eq!(found, kind, "{outcome:?} has another number at nodes that run already");
             assert_eq!(Outcome::from_numbers(kind, number), Some(outcome));
         }
-        assert_eq!(Outcome::from_numbers(11, 0), None);
+        assert_eq!(Outcome::from_numbers(12, 0), None);
+        assert_eq!(Outcome::from_numbers(CLUSTER_VERSION, 1 << 16), None);
     }
 }

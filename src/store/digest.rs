@@ -82,6 +82,10 @@ pub(super) fn operation_digest(operation: &Operation) -> u64 {
             digest.bytes(key);
             digest.condition(condition);
         }
+        Operation::RaiseVersion { to } => {
+            digest.word(5);
+            digest.word(u64::from(*to));
+        }
     }
     digest.0
 }
@@ -140,6 +144,8 @@ mod tests {
             delete(Condition::Absent),
             delete(Condition::Revision(1)),
             Operation::CloseSession,
+            Operation::RaiseVersion { to: 2 },
+            Operation::RaiseVersion { to: 3 },
             Operation::OpenSession { nonce: 0 },
             Operation::OpenSession { nonce: 1 },
         ];

@@ -44,6 +44,11 @@ impl<E: Engine> Store<E> {
         self.meta.revision
     }
 
+    /// The version that the cluster is at.
+    pub fn cluster_version(&self) -> u16 {
+        self.meta.cluster_version
+    }
+
     /// The largest stamp so far.
     pub fn time(&self) -> ClusterTime {
         self.meta.time
@@ -111,6 +116,12 @@ impl<E: ReadEngine> Draft<'_, E> {
             }
             Operation::Put { key, value, condition } => draft.put_key(key, value, condition),
             Operation::Delete { key, condition } => draft.delete_key(key, condition),
+            Operation::RaiseVersion { to } => {
+                if draft.meta.cluster_version.checked_add(1) == Some(*to) {
+                    draft.meta.cluster_version = *to;
+                }
+                Outcome::ClusterVersion(draft.meta.cluster_version)
+            }
         })
     }
 

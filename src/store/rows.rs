@@ -19,7 +19,7 @@ pub(super) const META_KEY: Bytes = Bytes::from_static(b"meta");
 const DAMAGED: &str = "the engine returned a row that the store did not write";
 
 /// How far the store is, and the sums that it would otherwise have to count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meta {
     pub applied: Slot,
     pub time: ClusterTime,
@@ -28,17 +28,35 @@ pub(super) struct Meta {
     pub keys: u64,
     pub sessions: u64,
     pub requests: u64,
+    pub cluster_version: u16,
+}
+
+impl Default for Meta {
+    fn default() -> Meta {
+        Meta {
+            applied: Slot::default(),
+            time: ClusterTime::default(),
+            revision: 0,
+            digest: 0,
+            keys: 0,
+            sessions: 0,
+            requests: 0,
+            // What every cluster is formed at.
+            cluster_version: 1,
+        }
+    }
 }
 
 impl Meta {
     pub(super) fn encode(&self) -> Bytes {
-        let mut row = BytesMut::with_capacity(1 + 7 * 8);
+        let mut row = BytesMut::with_capacity(1 + 7 * 8 + 2);
         row.put_u8(ROWS_VERSION);
         row.put_u64(self.applied.0);
         row.put_u64(self.time.0);
         for field in [self.revision, self.digest, self.keys, self.sessions, self.requests] {
             row.put_u64(field);
         }
+        row.put_u16(self.cluster_version);
         row.freeze()
     }
 
@@ -53,6 +71,7 @@ impl Meta {
             keys: row.u64(),
             sessions: row.u64(),
             requests: row.u64(),
+            cluster_version: u16::from_be_bytes(row.array()),
         }
     }
 }

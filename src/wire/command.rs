@@ -18,6 +18,7 @@ const OPEN_SESSION: u8 = 0;
 const CLOSE_SESSION: u8 = 1;
 const PUT: u8 = 2;
 const DELETE: u8 = 3;
+const RAISE_VERSION: u8 = 4;
 
 const ALWAYS: u8 = 0;
 const ABSENT: u8 = 1;
@@ -56,6 +57,10 @@ struct Delete<'a>(
     #[serde(borrow)] WireCondition<'a>,
 );
 
+/// envelope, to which.
+#[derive(Serialize, Deserialize)]
+struct RaiseVersion<'a>(#[serde(borrow)] Envelope<'a>, u16);
+
 /// The command as one slot's bytes.
 pub fn encode_command(command: &Command) -> Bytes {
     let envelope = Envelope(
@@ -81,6 +86,10 @@ pub fn encode_command(command: &Command) -> Bytes {
         Operation::Delete { key, condition } => {
             let fields = Delete(envelope, key, condition.into());
             encode(COMMAND_VERSION, DELETE, &fields, &mut out);
+        }
+        Operation::RaiseVersion { to } => {
+            let fields = RaiseVersion(envelope, *to);
+            encode(COMMAND_VERSION, RAISE_VERSION, &fields, &mut out);
         }
     }
     Bytes::from(out)
@@ -109,6 +118,10 @@ pub fn decode_command(input: &Bytes) -> Result<Command, DecodeError> {
             let condition = condition.check(input)?;
             (envelope, Operation::Delete { key: share(input, key), condition })
         }
+        RAISE_VERSION => {
+            let RaiseVersion(envelope, to) = decode(COMMAND, fields)?;
+            (envelope, Operation::RaiseVersion { to })
+        }
         found => return Err(DecodeError::Kind { what: COMMAND, found }),
     };
     let Envelope(session, sequence, acknowledged_below, principal, request_id) = envelope;
@@ -127,7 +140,9 @@ pub fn decode_command(input: &Bytes) -> Result<Command, DecodeError> {
 fn encoded_bytes_about(command: &Command) -> usize {
     let names = command.principal.len() + command.request_id.as_ref().map_or(0, String::len);
     let data = match &command.operation {
-        Operation::OpenSession { .. } | Operation::CloseSession => 0,
+        Operation::OpenSession { .. }
+        | Operation::CloseSession
+        | Operation::RaiseVersion { .. } => 0,
         Operation::Put { key, value, condition } => key.len() + value.len() + condition.bytes(),
         Operation::Delete { key, condition } => key.len() + condition.bytes(),
     };

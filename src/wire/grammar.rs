@@ -215,11 +215,13 @@ pub const VERBS: &[VerbSpec] = &[
     },
     VerbSpec {
         name: "version",
-        forms: &[""],
-        summary: "the program's version",
+        forms: &["", "raise N"],
+        summary: "the program's version, or raise the cluster's to the next",
         flags: &[],
-        operands: (0, 0),
-        details: "",
+        operands: (0, 2),
+        details: "raise needs an admin's key and cannot be undone: programs that do not know the\n\
+                  new version end. paxos-ctl upgrade --raise asks all members first whether they\n\
+                  know it.",
     },
     VerbSpec {
         name: "help",

@@ -16,6 +16,7 @@
 pub mod agent_frame;
 pub mod answer;
 pub mod base64;
+pub mod build;
 pub mod command;
 pub mod configuration;
 pub mod entry;

@@ -153,6 +153,12 @@ pub struct StatusReport {
     pub uptime_seconds: f64,
     /// The program's version.
     pub version: String,
+    /// The version that the cluster is at; none on a node that keeps no store.
+    #[serde(default)]
+    pub cluster_version: Option<u16>,
+    /// The oldest and the newest cluster version that the program runs.
+    #[serde(default)]
+    pub cluster_versions: (u16, u16),
 }
 
 /// A status older than this is shown with its age; the node's thread renews it a hundred times a
@@ -351,6 +357,8 @@ pub(crate) mod tests {
             age_seconds: 0.01,
             uptime_seconds: 3725.0,
             version: "0.1.0".into(),
+            cluster_version: Some(1),
+            cluster_versions: (1, 1),
         }
     }
 

@@ -137,6 +137,11 @@ pub enum Verb {
     },
     /// The program's version.
     Version,
+    /// Raise the cluster version.
+    RaiseVersion {
+        /// To this one, the next.
+        to: u16,
+    },
     /// The manual: all of it in short, or one verb.
     Help(Option<&'static VerbSpec>),
 }
@@ -187,7 +192,7 @@ impl Verb {
             Verb::Metrics => "metrics",
             Verb::Logs(_) => "logs",
             Verb::Trace { .. } => "trace",
-            Verb::Version => "version",
+            Verb::Version | Verb::RaiseVersion { .. } => "version",
             Verb::Help(_) => "help",
         }
     }
@@ -205,7 +210,11 @@ impl Verb {
     pub fn is_write(&self) -> bool {
         matches!(
             self,
-            Verb::Put { .. } | Verb::Delete { .. } | Verb::Batch { .. } | Verb::Transfer { .. }
+            Verb::Put { .. }
+                | Verb::Delete { .. }
+                | Verb::Batch { .. }
+                | Verb::Transfer { .. }
+                | Verb::RaiseVersion { .. }
         )
     }
 }
@@ -350,7 +359,7 @@ fn parse_verb(spec: &'static VerbSpec, sorted: &Sorted) -> Result<Verb, Failure>
         "trace" => {
             Verb::Trace { slot: number(operand(0).unwrap_or_default(), "a slot", 1, u64::MAX)? }
         }
-        "version" => Verb::Version,
+        "version" => parse_version(spec, &sorted.operands)?,
         "help" => match operand(0) {
             None => Verb::Help(None),
             Some(name) => Verb::Help(Some(grammar::verb(name).ok_or_else(|| {
@@ -390,6 +399,20 @@ fn parse_leader(spec: &VerbSpec, operands: &[Vec<u8>]) -> Result<Verb, Failure> 
         },
         [word, ..] => Err(Failure::usage(
             format!("leader does not take \"{}\" so", printable(word)),
+            format!("write {}", forms(spec).join(" or ")),
+        )),
+    }
+}
+
+fn parse_version(spec: &VerbSpec, operands: &[Vec<u8>]) -> Result<Verb, Failure> {
+    match operands {
+        [] => Ok(Verb::Version),
+        [word, to] if word == b"raise" => {
+            let to = number(to, "a cluster version", 2, u64::from(u16::MAX))?;
+            Ok(Verb::RaiseVersion { to: u16::try_from(to).unwrap_or(u16::MAX) })
+        }
+        [word, ..] => Err(Failure::usage(
+            format!("version does not take \"{}\" so", printable(word)),
             format!("write {}", forms(spec).join(" or ")),
         )),
     }

@@ -97,6 +97,10 @@ impl Words {
                     self.word(to.as_bytes());
                 }
             }
+            Verb::RaiseVersion { to } => {
+                self.word(b"raise");
+                self.word(to.to_string().as_bytes());
+            }
             Verb::Help(Some(about)) => self.word(about.name.as_bytes()),
             Verb::Help(None)
             | Verb::Status

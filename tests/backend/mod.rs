@@ -306,6 +306,7 @@ impl Backend for Fake {
             age: Duration::ZERO,
             stalled: Vec::new(),
             version: "0.1.0",
+            cluster_version: Some(1),
         })
     }
 

@@ -1,0 +1,163 @@
+//! Everything that a plan depends on, from the disk here, the hosts and the nodes. Looking changes
+//! nothing.
+
+use super::deploy::{Cluster, state_failure};
+use super::host::{Found, HostError, Place, Wanted, names};
+use super::inventory::{Connection, NodeSpec};
+use super::keys::ClusterKeys;
+use super::observe::{ASK_LIMIT, Asker, leader};
+use super::plan::{Facts, FileState, NodeFacts, obstacle};
+use super::settings::settings_text;
+use super::state::ClusterState;
+use super::wait::at_once;
+use super::{host_failure, keys_failure};
+use crate::wire::failure::{Code, Failure};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+impl Cluster {
+    /// The cluster's keys, if they were made.
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn keys(&self) -> Result<Option<ClusterKeys>, Failure> {
+        ClusterKeys::open(&self.keys_dir, &self.inventory.cluster).map_err(keys_failure)
+    }
+
+    /// Where a node's executable comes from: what this command was told, else the inventory, else
+    /// what the cluster was upgraded to, else this very program.
+    pub(super) fn executable(&self, state: Option<&ClusterState>, node: &NodeSpec) -> PathBuf {
+        let upgraded = || state.and_then(|state| state.program.as_ref());
+        match (&self.binary, &node.binary) {
+            (Some(binary), _) | (None, Some(binary)) => binary.clone(),
+            (None, None) => match upgraded() {
+                Some(program) => program.path(&self.keys_dir),
+                None => self.tool.clone(),
+            },
+        }
+    }
+
+    /// Looks at everything that a plan depends on. Changes nothing.
+    ///
+    /// # Errors
+    /// When something is there and cannot be read.
+    pub fn facts(&self) -> Result<Facts, Failure> {
+        let keys = self.keys()?;
+        let now = SystemTime::now();
+        let mut facts = Facts {
+            state: ClusterState::load(&self.keys_dir, &self.inventory.cluster)
+                .map_err(state_failure)?,
+            keys: keys.is_some(),
+            ..Facts::default()
+        };
+        if let Some(keys) = &keys {
+            facts.operator = keys.operator_is_current(now).map_err(keys_failure)?;
+        }
+        let mut all_certified = true;
+        for (node, found) in self.inventory.nodes.iter().zip(self.look(facts.state.as_ref())) {
+            let (found, certified) = match found {
+                Ok(found) => {
+                    self.node_facts(node, found, facts.state.as_ref(), keys.as_ref(), now)?
+                }
+                Err(error) if node.connection == Connection::Ssh => {
+                    let why = format!("cannot {}: {}", error.what, error.reason);
+                    let out_of_reach = Some((why, error.hint));
+                    (NodeFacts { out_of_reach, ..NodeFacts::default() }, false)
+                }
+                Err(error) => return Err(host_failure(error)),
+            };
+            // One that is not seen to gets no certificates either.
+            all_certified &= certified || obstacle(node, &found, facts.state.as_ref()).is_some();
+            facts.nodes.insert(node.name.clone(), found);
+        }
+        if !all_certified {
+            // Each node is told of all certificates, so a new one is news to the others as well.
+            let told = facts.nodes.values_mut().filter(|found| found.keys == FileState::Same);
+            told.for_each(|found| found.keys = FileState::Differs);
+        }
+        if let Some(keys) = keys.filter(|_| facts.operator) {
+            let asker = Asker::new(&keys, &self.inventory.cluster)?;
+            let running = |node: &&NodeSpec| {
+                facts.nodes.get(&node.name).is_some_and(|found| found.running.is_some())
+            };
+            let running: Vec<&NodeSpec> = self.inventory.nodes.iter().filter(running).collect();
+            facts.leader = leader(&asker.ask(&running, ASK_LIMIT));
+        }
+        Ok(facts)
+    }
+
+    /// What lies on each node's host, asked at once.
+    fn look(&self, state: Option<&ClusterState>) -> Vec<Result<Found, HostError>> {
+        let mut files = vec![names::SETTINGS.to_owned()];
+        files.extend(names::KEY_FILES.iter().map(|name| format!("{}/{name}", names::KEYS)));
+        at_once(&self.inventory.nodes, |node| {
+            let executable = self.executable(state, node);
+            let wanted = Wanted { executable: Some(&executable), files: &files };
+            self.host.find(&Place::of(node), &wanted)
+        })
+    }
+
+    /// Also whether the node's certificates serve.
+    fn node_facts(
+        &self,
+        node: &NodeSpec,
+        found: Found,
+        state: Option<&ClusterState>,
+        keys: Option<&ClusterKeys>,
+        now: SystemTime,
+    ) -> Result<(NodeFacts, bool), Failure> {
+        let settings = self.settings(state, node)?;
+        let compare = |found: Option<&Option<Vec<u8>>>, wanted: &str| match found {
+            Some(Some(bytes)) if bytes == wanted.as_bytes() => FileState::Same,
+            Some(Some(_)) => FileState::Differs,
+            _ => FileState::Absent,
+        };
+        let certified = match (keys, &found.node_key) {
+            (Some(keys), Some(line)) => {
+                keys.node_is_current(&node.name, node.id, line, now).map_err(keys_failure)?
+            }
+            _ => false,
+        };
+        let keys = match (keys, &found.node_key) {
+            (_, None) => FileState::Absent,
+            (Some(keys), Some(_)) if certified => {
+                let wanted = keys.node_files(&node.name, &[]).map_err(keys_failure)?;
+                let same = wanted.iter().all(|file| {
+                    let place = names::KEY_FILES.iter().position(|name| *name == file.name);
+                    let found = place.and_then(|place| found.files.get(place + 1));
+                    compare(found, &file.text) == FileState::Same
+                });
+                if same { FileState::Same } else { FileState::Differs }
+            }
+            _ => FileState::Differs,
+        };
+        let facts = NodeFacts {
+            directory: found.directory,
+            log: found.log,
+            genesis_waiting: found.genesis,
+            running: found.running,
+            executable: found.executable,
+            settings: compare(found.files.first(), &settings),
+            keys,
+            held: found.held,
+            outdated: found.outdated,
+            out_of_reach: None,
+        };
+        Ok((facts, certified))
+    }
+
+    pub(super) fn settings(
+        &self,
+        state: Option<&ClusterState>,
+        node: &NodeSpec,
+    ) -> Result<String, Failure> {
+        settings_text(&self.inventory, state, node).map_err(|error| {
+            let message = format!("the settings of {} cannot be written down: {error}", node.name);
+            Failure::new(
+                Code::BadSettings,
+                message,
+                "use a data directory whose path is plain text",
+            )
+        })
+    }
+}

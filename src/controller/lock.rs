@@ -1,0 +1,279 @@
+//! Keeps two controllers apart on a host: a file that says who is at work on the cluster there.
+//!
+//! Whoever holds it touches it every [`TOUCH_EVERY`]; one that was not touched for [`STALE_AFTER`]
+//! is nobody's. The file is read and written under the kernel's lock on it, so of two who come at
+//! once one finds the other; it stays where it is and is emptied, because a file that is removed
+//! under somebody's lock is another file to the next.
+//!
+//! Whoever was held up for so long that another took the file over must notice before it changes
+//! anything: [`HostLock::touch`] says whether it is still ours. Between that look and the change
+//! there is a moment in which it may be lost; what comes of it is two controllers that do the same
+//! steps, each of which may be done twice.
+//!
+//! The cost: a controller that vanished with its machine keeps the others out for half a minute.
+
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+/// How often a lock is touched.
+pub const TOUCH_EVERY: Duration = Duration::from_secs(10);
+
+/// Two touches may be late or lost.
+pub const STALE_AFTER: Duration = Duration::from_secs(30);
+
+/// A holder's line is shorter; what is longer is none of ours.
+const LINE_BYTES_MAX: u64 = 4096;
+
+/// A link or a pipe under the file's name is an error, and not followed.
+const PLAIN_FILE: i32 = (OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()) as i32;
+
+/// Who is at work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// In words for people: who, from where, and what for.
+    pub who: String,
+    /// The same for all hosts that one run of a controller works on, and for nothing else.
+    pub run: String,
+}
+
+/// Somebody else who is at work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Busy {
+    /// As they wrote it.
+    pub who: String,
+    /// Seconds since they touched it.
+    pub touched_seconds: u64,
+}
+
+/// What lies in the file.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    #[serde(flatten)]
+    holder: Holder,
+    /// Tells two holdings of one run apart: the one that is let go late must not let the other go.
+    token: u64,
+}
+
+/// The locks that one program holds. What is let go of, or removed with the directory it lies in,
+/// is not among them any more.
+#[derive(Debug, Default)]
+pub struct Holdings(Mutex<BTreeMap<PathBuf, HostLock>>);
+
+impl Holdings {
+    /// Takes a lock as [`HostLock::take`] does, and keeps it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take(&self, path: &Path, holder: &Holder) -> io::Result<Option<Busy>> {
+        match HostLock::take(path, holder, rand::random())? {
+            Err(busy) => Ok(Some(busy)),
+            Ok(lock) => {
+                // One that was held before is let go of, and is ours no more.
+                self.held().insert(path.to_owned(), lock);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Touches a lock, and says whether it is still ours; true where none was taken.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn touch(&self, path: &Path) -> io::Result<bool> {
+        self.held().get(path).map_or(Ok(true), HostLock::touch)
+    }
+
+    /// Touches all of them.
+    pub fn touch_all(&self) {
+        for lock in self.held().values() {
+            // Whoever lost it notices when they change something.
+            let _lost = lock.touch();
+        }
+    }
+
+    /// Lets go of a lock.
+    pub fn release(&self, path: &Path) {
+        self.held().remove(path);
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<PathBuf, HostLock>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// A lock that is held. Letting go of it is [`HostLock::release`], or its drop.
+#[derive(Debug)]
+pub struct HostLock {
+    path: PathBuf,
+    token: u64,
+}
+
+impl HostLock {
+    /// Takes the lock, if nobody has it, or nobody touched it lately, or it is this run's own.
+    ///
+    /// # Errors
+    /// When the file cannot be made or read.
+    pub fn take(path: &Path, holder: &Holder, token: u64) -> io::Result<Result<HostLock, Busy>> {
+        let mut file = locked(path, true)?;
+        if let Some(line) = read(&mut file)
+            && line.holder.run != holder.run
+            && let Some(age) = fresh(&file)?
+        {
+            let (who, touched_seconds) = (line.holder.who, age.as_secs());
+            return Ok(Err(Busy { who, touched_seconds }));
+        }
+        let line = Line { holder: holder.clone(), token };
+        let mut text = serde_json::to_vec(&line).map_err(io::Error::other)?;
+        text.push(b'\n');
+        file.set_permissions(PermissionsExt::from_mode(0o600))?;
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(&text)?;
+        Ok(Ok(HostLock { path: path.to_owned(), token }))
+    }
+
+    /// Says that its holder is still there, and whether it is still the holder.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn touch(&self) -> io::Result<bool> {
+        let mut file = locked(&self.path, false)?;
+        let ours = read(&mut file).is_some_and(|line| line.token == self.token);
+        if ours {
+            file.set_modified(SystemTime::now())?;
+        }
+        Ok(ours)
+    }
+
+    /// Lets go of it, unless another has taken it over.
+    pub fn release(self) {}
+}
+
+impl Drop for HostLock {
+    fn drop(&mut self) {
+        // Where it cannot be let go of it grows stale.
+        let _stale_soon = locked(&self.path, false).and_then(|mut file| match read(&mut file) {
+            Some(line) if line.token == self.token => file.set_len(0),
+            _ => Ok(()),
+        });
+    }
+}
+
+fn locked(path: &Path, create: bool) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(PLAIN_FILE)
+        .open(path)?;
+    // Others hold it for as long as it takes to read a line.
+    file.lock()?;
+    Ok(file)
+}
+
+/// Nobody holds a file that is empty or was cut short.
+fn read(file: &mut File) -> Option<Line> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(LINE_BYTES_MAX).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// How long ago it was touched, unless that is too long. A time to come, from before the clock was
+/// set back, counts like one that is past.
+fn fresh(file: &File) -> io::Result<Option<Duration>> {
+    let touched = file.metadata()?.modified()?;
+    let age = match SystemTime::now().duration_since(touched) {
+        Ok(age) => age,
+        Err(ahead) => ahead.duration(),
+    };
+    Ok(Some(age).filter(|age| *age < STALE_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(run: &str) -> Holder {
+        Holder { who: format!("ana ({run})"), run: run.to_owned() }
+    }
+
+    fn take(path: &Path, run: &str, token: u64) -> Result<HostLock, Busy> {
+        HostLock::take(path, &holder(run), token).unwrap()
+    }
+
+    fn age(path: &Path, seconds: u64) {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = take(&path, "a", 1).unwrap();
+        let busy = take(&path, "b", 2).unwrap_err();
+        assert_eq!((busy.who.as_str(), busy.touched_seconds), ("ana (a)", 0));
+        assert!(first.touch().unwrap());
+        first.release();
+        take(&path, "b", 2).unwrap();
+    }
+
+    #[test]
+    fn one_that_is_not_touched_any_more_is_taken_over_and_its_holder_notices() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = take(&path, "a", 1).unwrap();
+        age(&path, STALE_AFTER.as_secs() - 5);
+        assert!(take(&path, "b", 2).is_err(), "it may only be late");
+        age(&path, STALE_AFTER.as_secs() + 1);
+        let second = take(&path, "b", 2).unwrap();
+        assert!(!first.touch().unwrap());
+        first.release();
+        assert!(second.touch().unwrap(), "the first lets go of what it had, and of no more");
+    }
+
+    #[test]
+    fn a_run_that_connects_again_keeps_what_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let before = take(&path, "a", 1).unwrap();
+        let after = take(&path, "a", 2).unwrap();
+        before.release();
+        assert!(after.touch().unwrap());
+        assert!(take(&path, "b", 3).is_err());
+    }
+
+    #[test]
+    fn what_is_no_line_of_ours_is_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        for text in ["", "{\"who\":", "[]"] {
+            std::fs::write(&path, text).unwrap();
+            take(&path, "a", 1).unwrap();
+        }
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(HostLock::take(&link, &holder("a"), 1).is_err(), "a link leads somewhere");
+    }
+
+    #[test]
+    fn a_touch_makes_it_fresh() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = take(&path, "a", 1).unwrap();
+        age(&path, STALE_AFTER.as_secs() - 1);
+        assert!(first.touch().unwrap());
+        let busy = take(&path, "b", 2).unwrap_err();
+        assert!(busy.touched_seconds < 5, "{busy:?}");
+    }
+}

@@ -1,0 +1,96 @@
+//! A command on a host, read by a shell there: by the host's own sshd, or here.
+//!
+//! What it prints is kept up to a bound, and read on beyond it, so that it is not held up. It has
+//! no standard input, and lasts as long as it lasts: whoever gave it can interrupt it.
+
+use super::login::{Login, SSH};
+use std::io::{self, Read};
+use std::process::{Command, Stdio};
+
+/// What is kept of each of a command's outputs. Programs whose output is longer write it to a file.
+const KEPT_BYTES_MAX: u64 = 4 << 20;
+
+/// What ssh ends with when it could not run the command; it says why on standard error.
+const SSH_FAILED: i32 = 255;
+
+/// A command that ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// Its exit status; none if a signal ended it.
+    pub exit: Option<i32>,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Runs a line of shell on a host, which is this machine without a login; as root by `sudo`, if so
+/// wanted.
+///
+/// # Errors
+/// When the host cannot be reached, in ssh's words, or nothing can be run here.
+pub fn run(login: Option<&Login>, sudo: bool, line: &str) -> Result<Ran, String> {
+    let line = match sudo {
+        true => format!("sudo -n sh -c {}", shell_words::quote(line)),
+        false => line.to_owned(),
+    };
+    let mut command = match login {
+        Some(login) => {
+            let mut ssh = Command::new(SSH);
+            ssh.arg("-T").args(login.words()).arg(line);
+            ssh
+        }
+        None => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &line]);
+            shell
+        }
+    };
+    let ran = watch(&mut command).map_err(|error| format!("cannot run it: {error}"))?;
+    match (login, ran.exit) {
+        (Some(_), Some(SSH_FAILED)) => Err(String::from_utf8_lossy(&ran.stderr).trim().to_owned()),
+        _ => Ok(ran),
+    }
+}
+
+fn watch(command: &mut Command) -> io::Result<Ran> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let (output, errors) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = std::thread::scope(|threads| {
+        let errors = threads.spawn(|| kept(errors));
+        (kept(output), errors.join().unwrap_or_default())
+    });
+    let exit = child.wait()?.code();
+    Ok(Ran { exit, stdout, stderr })
+}
+
+fn kept(from: Option<impl Read>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    if let Some(mut from) = from {
+        // What came before it broke is worth showing.
+        let _broken = from.by_ref().take(KEPT_BYTES_MAX).read_to_end(&mut kept);
+        let _broken = io::copy(&mut from, &mut io::sink());
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_outputs_and_the_exit_status_are_kept() {
+        let ran = run(None, false, "echo out; echo err >&2; exit 7").unwrap();
+        assert_eq!(ran, Ran { exit: Some(7), stdout: b"out\n".into(), stderr: b"err\n".into() });
+        let ran = run(None, false, "kill -9 $$").unwrap();
+        assert_eq!(ran.exit, None);
+    }
+
+    #[test]
+    fn a_flood_is_cut_and_does_not_stop_the_command() {
+        let ran = run(None, false, "head -c 9000000 /dev/zero; echo done >&2").unwrap();
+        assert_eq!(ran.stdout.len() as u64, KEPT_BYTES_MAX);
+        assert_eq!((ran.exit, ran.stderr.as_slice()), (Some(0), &b"done\n"[..]));
+    }
+}

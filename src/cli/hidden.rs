@@ -4,6 +4,7 @@ use super::{exit, output, supervise};
 use crate::controller::agent::{self, AGENT};
 use crate::controller::local::{DAEMONISE, SUPERVISE};
 use crate::controller::process;
+use crate::controller::unit::SERVE;
 use crate::wire::failure::Code;
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,6 +15,7 @@ pub(super) fn run(args: &[OsString]) -> Option<u8> {
     match word.to_str()? {
         DAEMONISE => Some(become_daemon(rest)),
         SUPERVISE => Some(supervise::run(rest)),
+        SERVE => Some(become_service(rest)),
         AGENT => Some(become_agent()),
         _ => None,
     }
@@ -26,6 +28,16 @@ fn become_daemon(words: &[OsString]) -> u8 {
             process::become_daemon(Path::new(pid_file), command)
         }
         _ => std::io::Error::new(std::io::ErrorKind::InvalidInput, "PIDFILE -- COMMAND is needed"),
+    };
+    output::stderr(format!("paxos: cannot start the node: {error}\n").as_bytes());
+    Code::Internal.exit()
+}
+
+/// As [`become_daemon`]; see [`process::become_service`].
+fn become_service(words: &[OsString]) -> u8 {
+    let error = match words {
+        [directory, settings] => process::become_service(Path::new(directory), Path::new(settings)),
+        _ => std::io::Error::new(std::io::ErrorKind::InvalidInput, "DIRECTORY SETTINGS is needed"),
     };
     output::stderr(format!("paxos: cannot start the node: {error}\n").as_bytes());
     Code::Internal.exit()

@@ -12,6 +12,7 @@
 use super::{output, relay, supervise};
 use crate::client::door::Door;
 use crate::client::ssh_config::SshConfig;
+use crate::controller::local::SUPERVISED;
 use crate::store::command::VALUE_BYTES_MAX;
 use crate::wire::answer::Answer;
 use crate::wire::build::Build;
@@ -283,7 +284,7 @@ fn read_value(verb: &mut Verb) -> Result<(), Failure> {
 
 /// `paxos node --config FILE`.
 fn run_node(words: &[Vec<u8>]) -> u8 {
-    let supervised = words.last().is_some_and(|word| word == supervise::SUPERVISED.as_bytes());
+    let supervised = words.last().is_some_and(|word| word == SUPERVISED.as_bytes());
     let words = &words[..words.len() - usize::from(supervised)];
     let config = match words {
         [flag, path] if flag == b"--config" => Some(path.clone()),

@@ -7,15 +7,13 @@
 //! too, whatever ended it: the node asks the kernel for that.
 
 use super::output;
+use crate::controller::local::SUPERVISED;
 use crate::wire::failure::Code;
 use std::ffi::OsString;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-
-/// What a supervised node is told, so that it ends with its supervisor.
-pub const SUPERVISED: &str = "--supervised";
 
 /// The first wait before another start: a port that is still held is free by then.
 const WAIT_MIN: Duration = Duration::from_millis(200);

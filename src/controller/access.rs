@@ -9,12 +9,10 @@ use super::host::Layout;
 use super::inventory::Checker;
 use super::login::Login;
 use super::problem::Fault;
+use super::system;
 use crate::client::ssh_config::expanded;
 use std::fmt;
 use std::path::{Path, PathBuf};
-
-/// Where clusters keep what is theirs on hosts that are laid out as by a package.
-const STATE_DIRECTORY: &str = "/var/lib/paxos";
 
 /// How a node's host is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +62,7 @@ impl Checker {
         let (default, layout) = match (&login, own) {
             (_, false) => {
                 let layout = Layout::System { cluster: cluster.to_owned() };
-                (Path::new(STATE_DIRECTORY).join(cluster), layout)
+                (Path::new(system::STATE).join(cluster), layout)
             }
             (_, true) => {
                 (self.state_home.join("paxos").join(cluster).join(&host.name), Layout::Own)

@@ -1,7 +1,10 @@
-//! This machine as a host: nodes are background processes of the user who runs the controller.
+//! This machine as a host: for the controller, and for its agent on a host over ssh.
 //!
-//! Nothing restarts such a process by itself. What belongs to others is not touched: no process
-//! that is not the node's (see [`super::process`]), no file that a node does not make.
+//! Who watches over a node is decided here, on its host. A node of this machine's inventory is a
+//! background process of the user who runs the controller, and nothing restarts it by itself. On a
+//! host over ssh it is a unit where [`systemd`](super::systemd) runs the host and root lays it out,
+//! and has a small supervisor of ours over it otherwise. What belongs to others is not touched: no
+//! process that is not the node's (see [`super::process`]), no file that a node does not make.
 
 use super::destroy::remove_known;
 use super::host::{Found, Halt, Halted, Host, HostError, Layout, Place, Wanted, names};
@@ -11,6 +14,7 @@ use super::process;
 use super::remote::sha256;
 use super::started;
 use super::system;
+use super::systemd::{Service, Systemd};
 use crate::transport::{authority, identity};
 use rustix::process::Signal;
 use std::collections::VecDeque;
@@ -26,7 +30,7 @@ use std::time::Duration;
 
 /// How long a node may take to hand its leadership over and end. A hand-over takes milliseconds,
 /// the last fsync of a bad disk seconds.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long the kernel may take to end a process; one that hangs in a dead disk outlives even this.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -43,11 +47,37 @@ pub const DAEMONISE: &str = "become-daemon";
 /// The hidden word that makes the program watch over a node.
 pub const SUPERVISE: &str = "become-supervisor";
 
+/// What a supervised node is told last, so that it ends with its supervisor.
+pub const SUPERVISED: &str = "--supervised";
+
 /// This machine.
 #[derive(Debug, Default)]
 pub struct LocalHost {
     /// What this program keeps other controllers from.
     pub holdings: Holdings,
+}
+
+/// Who starts a node again that ended and was not told to.
+enum Watcher<'a> {
+    /// The host's own, of which the node is the unit of this cluster.
+    Systemd(Systemd, &'a str),
+    /// A process of ours.
+    Supervisor,
+    /// Nobody.
+    Nobody,
+}
+
+impl Watcher<'_> {
+    fn of(place: &Place) -> Watcher<'_> {
+        match (&place.layout, place.supervised) {
+            (_, false) => Watcher::Nobody,
+            (Layout::Own, true) => Watcher::Supervisor,
+            (Layout::System { cluster }, true) => match Systemd::running() {
+                Some(systemd) => Watcher::Systemd(systemd, cluster),
+                None => Watcher::Supervisor,
+            },
+        }
+    }
 }
 
 fn failed<T, E: std::fmt::Display>(
@@ -62,6 +92,18 @@ fn failed<T, E: std::fmt::Display>(
         hint: "check the owner of the directories and the space on the disk, and try again"
             .to_owned(),
     })
+}
+
+/// As [`failed`], where systemd did not do it.
+fn failed_unit<T>(
+    place: &Place,
+    what: &str,
+    cluster: &str,
+    result: io::Result<T>,
+) -> Result<T, HostError> {
+    let unit = super::unit::name(cluster);
+    let hint = format!("on the host, see systemctl status {unit} and journalctl -u {unit}");
+    failed(place, what, result).map_err(|error| HostError { hint, ..error })
 }
 
 impl LocalHost {
@@ -225,61 +267,40 @@ impl Host for LocalHost {
     }
 
     fn start(&self, place: &Place) -> Result<u32, HostError> {
-        let attempt = || -> io::Result<u32> {
-            started::note(place)?;
-            // The directory is the node's, so what it makes of this name is not followed.
-            let output = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .custom_flags(system::NO_LINKS)
-                .open(place.path(names::OUTPUT))?;
-            let executable = match place.layout {
-                Layout::Own => place.executable(),
-                // Not by the link: another version is taken up when somebody restarts the node, and
-                // not when its supervisor does.
-                Layout::System { .. } => fs::canonicalize(place.executable())?,
-            };
-            let mut words: Vec<OsString> = vec![DAEMONISE.into(), place.path(names::PID).into()];
-            words.push("--".into());
-            if place.supervised {
-                words.extend([executable.clone().into(), SUPERVISE.into()]);
-            }
-            words.push(executable.clone().into());
-            words.extend(["node".into(), "--config".into()]);
-            words.push(place.path(names::SETTINGS).into());
-            let mut command = Command::new(&executable);
-            command.args(words).current_dir(&place.directory);
-            if let Some(account) = system::account_of(&place.layout)? {
-                fchown(&output, Some(account.user), Some(account.group))?;
-                command.uid(account.user).gid(account.group);
-            }
-            command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-            // Settings in the operator's own environment are not the node's.
-            let foreign = std::env::vars_os().map(|(name, _)| name);
-            let ours = |name: &OsString| name.to_string_lossy().starts_with("PAXOS_");
-            foreign.filter(ours).for_each(|name| {
-                command.env_remove(name);
-            });
-            let mut child = command.spawn()?;
-            let pid = child.id();
-            // Takes note of its end, so that it does not stay behind as a zombie of ours.
-            let _reaper = std::thread::spawn(move || child.wait());
-            Ok(pid)
+        failed(place, "note what it is started with", started::note(place))?;
+        let Watcher::Systemd(systemd, cluster) = Watcher::of(place) else {
+            return failed(place, "start it", start_in_background(place));
         };
-        failed(place, "start it", attempt())
+        let attempt = || {
+            // Not by the link: see the module `unit`.
+            let executable = fs::canonicalize(place.executable())?;
+            let (directory, listen) = (place.directory.as_path(), place.listen.as_slice());
+            let service = Service { cluster, directory, listen, executable: &executable };
+            systemd.start(&service, &place.identity())
+        };
+        failed_unit(place, "start it", cluster, attempt())
     }
 
     fn halt(&self, place: &Place, how: Halt) -> Result<Halted, HostError> {
         let identity = place.identity();
-        let Some(pid) = identity.find() else { return Ok(Halted::WasNotRunning) };
-        let (signal, limit) = match how {
-            Halt::Gently => (Signal::TERM, STOP_LIMIT),
-            Halt::AtOnce => (Signal::KILL, KILL_LIMIT),
+        let (found, signal, limit) = match how {
+            Halt::Gently => (identity.find(), Signal::TERM, STOP_LIMIT),
+            // As a crash: whoever watches over the node starts it again.
+            Halt::AtOnce => (identity.find_beneath(), Signal::KILL, KILL_LIMIT),
         };
-        let sent = failed(place, format!("signal process {pid}"), identity.signal(pid, signal))?;
-        if !sent {
-            return Ok(Halted::WasNotRunning);
+        // The process may be none of the unit's, and the unit may wait without a process.
+        let told = match (how, Watcher::of(place)) {
+            (Halt::Gently, Watcher::Systemd(systemd, cluster)) => {
+                failed_unit(place, "stop it", cluster, systemd.stop(cluster))?
+            }
+            _ => false,
+        };
+        let Some(pid) = found else { return Ok(Halted::WasNotRunning) };
+        if !told {
+            let sent = identity.signal(pid, signal);
+            if !failed(place, format!("signal process {pid}"), sent)? {
+                return Ok(Halted::WasNotRunning);
+            }
         }
         match identity.wait_gone(pid, limit) {
             true => Ok(Halted::Stopped(pid)),
@@ -324,21 +345,71 @@ impl Host for LocalHost {
 
     fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError> {
         self.release(place);
+        let watcher = Watcher::of(place);
+        if let Watcher::Systemd(systemd, cluster) = &watcher {
+            failed_unit(place, "take its unit away", cluster, systemd.forget(cluster))?;
+        }
         let removed = remove_known(&place.directory, &names::ALL);
         let left = failed(place, format!("remove {}", place.directory.display()), removed)?;
-        if let Layout::System { .. } = place.layout {
-            // The settings last: they are what says that the cluster is still there.
-            for name in [names::STARTED, names::LOCK, names::SETTINGS] {
-                let removed = match fs::remove_file(place.path(name)) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                    removed => removed,
-                };
-                failed(place, format!("remove {}", place.path(name).display()), removed)?;
-            }
-            failed(place, "remove what no cluster uses any more", system::remove_shared())?;
+        let Layout::System { cluster } = &place.layout else { return Ok(left) };
+        // The settings last: they are what says that the cluster is still there.
+        for name in [names::STARTED, names::LOCK, names::SETTINGS] {
+            let removed = match fs::remove_file(place.path(name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            };
+            failed(place, format!("remove {}", place.path(name).display()), removed)?;
+        }
+        let removed = system::remove_shared();
+        let was_last = failed(place, "remove what no cluster uses any more", removed)?;
+        if let (true, Watcher::Systemd(systemd, _)) = (was_last, &watcher) {
+            failed_unit(place, "take its unit away", cluster, systemd.remove_template())?;
         }
         Ok(left)
     }
+}
+
+/// Starts the node in a session of its own, with a supervisor over it if it is to have one.
+fn start_in_background(place: &Place) -> io::Result<u32> {
+    // The directory is the node's, so what it makes of this name is not followed.
+    let output = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(system::NO_LINKS)
+        .open(place.path(names::OUTPUT))?;
+    let executable = match place.layout {
+        Layout::Own => place.executable(),
+        // Not by the link: another version is taken up when somebody restarts the node, and not
+        // when its supervisor does.
+        Layout::System { .. } => fs::canonicalize(place.executable())?,
+    };
+    let mut words: Vec<OsString> = vec![DAEMONISE.into(), place.path(names::PID).into()];
+    words.push("--".into());
+    if place.supervised {
+        words.extend([executable.clone().into(), SUPERVISE.into()]);
+    }
+    words.push(executable.clone().into());
+    words.extend(["node".into(), "--config".into()]);
+    words.push(place.path(names::SETTINGS).into());
+    let mut command = Command::new(&executable);
+    command.args(words).current_dir(&place.directory);
+    if let Some(account) = system::account_of(&place.layout)? {
+        fchown(&output, Some(account.user), Some(account.group))?;
+        command.uid(account.user).gid(account.group);
+    }
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    // Settings in the operator's own environment are not the node's.
+    let foreign = std::env::vars_os().map(|(name, _)| name);
+    let ours = |name: &OsString| name.to_string_lossy().starts_with("PAXOS_");
+    foreign.filter(ours).for_each(|name| {
+        command.env_remove(name);
+    });
+    let mut child = command.spawn()?;
+    let pid = child.id();
+    // Takes note of its end, so that it does not stay behind as a zombie of ours.
+    let _reaper = std::thread::spawn(move || child.wait());
+    Ok(pid)
 }
 
 /// A directory that only its owner enters, with those above it that are missing.

@@ -4,7 +4,8 @@
 //!   [`problem`] says what is wrong with it, [`init`] writes a first one.
 //! * [`keys`] reads keys and [`issuer`] makes them; [`state`] remembers that a cluster was formed.
 //! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`remote`] a host over its
-//!   sshd, [`everywhere`] both, [`process`] whose process is whose.
+//!   sshd, [`everywhere`] both, [`process`] whose process is whose. [`systemd`] runs a node as a
+//!   [`unit`] where it runs the host.
 //! * [`observe`] asks nodes, [`membership`] is who they say they are.
 //! * [`plan`] makes a plan of facts, with an [`obstacle`] where something stands in its way;
 //!   [`deploy`] gathers the ones and carries out the other.
@@ -63,7 +64,9 @@ mod started;
 pub mod state;
 pub mod streams;
 pub mod system;
+pub mod systemd;
 pub mod traces;
+pub mod unit;
 mod upgrade;
 pub mod verdict;
 pub mod verify;

@@ -5,16 +5,21 @@
 //! goes through a pidfd that was opened before that was checked: the process that gets it is the
 //! one that was looked at.
 
+use super::host::names;
+use super::local::SUPERVISED;
 use super::system;
 use super::wait::until;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::convert::Infallible;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How often a process that was told to stop is looked at. Nothing waits for less than this to
@@ -51,13 +56,21 @@ impl Identity {
     pub fn find(&self) -> Option<u32> {
         let noted = fs::read_to_string(&self.pid_file).ok();
         let noted = noted.and_then(|text| text.trim().parse().ok());
-        noted.filter(|pid| self.is_process(*pid)).or_else(|| self.search())
+        noted
+            .filter(|pid| self.is_process(*pid))
+            .or_else(|| pids()?.find(|pid| self.is_process(*pid)))
     }
 
-    fn search(&self) -> Option<u32> {
-        let entries = fs::read_dir("/proc").ok()?;
-        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.into_iter().find(|pid| self.is_process(*pid))
+    /// As [`Identity::find`], but the node itself where a supervisor stands over it, which shows
+    /// the node's words as well and has its pid noted.
+    pub fn find_beneath(&self) -> Option<u32> {
+        let is_supervised = |pid: u32| {
+            let words = words_of(pid).unwrap_or_default();
+            let mut words = words.strip_suffix(&[0]).unwrap_or(&words).rsplit(|byte| *byte == 0);
+            words.next() == Some(SUPERVISED.as_bytes())
+        };
+        let mut beneath = pids()?.filter(|pid| self.is_process(*pid) && is_supervised(*pid));
+        beneath.next().or_else(|| self.find())
     }
 
     /// Whether the process of this pid is the node now. A zombie is not: it has no executable any
@@ -107,6 +120,12 @@ impl Identity {
     }
 }
 
+/// Every process there is.
+fn pids() -> Option<impl Iterator<Item = u32>> {
+    let entries = fs::read_dir("/proc").ok()?;
+    Some(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
 /// The words that a process was started with, once it shows any; none if it ended.
 fn words_of(pid: u32) -> Option<Vec<u8>> {
     let look = || -> io::Result<Option<Vec<u8>>> {
@@ -127,9 +146,7 @@ pub fn listener(address: SocketAddr) -> Option<(u32, String)> {
     }
     let wanted: Vec<PathBuf> =
         inodes.iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
-    let entries = fs::read_dir("/proc").ok()?;
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    for pid in pids.into_iter().collect::<Vec<u32>>() {
+    for pid in pids()? {
         let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         let holds = |link: io::Result<PathBuf>| link.is_ok_and(|link| wanted.contains(&link));
         if files.flatten().any(|file| holds(fs::read_link(file.path()))) {
@@ -153,7 +170,6 @@ fn listening_inode(line: &str, port: u16) -> Option<u64> {
 /// nor an interrupt meant for the controller reaches it. Its pid, which stays the same, is noted
 /// first. Returns only if something failed.
 pub fn become_daemon(pid_file: &Path, command: &[std::ffi::OsString]) -> io::Error {
-    use std::os::unix::process::CommandExt;
     let Some((program, words)) = command.split_first() else {
         return io::Error::new(io::ErrorKind::InvalidInput, "no command was given");
     };
@@ -163,23 +179,52 @@ pub fn become_daemon(pid_file: &Path, command: &[std::ffi::OsString]) -> io::Err
     {
         return error.into();
     }
+    match note_pid(pid_file) {
+        Ok(()) => Command::new(program).args(words).exec(),
+        Err(error) => error,
+    }
+}
+
+/// Turns this process, which systemd started as the node's account, into the node with these
+/// settings. Its output goes to the log in its directory, opened with no more rights than the
+/// node's; its pid is noted first. Returns only if something failed.
+pub fn become_service(directory: &Path, settings: &Path) -> io::Error {
+    let attempt = || -> io::Result<io::Error> {
+        // The very file that systemd started, whatever a link says by now.
+        let program = std::env::current_exe()?;
+        let log = directory.join(names::OUTPUT);
+        let output = OpenOptions::new().append(true).create(true).mode(0o600).open(&log);
+        let output = output.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot open {}: {error}", log.display()))
+        })?;
+        note_pid(&directory.join(names::PID))?;
+        let mut command = Command::new(program);
+        command.args(["node", "--config"]).arg(settings).current_dir(directory);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        Ok(command.exec())
+    };
+    attempt().unwrap_or_else(|error| error)
+}
+
+fn note_pid(pid_file: &Path) -> io::Result<()> {
     let pid = format!("{}\n", std::process::id());
     let noted = crate::transport::authority::write_file(pid_file, pid.as_bytes(), 0o600);
-    if let Err(error) = noted {
-        return io::Error::other(error.to_string());
-    }
-    std::process::Command::new(program).args(words).exec()
+    noted.map_err(|error| io::Error::other(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Child, Command, Stdio};
+    use std::process::Child;
 
-    /// Copies `sleep`, by another process: one that another test forks just then would hold the
+    /// Copies a program, by another process: one that another test forks just then would hold the
     /// copy open for writing until it executes, and what is open for writing cannot be executed.
+    fn copy(program: &Path, to: &Path) {
+        assert!(Command::new("cp").arg(program).arg(to).status().unwrap().success());
+    }
+
     fn copy_of_sleep(to: &Path) {
-        assert!(Command::new("cp").arg("/bin/sleep").arg(to).status().unwrap().success());
+        copy(Path::new("/bin/sleep"), to);
     }
 
     /// A directory with a copy of `sleep` that stands for a node's executable.
@@ -260,6 +305,25 @@ mod tests {
         assert!(identity.is_process(ours.0.id()));
         fs::remove_file(&identity.executable).unwrap();
         assert_eq!(identity.find(), Some(ours.0.id()));
+    }
+
+    #[test]
+    fn a_node_is_told_from_its_supervisor() {
+        let (folder, identity) = node();
+        // A shell takes whatever words it is given.
+        copy(Path::new("/bin/sh"), &identity.executable);
+        let start = |last: &str| {
+            let mut command = Command::new(&identity.executable);
+            // Waits until its standard input ends, which is when the test does.
+            let script = command.args(["-c", "read line", "sh", "600", last]);
+            Running(script.stdin(Stdio::piped()).spawn().unwrap())
+        };
+        let supervisor = start("node");
+        fs::write(folder.path().join("paxos.pid"), supervisor.0.id().to_string()).unwrap();
+        assert_eq!(identity.find_beneath(), Some(supervisor.0.id()), "nobody else is there");
+        let node = start(SUPERVISED);
+        assert_eq!(identity.find(), Some(supervisor.0.id()));
+        assert_eq!(identity.find_beneath(), Some(node.0.id()));
     }
 
     #[test]

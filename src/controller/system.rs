@@ -7,6 +7,7 @@
 //! | `/opt/paxos/current` | a link to the version that runs, replaced whole |
 //! | `/usr/local/bin/paxos` | a link to the current one |
 //! | `/etc/paxos/CLUSTER.yaml` | the node's settings |
+//! | `/etc/paxos/CLUSTER.program` | where systemd runs the host: see [`unit`](super::unit) |
 //! | `/var/lib/paxos/CLUSTER/` | log, keys, socket and output, of the account `paxos` alone |
 //!
 //! An old version stays where it is until the cluster is destroyed, so that going back is a link.
@@ -29,6 +30,9 @@ pub const CURRENT: &str = "/opt/paxos/current";
 
 /// Where settings lie.
 pub const SETTINGS: &str = "/etc/paxos";
+
+/// Where clusters keep what is theirs, unless an inventory says otherwise.
+pub const STATE: &str = "/var/lib/paxos";
 
 /// The program on everybody's PATH.
 pub const PROGRAM: &str = "/usr/local/bin/paxos";
@@ -79,7 +83,7 @@ pub fn prepare(place: &Place) -> io::Result<Account> {
         return Ok(account);
     }
     let mut command = Command::new("useradd");
-    command.args(["--system", "--user-group", "--no-create-home", "--home-dir", "/var/lib/paxos"]);
+    command.args(["--system", "--user-group", "--no-create-home", "--home-dir", STATE]);
     let output = command.args(["--shell", "/usr/sbin/nologin", ACCOUNT]).output()?;
     account().ok_or_else(|| {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
@@ -154,7 +158,10 @@ pub fn adopt(executable: &Path) -> io::Result<()> {
 }
 
 /// A link appears whole, over an older one.
-fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// When it cannot be made there.
+pub fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
     let mut new = link.as_os_str().to_owned();
     new.push(".new");
     match fs::remove_file(&new) {
@@ -165,11 +172,11 @@ fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
     fs::rename(&new, link)
 }
 
-/// Takes away what belongs to no cluster any more, once the last one is gone.
+/// Takes away what belongs to no cluster any more, once the last one is gone. Says whether it is.
 ///
 /// # Errors
 /// When something of ours cannot be removed.
-pub fn remove_shared() -> io::Result<()> {
+pub fn remove_shared() -> io::Result<bool> {
     let is_settings = |entry: &fs::DirEntry| {
         entry.path().extension().is_some_and(|extension| extension == "yaml")
     };
@@ -179,7 +186,7 @@ pub fn remove_shared() -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if in_use {
-        return Ok(());
+        return Ok(false);
     }
     let ours = fs::read_link(PROGRAM).is_ok_and(|target| target.starts_with(CURRENT));
     if ours {
@@ -194,11 +201,11 @@ pub fn remove_shared() -> io::Result<()> {
             let _not_empty = fs::remove_dir(&version);
         }
     }
-    for directory in [VERSIONS, SETTINGS, "/var/lib/paxos"] {
+    for directory in [VERSIONS, SETTINGS, STATE] {
         // Whatever else lies there is somebody's.
         let _not_empty = fs::remove_dir(directory);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Where the settings of a cluster's node lie.

@@ -7,7 +7,9 @@
 
 use crate::api::Api;
 use crate::api::local::{self, LocalSocket};
+use crate::cli::notify::Notifier;
 use crate::cli::output;
+use crate::controller::local::STOP_LIMIT;
 use crate::disk::log::{self, DiskLog};
 use crate::disk::{self, LogError, LogEvent, LogOwner};
 use crate::node::clock::SystemWorld;
@@ -60,8 +62,15 @@ const RUNTIME_TURN: Duration = Duration::from_millis(100);
 /// answers take milliseconds.
 const RUNTIME_TURN_MAX: Duration = Duration::from_secs(2);
 
-/// How long the asynchronous side may take to end.
+/// How long the asynchronous side may take to end: its connections first, and whatever of it is
+/// left when all else is done.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+
+// Whoever tells a node to stop waits until it has, and does not take it for hung before.
+const _: () = assert!(
+    HAND_OVER_MAX.as_secs() + NODE_STOP_MAX.as_secs() + 2 * STOP_GRACE.as_secs()
+        < STOP_LIMIT.as_secs()
+);
 
 /// Runs a node in the foreground. Answers the exit status.
 pub fn run(config: &Path) -> u8 {
@@ -327,6 +336,8 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
 async fn serve(settings: Settings) -> Result<(), Failure> {
     let begun = Instant::now();
     info!(node = %settings.node, version = Build::own().version, "starts");
+    let notifier = Notifier::from_environment();
+    notifier.status("reads its log");
     wait_for_log(&settings.data_dir.join("log")).await;
     let waited = begun.elapsed();
     let ground = prepare(&settings)?;
@@ -353,8 +364,10 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let socket = tokio::spawn(socket.serve(api, watchdog.watch(local::watched())));
     let version = &Build::own().version;
     info!(node = %settings.node, addresses = ?listening, version, "ready");
+    notifier.ready(&format!("{} {version} listens on {listening:?}", settings.node));
 
     until_told_to_stop().await?;
+    notifier.stopping();
     hand_over(&handle).await;
     socket.abort();
     stop.cancel();

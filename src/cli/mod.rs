@@ -13,6 +13,7 @@ mod ctl_logs;
 pub mod daemon;
 pub mod exit;
 mod hidden;
+mod notify;
 pub mod output;
 pub mod paxos;
 mod plan;

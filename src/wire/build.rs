@@ -49,7 +49,7 @@ impl Build {
     pub fn of(executable: &[u8]) -> Option<Build> {
         let mut found = None;
         let mut rest = executable;
-        while let Some(place) = position(rest, BEGINNING.as_bytes()) {
+        while let Some(place) = memchr::memmem::find(rest, BEGINNING.as_bytes()) {
             let build = Build::read(&rest[place..]);
             rest = &rest[place + BEGINNING.len()..];
             match (&found, build) {
@@ -80,10 +80,6 @@ impl Build {
     pub fn runs(&self, cluster_version: u16) -> bool {
         (self.cluster_versions.0..=self.cluster_versions.1).contains(&cluster_version)
     }
-}
-
-fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 #[cfg(test)]

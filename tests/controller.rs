@@ -1,6 +1,7 @@
 //! What the controller does to a machine, short of running nodes: those are in tests/cluster.
 
 use paxos_ssh::controller::deploy::Cluster;
+use paxos_ssh::controller::examine::{Examined, Examiner, Unexamined};
 use paxos_ssh::controller::groups::Sources;
 use paxos_ssh::controller::host::{Found, Halt, Halted, Host, HostError, Place, Wanted};
 use paxos_ssh::controller::inventory::Inventory;
@@ -11,6 +12,7 @@ use paxos_ssh::controller::lock::{Busy, Holder};
 use paxos_ssh::controller::observe::Asker;
 use paxos_ssh::controller::plan::FileState;
 use paxos_ssh::controller::state::ClusterState;
+use paxos_ssh::controller::trial_login::{Dial, Dialled};
 use paxos_ssh::paxos::ballot::ClusterId;
 use paxos_ssh::wire::failure::Code;
 use std::fs;
@@ -84,6 +86,24 @@ impl Host for Stage {
 
     fn remove(&self, _place: &Place) -> Result<Vec<PathBuf>, HostError> {
         Ok(Vec::new())
+    }
+}
+
+impl Examiner for Stage {
+    fn examine(&self, _place: &Place, _source: &Path) -> Result<Examined, Unexamined> {
+        unreachable!("nothing is checked here")
+    }
+
+    fn stand_in(&self, _: &Place, _: &str, _: &[String]) -> Result<String, HostError> {
+        unreachable!("nothing is checked here")
+    }
+
+    fn dismiss(&self, _place: &Place) -> Result<(), HostError> {
+        unreachable!("nothing is checked here")
+    }
+
+    fn dial(&self, _place: &Place, _to: &[Dial]) -> Result<Vec<Dialled>, HostError> {
+        unreachable!("nothing is checked here")
     }
 }
 

@@ -5,6 +5,7 @@
 //! to standard output and failures to standard error.
 
 use super::ctl_audit::audit;
+use super::ctl_check::check;
 use super::ctl_deploy::{Given, deploy, raise, resume, rollback, upgrade};
 use super::ctl_exec::exec;
 use super::ctl_keys::{KeysVerb, issue, ssh_config};
@@ -96,6 +97,12 @@ enum Verb {
 /// What is done to the cluster of an inventory.
 #[derive(Subcommand)]
 enum ClusterVerb {
+    /// Looks at every host for what a cluster needs; exit 0 if nothing fails, else 78
+    ///
+    /// Asks each host about its clock, disk, directories, limits and port, and has each log in at
+    /// each other one. It sends the program to hosts over ssh, to the place where deploy puts it,
+    /// and changes nothing else.
+    Check(Whole),
     /// Shows what deploy would do; exit 2 if there is something
     Plan(Whole),
     /// Makes the cluster what the inventory says, and starts what is stopped
@@ -285,7 +292,8 @@ fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
 
 fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure> {
     let words = match verb {
-        ClusterVerb::Plan(Whole { words })
+        ClusterVerb::Check(Whole { words })
+        | ClusterVerb::Plan(Whole { words })
         | ClusterVerb::Status(Whole { words })
         | ClusterVerb::SshConfig(Whole { words })
         | ClusterVerb::Deploy { words: Whole { words }, .. }
@@ -320,6 +328,7 @@ fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure
         return Err(Failure::usage(message, hint));
     }
     match verb {
+        ClusterVerb::Check(_) => check(&cluster, format),
         ClusterVerb::Plan(_) => show_plan(&cluster, None),
         ClusterVerb::Deploy { dry_run: true, limit, .. } => show_plan(&cluster, limit.as_deref()),
         ClusterVerb::Deploy { yes, limit, .. } => deploy(&cluster, given(*yes), limit.as_deref()),

@@ -6,9 +6,11 @@
 //! start.
 
 use super::agent_call::{Answer, Call, Hello, PROTOCOL};
+use super::examine::Examiner;
 use super::host::{Host, HostError};
 use super::local::LocalHost;
 use super::lock::TOUCH_EVERY;
+use super::probe::probe;
 use crate::wire::agent_frame::{read_frame, write_frame};
 use crate::wire::build::Build;
 use std::io::{self, Read, Write};
@@ -81,6 +83,10 @@ impl Agent {
             | Call::Remove(place) => self.host.touch(place),
             Call::Find { .. }
             | Call::LogTail(..)
+            | Call::Probe(_)
+            | Call::Listen { .. }
+            | Call::Unlisten(_)
+            | Call::Dial { .. }
             | Call::Hold(..)
             | Call::Touch(_)
             | Call::Release(_) => Ok(()),
@@ -118,6 +124,15 @@ impl Agent {
                 Answer::Done
             }
             Call::Remove(place) => Answer::Left(host.remove(&place)?),
+            Call::Probe(place) => Answer::Probed(Box::new(probe(&place)?)),
+            Call::Listen { place, cluster, callers } => {
+                Answer::Line(host.stand_in(&place, &cluster, &callers)?)
+            }
+            Call::Unlisten(place) => {
+                host.dismiss(&place)?;
+                Answer::Done
+            }
+            Call::Dial { place, to } => Answer::Dialled(host.dial(&place, &to)?),
         })
     }
 }

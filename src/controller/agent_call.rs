@@ -6,6 +6,8 @@
 
 use super::host::{Found, Halt, Halted, Place};
 use super::lock::{Busy, Holder};
+use super::probe::Probed;
+use super::trial_login::{Dial, Dialled};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -76,6 +78,26 @@ pub enum Call {
     Release(Place),
     /// Remove what it keeps.
     Remove(Place),
+    /// Look at the host, for a check.
+    Probe(Place),
+    /// Stand in for the node, which does not run.
+    Listen {
+        /// For whom, and where.
+        place: Place,
+        /// Its cluster.
+        cluster: String,
+        /// Public lines of those who may log in.
+        callers: Vec<String>,
+    },
+    /// Do so no longer.
+    Unlisten(Place),
+    /// Log in at other hosts' nodes, or at those who stand in for them.
+    Dial {
+        /// From whose host.
+        place: Place,
+        /// At whose.
+        to: Vec<Dial>,
+    },
 }
 
 /// What came of a call.
@@ -97,6 +119,10 @@ pub enum Answer {
     Held(Option<Busy>),
     /// What was left.
     Left(Vec<PathBuf>),
+    /// What the host is like.
+    Probed(Box<Probed>),
+    /// What came of each dial.
+    Dialled(Vec<Dialled>),
     /// It could not be done.
     Failed {
         /// What was tried.

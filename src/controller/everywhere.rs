@@ -12,6 +12,7 @@
 //!   end, [`remote`](super::remote) the near one; `pipe` reads what comes, with an end to its
 //!   patience.
 //! * [`system`](super::system) is how a host with root is laid out.
+//! * [`examine`](super::examine) is what a check asks of a host, before or after a deployment.
 //!
 //! What must never happen: a host key taken on trust; a question on a terminal in the middle of a
 //! run; a look that changes the host; a wait without an end. Looking at a host on which nothing was
@@ -48,7 +49,7 @@ impl Drop for Everywhere {
 }
 
 impl Everywhere {
-    fn at<T>(&self, place: &Place, act: impl FnOnce(&dyn Host) -> T) -> T {
+    pub(super) fn at<T>(&self, place: &Place, act: impl FnOnce(&dyn Host) -> T) -> T {
         let Some(login) = &place.login else { return act(&self.local) };
         let mut remote = self.remote.lock().expect("no holder of this lock panics");
         let host = remote.entry(login.clone()).or_insert_with(|| {

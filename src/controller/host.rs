@@ -4,6 +4,7 @@
 //! does it with system calls; one that is reached over its sshd has an agent do the same there (see
 //! [`super::remote`]), and nothing above this trait has to know.
 
+use super::examine::Examiner;
 use super::inventory::NodeSpec;
 use super::lock::{Busy, Holder};
 use super::login::Login;
@@ -206,7 +207,7 @@ pub struct HostError {
 }
 
 /// A host of nodes: it can run a command and receive a file.
-pub trait Host: Send + Sync {
+pub trait Host: Examiner + Send + Sync {
     /// Looks, and changes nothing.
     fn find(&self, place: &Place, wanted: &Wanted<'_>) -> Result<Found, HostError>;
 

@@ -266,6 +266,11 @@ impl ClusterKeys {
         self.bundle.cluster_id
     }
 
+    /// The root's public key.
+    pub fn root(&self) -> &PublicKey {
+        &self.root
+    }
+
     /// What the nodes are to believe.
     pub fn bundle(&self) -> &Bundle {
         &self.bundle

@@ -12,6 +12,9 @@
 //! * `upgrade` has the cluster run another [`program`].
 //! * [`lock`] keeps two controllers apart, `exclusive` takes it everywhere; [`journal`] notes what
 //!   a run did, `resume` goes on with one; `started` is what a node was started with.
+//! * [`preflight`] checks hosts before a deployment, or after one: [`examine`] is what it asks of
+//!   them, [`probe`] what they look at, [`trial_login`] how they reach each other; [`check`] and
+//!   [`check_links`] judge.
 //! * [`operate`] is the rest of a cluster's life, [`overview`] what its status looks like, [`logs`]
 //!   what all nodes say as one story, [`destroy`] its end.
 //! * [`verify`] runs the eight checks of the roles, over [`streams`] of requests and commands;
@@ -25,9 +28,12 @@
 mod access;
 pub mod agent;
 pub mod agent_call;
+pub mod check;
+pub mod check_links;
 pub mod deploy;
 pub mod destroy;
 pub mod everywhere;
+pub mod examine;
 mod exclusive;
 mod gate;
 mod gather;
@@ -52,6 +58,8 @@ pub mod operate;
 pub mod overview;
 mod pipe;
 pub mod plan;
+pub mod preflight;
+pub mod probe;
 pub mod problem;
 pub mod process;
 pub mod program;
@@ -66,6 +74,7 @@ pub mod streams;
 pub mod system;
 pub mod systemd;
 pub mod traces;
+pub mod trial_login;
 pub mod unit;
 mod upgrade;
 pub mod verdict;

@@ -7,6 +7,7 @@
 //! It must never say of a host that it could not ask that nothing runs there.
 
 use super::agent_call::{Answer, Call, Digest, Hello, PROTOCOL};
+use super::examine::{Stage, Unexamined};
 use super::host::{Found, Halt, Halted, Host, HostError, Layout, Place, Wanted};
 use super::landing::{Landing, Program, Trouble};
 use super::lock::{Busy, Holder};
@@ -60,7 +61,7 @@ impl RemoteHost {
         RemoteHost { login, session: Mutex::new(None), failed: Mutex::new(None) }
     }
 
-    fn error(place: &Place, what: impl Into<String>, trouble: Trouble) -> HostError {
+    pub(super) fn error(place: &Place, what: impl Into<String>, trouble: Trouble) -> HostError {
         let Trouble { reason, hint } = trouble;
         HostError { node: place.node.clone(), what: what.into(), reason, hint }
     }
@@ -72,14 +73,14 @@ impl RemoteHost {
         {
             return Err(trouble.clone());
         }
-        let connected = self.connect_now(place);
+        let connected = self.connect_now(place, &[place.executable()]);
         *failed = connected.as_ref().err().map(|trouble| (Instant::now(), trouble.clone()));
         connected
     }
 
-    fn connect_now(&self, place: &Place) -> Result<Session, Trouble> {
+    fn connect_now(&self, place: &Place, agents: &[PathBuf]) -> Result<Session, Trouble> {
         let private = place.layout == Layout::Own;
-        let landing = Landing::open(&self.login, private, &[place.executable()])?;
+        let landing = Landing::open(&self.login, private, agents)?;
         let Some(executable) = landing.found.clone() else {
             return Ok(Session::Bare(Box::new(landing)));
         };
@@ -147,11 +148,46 @@ impl RemoteHost {
     }
 
     /// As [`RemoteHost::call`], where something must be installed first.
-    fn demand(&self, place: &Place, what: &str, call: &Call) -> Result<Answer, HostError> {
+    pub(super) fn demand(
+        &self,
+        place: &Place,
+        what: &str,
+        call: &Call,
+    ) -> Result<Answer, HostError> {
         self.call(place, what, call)?.ok_or_else(|| {
             let reason = "nothing is installed on the host".to_owned();
             let hint = "deploy again".to_owned();
             RemoteHost::error(place, what, Trouble { reason, hint })
+        })
+    }
+
+    /// Sees to it that an agent of this program answers, and lays nothing but the program, at the
+    /// place where a deployment puts it. A node's own directory keeps the program that is in it.
+    ///
+    /// # Errors
+    /// How far it came, and what stood in the way.
+    pub(super) fn bring(&self, place: &Place, source: &Path) -> Result<(), Unexamined> {
+        let mut session = self.session.lock().expect("no holder of this lock panics");
+        // Nodes of one host share its agent.
+        if matches!(*session, Some(Session::Agent(_))) {
+            return Ok(());
+        }
+        // Beside the current version of a host there may be another, which is the one to bring.
+        let agents = match place.layout {
+            Layout::Own => vec![place.executable()],
+            Layout::System { .. } => Vec::new(),
+        };
+        let connected = self.connect_now(place, &agents).map_err(|trouble| {
+            let error = RemoteHost::error(place, "log in", trouble);
+            Unexamined { stage: Stage::Reach, error }
+        })?;
+        if let Session::Agent(_) = session.insert(connected) {
+            return Ok(());
+        }
+        let installed = self.install_on(&mut session, place, source).map(|_executable| ());
+        installed.map_err(|trouble| {
+            let error = RemoteHost::error(place, "run the program there", trouble);
+            Unexamined { stage: Stage::Program, error }
         })
     }
 
@@ -186,6 +222,16 @@ impl RemoteHost {
 
     /// Sends the executable, makes it the agent and gives its path there.
     fn install(&self, place: &Place, source: &Path) -> Result<PathBuf, Trouble> {
+        let mut session = self.session.lock().expect("no holder of this lock panics");
+        self.install_on(&mut session, place, source)
+    }
+
+    fn install_on(
+        &self,
+        session: &mut Option<Session>,
+        place: &Place,
+        source: &Path,
+    ) -> Result<PathBuf, Trouble> {
         let (digest, version) = known(source).map_err(|error| Trouble {
             reason: format!("cannot read {}: {error}", source.display()),
             hint: "give the path of the program with paxos_binary".to_owned(),
@@ -199,7 +245,6 @@ impl RemoteHost {
             Layout::Own => place.executable(),
             Layout::System { .. } => system::version_path(&version, &digest),
         };
-        let mut session = self.session.lock().expect("no holder of this lock panics");
         let private = place.layout == Layout::Own;
         let mut landing = match session.take() {
             Some(Session::Bare(landing)) => landing,
@@ -218,7 +263,7 @@ impl RemoteHost {
     }
 }
 
-fn unexpected(place: &Place, what: &str, answer: &Answer) -> HostError {
+pub(super) fn unexpected(place: &Place, what: &str, answer: &Answer) -> HostError {
     let reason = format!("the agent answered something else: {answer:?}");
     let hint = "report this fault".to_owned();
     RemoteHost::error(place, what, Trouble { reason, hint })

@@ -194,17 +194,31 @@ impl Report {
             ]
         };
         let mut text = table(["NODE", "CHECK", "VERDICT", "DETAIL"], self.rows.iter().map(cells));
-        let to_do = self.rows.iter().filter_map(|row| Some((row, row.remedy.as_ref()?)));
-        for (at, (row, remedy)) in to_do.enumerate() {
+        for (at, (check, nodes, remedy)) in self.to_do().iter().enumerate() {
             if at == 0 {
                 text.push_str("\nwhat to do:\n");
             }
-            text.push_str(&format!("- {} {}: {}\n", row.node, row.check, flat(remedy)));
+            text.push_str(&format!("- {} {check}: {remedy}\n", nodes.join(", ")));
         }
         let count = |grade| self.rows.iter().filter(|row| row.verdict == grade).count();
         let (pass, warn, fail) = (count(Grade::Pass), count(Grade::Warn), count(Grade::Fail));
         text.push_str(&format!("\n{pass} pass, {warn} warn, {fail} fail\n"));
         text
+    }
+
+    /// What to do about which check of which nodes; what is to be done on many is said once.
+    fn to_do(&self) -> Vec<(&'static str, Vec<&str>, String)> {
+        let mut all: Vec<(&'static str, Vec<&str>, String)> = Vec::new();
+        for row in &self.rows {
+            let Some(remedy) = row.remedy.as_deref().map(flat) else { continue };
+            let same =
+                all.iter_mut().find(|(check, _, told)| *check == row.check && *told == remedy);
+            match same {
+                Some((_, nodes, _)) => nodes.push(&row.node),
+                None => all.push((row.check, vec![&row.node], remedy)),
+            }
+        }
+        all
     }
 }
 
@@ -355,8 +369,7 @@ fn judge_space(name: &str, disk: &Disk) -> Row {
 }
 
 fn judge_syncs(name: &str, disk: &Disk) -> Option<Row> {
-    let remedy = "give the node a paxos_data_dir on a faster disk, or take away what else writes to \
-                  this one";
+    let remedy = "give the node a paxos_data_dir on a faster disk, or one of its own";
     // Not tried where the directory is of no use, which has a row of its own.
     match disk.syncs.as_ref()? {
         Ok(syncs) => {
@@ -613,10 +626,10 @@ mod tests {
     #[test]
     fn a_clock_is_read_in_the_middle_of_the_question() {
         // Asked at 100, answered at 300, and it worked for 100 in between: 50 on each way.
-        let probed = Probed { came: 5_150, left: 5_250, ..probed() };
-        let examined = Examined { probed, asked: 100, answered: 300 };
+        let quick = Probed { came: 5_150, left: 5_250, ..probed() };
+        let examined = Examined { probed: quick, asked: 100, answered: 300 };
         assert_eq!(Offset::of(&examined), Offset { micros: 5_000, uncertain: 50 });
-        let behind = Probed { came: i64::MIN, left: i64::MIN, ..super::tests::probed() };
+        let behind = Probed { came: i64::MIN, left: i64::MIN, ..probed() };
         let absurd = Examined { probed: behind, asked: i64::MAX, answered: i64::MAX };
         assert!(Offset::of(&absurd).micros < 0, "whatever a host says, nothing overflows");
         assert_eq!(judge_clocks(&[("n1", Offset::of(&absurd))])[0].verdict, Grade::Fail);
@@ -736,13 +749,16 @@ mod tests {
         let rows = vec![
             Row::pass("n1", "reach", "this machine"),
             Row::not(Grade::Fail, "n2", "port", "in use\nby nginx", "stop nginx"),
+            Row::not(Grade::Warn, "n1", "files", "7 may be open", "raise nofile"),
+            Row::not(Grade::Warn, "n2", "files", "8 may be open", "raise nofile"),
         ];
         let report = Report::new("c", Vec::new(), rows);
         assert!(!report.ok);
         let text = report.to_text();
         assert!(text.contains("n2    port   fail     in use by nginx\n"), "{text}");
         assert!(text.contains("- n2 port: stop nginx\n"), "{text}");
-        assert!(text.ends_with("\n1 pass, 0 warn, 1 fail\n"), "{text}");
+        assert!(text.contains("- n1, n2 files: raise nofile\n"), "{text}");
+        assert!(text.ends_with("\n1 pass, 2 warn, 1 fail\n"), "{text}");
         assert!(Report::new("c", Vec::new(), Vec::new()).ok);
     }
 

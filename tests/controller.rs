@@ -1,5 +1,6 @@
 //! What the controller does to a machine, short of running nodes: those are in tests/cluster.
 
+use paxos_ssh::controller::check::{Grade, Row};
 use paxos_ssh::controller::deploy::Cluster;
 use paxos_ssh::controller::examine::{Examined, Examiner, Unexamined};
 use paxos_ssh::controller::groups::Sources;
@@ -16,6 +17,7 @@ use paxos_ssh::controller::trial_login::{Dial, Dialled};
 use paxos_ssh::paxos::ballot::ClusterId;
 use paxos_ssh::wire::failure::Code;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -335,4 +337,47 @@ fn a_lost_key_is_made_anew_and_told_to_all_but_a_lost_log_concerns_nobody_else()
     assert_eq!(keys(), [FileState::Differs, FileState::Absent]);
     fs::remove_dir_all(&second).unwrap();
     assert_eq!(keys(), [FileState::Same, FileState::Absent]);
+}
+
+/// Ports on which nobody listens, as far as that can be.
+fn free_ports() -> [u16; 2] {
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    sockets.map(|socket| socket.local_addr().unwrap().port())
+}
+
+#[test]
+fn a_check_finds_a_port_that_is_taken_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = free_ports();
+    let text = format!(
+        "all:\n  vars: {{paxos_cluster: c, ansible_connection: local}}\n  hosts:\n    \
+         n1: {{paxos_id: 1, paxos_port: {first}}}\n    n2: {{paxos_id: 2, paxos_port: {second}}}\n"
+    );
+    let sources = Sources { file: "i.yaml".into(), text, ..Sources::default() };
+    let inventory = Inventory::from_sources(&sources, &folder.path().join("state")).unwrap();
+    let cluster = Cluster { inventory, ..cluster(folder.path(), "c") };
+    let verdict = |rows: &[Row], node: &str, check: &str| {
+        let mut rows = rows.iter().filter(|row| row.node == node && row.check == check);
+        rows.next().map(|row| (row.verdict, row.detail.clone()))
+    };
+    let mut said = Vec::new();
+    let report = cluster.check(&mut |text| said.push(text.to_owned())).unwrap();
+    assert_eq!(said, ["look at 2 hosts", "log in from each to each of 2 nodes"]);
+    for node in ["n1", "n2"] {
+        for check in ["reach", "program", "directory", "port", "cluster", "clock", "link"] {
+            let verdict = verdict(&report.rows, node, check);
+            let passed = verdict.as_ref().is_some_and(|(verdict, _)| *verdict == Grade::Pass);
+            assert!(passed, "{node} {check}: {verdict:?}");
+        }
+    }
+    let taken = TcpListener::bind(("127.0.0.1", second)).expect("whoever stood in is gone");
+    let report = cluster.check(&mut |_text| {}).unwrap();
+    assert!(!report.ok);
+    let (grade, detail) = verdict(&report.rows, "n2", "port").unwrap();
+    assert_eq!(grade, Grade::Fail);
+    assert!(detail.contains(&format!("127.0.0.1:{second}")), "{detail}");
+    assert_eq!(verdict(&report.rows, "n2", "link"), None, "nobody can be dialled there");
+    assert_eq!(verdict(&report.rows, "n1", "link").map(|(grade, _)| grade), Some(Grade::Pass));
+    drop(taken);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -214,6 +214,7 @@ impl Report {
             let same =
                 all.iter_mut().find(|(check, _, told)| *check == row.check && *told == remedy);
             match same {
+                Some((_, nodes, _)) if nodes.contains(&row.node.as_str()) => {}
                 Some((_, nodes, _)) => nodes.push(&row.node),
                 None => all.push((row.check, vec![&row.node], remedy)),
             }

@@ -24,19 +24,25 @@ pub enum Tried {
 pub fn judge_links(nodes: &[&NodeSpec], tried: &[(&str, Tried)]) -> Vec<Row> {
     let mut rows = Vec::new();
     for node in nodes {
-        let (mut through, mut slowest) = (Vec::new(), 0);
+        let (mut logged_in, mut recognised, mut slowest) = (Vec::new(), Vec::new(), 0);
         for (from, dialled) in of(node, tried) {
             match dialled.outcome {
-                Outcome::LoggedIn | Outcome::Recognised => {
-                    through.push(from);
+                Outcome::LoggedIn => {
+                    logged_in.push(from);
                     slowest = slowest.max(dialled.micros);
                 }
+                Outcome::Recognised => recognised.push(from),
                 _ => rows.push(judge_link(node, from, dialled)),
             }
         }
-        if !through.is_empty() {
-            let (all, slowest) = (through.join(", "), span(slowest));
+        if !logged_in.is_empty() {
+            let (all, slowest) = (logged_in.join(", "), span(slowest));
             let detail = format!("{all} logged in at {} within {slowest}", node.address());
+            rows.push(Row::pass(&node.name, "link", detail));
+        }
+        if !recognised.is_empty() {
+            let (all, address) = (recognised.join(", "), node.address());
+            let detail = format!("{all} saw its certificate at {address}, and have no keys yet");
             rows.push(Row::pass(&node.name, "link", detail));
         }
     }
@@ -78,7 +84,7 @@ fn judge_link(node: &NodeSpec, from: &str, dialled: &Dialled) -> Row {
     let open = format!("open TCP {} on {name} for {whence}", node.port);
     let (verdict, detail, remedy) = match &dialled.outcome {
         Outcome::LoggedIn | Outcome::Recognised => {
-            (Grade::Pass, format!("{from} logged in at {address}"), String::new())
+            (Grade::Pass, format!("{from} reaches {name} at {address}"), String::new())
         }
         Outcome::Answered => (
             Grade::Warn,
@@ -125,7 +131,10 @@ fn judge_link(node: &NodeSpec, from: &str, dialled: &Dialled) -> Row {
         Outcome::Broken(why) => (
             Grade::Fail,
             format!("{from} reaches {address}, and no login comes of it: {why}"),
-            format!("see whether something between {from} and {name} meddles with SSH"),
+            format!(
+                "see whether {name} is overloaded or stands still (paxos-ctl status), or something \
+                 between {from} and {name} meddles with SSH"
+            ),
         ),
     };
     Row::not(verdict, name, "link", detail, remedy)
@@ -153,17 +162,25 @@ mod tests {
                     dialled("n3", Outcome::LoggedIn),
                 ]),
             ),
-            ("n2", Tried::Dialled(vec![dialled("n3", Outcome::Recognised)])),
+            (
+                "n2",
+                Tried::Dialled(vec![
+                    dialled("n1", Outcome::Recognised),
+                    dialled("n3", Outcome::LoggedIn),
+                ]),
+            ),
             ("n3", Tried::TooLate),
         ];
         let rows = judge_links(&nodes, &tried);
         let seen: Vec<(&str, Grade)> =
             rows.iter().map(|row| (row.node.as_str(), row.verdict)).collect();
-        assert_eq!(seen, [("n2", Grade::Fail), ("n3", Grade::Pass), ("n3", Grade::Warn)]);
-        assert_eq!(rows[0].remedy.as_deref(), Some("open TCP 2 on n2 for 10.0.0.1"));
-        assert!(rows[0].detail.contains("no answer from 127.0.0.1:2 within 3 s"), "{rows:?}");
-        assert!(rows[1].detail.starts_with("n1, n2 logged in"), "{rows:?}");
-        assert_eq!(rows[1].remedy, None);
+        use Grade::{Fail, Pass, Warn};
+        assert_eq!(seen, [("n1", Pass), ("n2", Fail), ("n3", Pass), ("n3", Warn)]);
+        assert!(rows[0].detail.starts_with("n2 saw its certificate"), "{rows:?}");
+        assert_eq!(rows[1].remedy.as_deref(), Some("open TCP 2 on n2 for 10.0.0.1"));
+        assert!(rows[1].detail.contains("no answer from 127.0.0.1:2 within 3 s"), "{rows:?}");
+        assert!(rows[2].detail.starts_with("n1, n2 logged in"), "{rows:?}");
+        assert_eq!(rows[2].remedy, None);
     }
 
     #[test]

@@ -44,19 +44,19 @@ fn first_of_three(folder: &Path) -> PathBuf {
     let issuer = Issuer::open_or_init(&folder.join("keys"), "c").unwrap();
     let node = &inventory.nodes[0];
     let place = Place::of(node);
-    let line = LocalHost.ensure_node_key(&place, "n1").unwrap();
+    let line = LocalHost::default().ensure_node_key(&place, "n1").unwrap();
     issuer.ensure_node("n1", node.id, &line, SystemTime::now()).unwrap();
     for file in issuer.keys().node_files("n1", &[]).unwrap() {
         let name = format!("keys/{}", file.name);
-        LocalHost.receive(&place, &name, file.mode, file.text.as_bytes()).unwrap();
+        LocalHost::default().receive(&place, &name, file.mode, file.text.as_bytes()).unwrap();
     }
     let state = ClusterState::form(&inventory, issuer.keys().cluster_id(), || 7);
     let genesis = state.genesis_file("n1").unwrap();
-    LocalHost.receive(&place, "genesis.yaml", 0o600, genesis.as_bytes()).unwrap();
+    LocalHost::default().receive(&place, "genesis.yaml", 0o600, genesis.as_bytes()).unwrap();
     let settings = settings_text(&inventory, Some(&state), node).unwrap();
     let anywhere = settings.replace("127.0.0.1:1\n", "127.0.0.1:0\n");
     assert_ne!(settings, anywhere, "no address of its own:\n{settings}");
-    LocalHost.receive(&place, "config.yaml", 0o600, anywhere.as_bytes()).unwrap();
+    LocalHost::default().receive(&place, "config.yaml", 0o600, anywhere.as_bytes()).unwrap();
     place.directory
 }
 

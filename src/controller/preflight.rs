@@ -59,7 +59,8 @@ impl Cluster {
         say(&format!("look at {}", counted(nodes.len(), "host")));
         let examined = at_once(&nodes, |&node| {
             let place = Place::of(node);
-            let examined = self.host.examine(&place, self.executable(node));
+            let executable = self.executable(state.as_ref(), node);
+            let examined = self.host.examine(&place, &executable);
             examined.map(|examined| Subject { node, place, examined })
         });
         let subjects: Vec<&Subject<'_>> = examined.iter().flatten().collect();

@@ -440,6 +440,8 @@ async fn status_in_both_forms() {
         "why",
         "next",
         "stalled",
+        "bundle",
+        "certificates",
         "age_seconds",
         "uptime_seconds",
         "version",

@@ -13,6 +13,7 @@ use paxos_ssh::transport::client::{
 };
 use paxos_ssh::transport::counters::Counters;
 use paxos_ssh::transport::identity::{NodeKeys, PeerExpiry, Trust};
+use paxos_ssh::transport::live::LiveTrust;
 use paxos_ssh::transport::peers::{PeerAddress, Peers, PeersOptions};
 use paxos_ssh::transport::server::{LinkDown, PeerEvents, Server, ServerOptions, Sessions};
 use paxos_ssh::transport::session::ExecSession;
@@ -141,7 +142,7 @@ impl Scene {
         let options = ServerOptions {
             local: local(1),
             settings: Settings::default(),
-            trust: shared(cluster.trust(&[&one, &two], members, expiry)),
+            trust: Arc::new(LiveTrust::new(cluster.trust(&[&one, &two], members, expiry))),
             keys: shared(one.clone()),
             peers: events().0,
             sessions: Arc::new(NoSessions),
@@ -157,8 +158,9 @@ impl Scene {
     }
 
     /// What node 2 believes: it bears with node 1's certificate, so that what is judged is its own.
-    fn trust_of_two(&self) -> Arc<ArcSwap<Trust>> {
-        shared(self.cluster.trust(&[&self.one, &self.two], &[1, 2], PeerExpiry::Warn))
+    fn trust_of_two(&self) -> Arc<LiveTrust> {
+        let trust = self.cluster.trust(&[&self.one, &self.two], &[1, 2], PeerExpiry::Warn);
+        Arc::new(LiveTrust::new(trust))
     }
 
     /// Waits for node 2's link to node 1.

@@ -20,6 +20,7 @@ use paxos_ssh::transport::authority::{
 use paxos_ssh::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle};
 use paxos_ssh::transport::counters::Counters;
 use paxos_ssh::transport::identity::{NodeKeys, Trust};
+use paxos_ssh::transport::live::LiveTrust;
 use paxos_ssh::transport::rights::Rights;
 use paxos_ssh::transport::server::{LinkDown, PeerEvents, Server, ServerOptions};
 use paxos_ssh::transport::settings::Settings;
@@ -78,7 +79,7 @@ impl World {
             ],
             revocations: Vec::new(),
         };
-        let trust = Arc::new(ArcSwap::from_pointee(Trust::new(bundle, Vec::new())));
+        let trust = Arc::new(LiveTrust::new(Trust::new(bundle, Vec::new())));
         let runtime = Runtime::new().unwrap();
         let fake = Fake::new();
         let mut addresses = Vec::new();

@@ -75,6 +75,25 @@ fn a_signal_to_end_is_handed_on() {
 }
 
 #[test]
+fn the_signal_to_take_keys_up_is_handed_on_to_whoever_heeds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let starts = folder.path().join("starts");
+    let script = "trap 'echo heard >> \"$STARTS\"' HUP; trap 'exit 0' TERM; \
+                  echo ready >> \"$STARTS\"; while :; do sleep 0.01; done";
+    let mut supervisor = supervise(&starts, script);
+    let says = |word: &str| {
+        let text = fs::read_to_string(&starts).unwrap_or_default();
+        text.lines().any(|line| line == word).then_some(())
+    };
+    wait(|| says("ready"));
+    signal(supervisor.id(), rustix::process::Signal::HUP);
+    wait(|| says("heard"));
+    signal(supervisor.id(), rustix::process::Signal::TERM);
+    let status = ended(&mut supervisor);
+    assert_eq!((status.code(), started(&starts).len()), (Some(0), 1), "and nobody was ended by it");
+}
+
+#[test]
 fn a_node_knows_its_supervisor_or_does_not_start() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos"));
     command.args(["node", "--config", "/nowhere.yaml", "--supervised"]);

@@ -2,10 +2,11 @@
 
 use crate::node::status::{Health, MemberStatus, NodeState, NodeStatus, PeerState, RoleName};
 use crate::telemetry::watchdog::Stall;
+use crate::transport::keyring::{CertificateLife, Standing};
 use crate::wire::build::Build;
 use crate::wire::report::{
-    BallotReport, HealthReport, JsonId, MemberReport, QuorumReport, StallReport, StatusReport,
-    UnreachableMember,
+    BallotReport, BundleReport, CertificateReport, CertificatesReport, HealthReport, JsonId,
+    MemberReport, QuorumReport, StallReport, StatusReport, UnreachableMember,
 };
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) fn report(status: &NodeStatus) -> StatusReport {
         why: status.why.clone(),
         next: status.next.clone(),
         stalled: status.stalled.iter().map(stall).collect(),
+        bundle: status.keys.as_ref().map(bundle),
+        certificates: status.keys.as_ref().map(certificates),
         age_seconds: seconds(status.age),
         uptime_seconds: seconds(status.uptime),
         version: status.version.to_owned(),
@@ -69,6 +72,19 @@ pub(super) fn health(health: Health) -> &'static str {
         Health::Degraded => "degraded",
         Health::NoQuorum => "no_quorum",
     }
+}
+
+fn bundle(keys: &Standing) -> BundleReport {
+    let Standing { epoch, revocations, problem, .. } = keys.clone();
+    BundleReport { epoch, revocations, problem }
+}
+
+fn certificates(keys: &Standing) -> CertificatesReport {
+    let report = |CertificateLife { serial, remaining_seconds }| CertificateReport {
+        serial: JsonId(serial),
+        remaining_seconds,
+    };
+    CertificatesReport { host: report(keys.host), peer: report(keys.peer) }
 }
 
 fn stall(stall: &Stall) -> StallReport {

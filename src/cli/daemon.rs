@@ -29,7 +29,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::{Beat, Watchdog, Watched, Work};
 use crate::transport::LocalNode;
 use crate::transport::counters::Counters;
-use crate::transport::identity::{NodeKeys, Trust};
+use crate::transport::keyring::Keyring;
 use crate::transport::peers::{PeerAddress, Peers, PeersOptions};
 use crate::transport::server::{Server, ServerOptions, Sessions};
 use crate::transport::settings::Settings as TransportSettings;
@@ -41,8 +41,8 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -132,8 +132,7 @@ const FOUNDING_EVENTS_MAX: usize = 8;
 
 /// What is read before the node exists.
 struct Ground {
-    trust: Arc<ArcSwap<Trust>>,
-    keys: Arc<ArcSwap<NodeKeys>>,
+    keyring: Arc<Keyring>,
     log: DiskLog,
     recovered: Recovered<Bytes>,
     inbox: Arc<Inbox>,
@@ -161,13 +160,13 @@ fn prepare(settings: &Settings) -> Result<Ground, Failure> {
         let hint = "deploy again: it delivers keys, certificates and settings anew";
         Failure::told(Code::BadSettings, &error.to_string(), hint)
     };
-    let keys = NodeKeys::load(&settings.keys_dir).map_err(|error| bad(&error))?;
-    let trust = Trust::load(&settings.keys_dir).map_err(|error| bad(&error))?;
-    if trust.cluster() != settings.cluster {
+    let keyring = Keyring::open(&settings.keys_dir, &settings.data_dir);
+    let keyring = keyring.map_err(|error| bad(&error))?;
+    let cluster = keyring.trust().load().cluster().to_owned();
+    if cluster != settings.cluster {
         return Err(bad(&format!(
-            "the keys in {} are for cluster {}, the settings for {}; deploy again",
+            "the keys in {} are for cluster {cluster}, the settings for {}; deploy again",
             settings.keys_dir.display(),
-            trust.cluster(),
             settings.cluster
         )));
     }
@@ -204,16 +203,8 @@ fn prepare(settings: &Settings) -> Result<Ground, Failure> {
         },
     )?;
     drop(founding_events);
-    let trust = trust.with_members(member_names(&recovered));
-    Ok(Ground {
-        trust: Arc::new(ArcSwap::from_pointee(trust)),
-        keys: Arc::new(ArcSwap::from_pointee(keys)),
-        log,
-        recovered,
-        inbox,
-        metrics,
-        watchdog,
-    })
+    keyring.set_members(member_names(&recovered));
+    Ok(Ground { keyring: Arc::new(keyring), log, recovered, inbox, metrics, watchdog })
 }
 
 fn member_names(recovered: &Recovered<Bytes>) -> BTreeMap<NodeId, String> {
@@ -265,11 +256,18 @@ fn rebuild(parts: Parts<DiskLog, Departures, SystemWorld>) -> Result<DiskDriver,
     Ok(driver)
 }
 
+fn measure_trust(metrics: &mut Metrics, keyring: &Arc<Keyring>) {
+    let (totals, levels) = (Arc::clone(keyring), Arc::clone(keyring));
+    metrics.add_totals("trust", move || totals.totals());
+    metrics.add_levels("trust", move || levels.levels(SystemTime::now()));
+}
+
 async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Failure> {
-    let Ground { trust, keys, log, recovered, inbox, mut metrics, watchdog } = ground;
+    let Ground { keyring, log, recovered, inbox, mut metrics, watchdog } = ground;
     let counters = Arc::new(Counters::default());
     let counted = Arc::clone(&counters);
     metrics.add_totals("ssh", move || counted.all());
+    measure_trust(&mut metrics, &keyring);
     let metrics = Arc::new(metrics);
     let arrivals = Arc::new(Arrivals::new(Arc::clone(&inbox), Arc::clone(&metrics)));
     let cluster_id = recovered.genesis.as_ref().map(|genesis| genesis.cluster);
@@ -281,8 +279,8 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
     let options = PeersOptions {
         local: local.clone(),
         settings: TransportSettings::default(),
-        trust: Arc::clone(&trust),
-        keys: Arc::clone(&keys),
+        trust: Arc::clone(keyring.trust()),
+        keys: Arc::clone(keyring.keys()),
         counters: Arc::clone(&counters),
         watchdog: watchdog.clone(),
     };
@@ -312,13 +310,14 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         watchdog.clone(),
         world.started(),
     );
+    let handle = handle.with_keyring(Arc::clone(&keyring));
     let log_path = settings.data_dir.join("paxos.log");
     let api: Arc<dyn Sessions> = Arc::new(Api::new(handle.clone(), Arc::clone(&metrics), log_path));
     let options = ServerOptions {
         local,
         settings: TransportSettings::default(),
-        trust,
-        keys,
+        trust: Arc::clone(keyring.trust()),
+        keys: Arc::clone(keyring.keys()),
         peers: arrivals,
         sessions: Arc::clone(&api),
         counters,
@@ -334,6 +333,9 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
+    // Before any file is read: whoever delivers files and sends the signal then is either read or
+    // heard, and until there is a handler the signal would end the process.
+    let hangup = listen_for(SignalKind::hangup())?;
     let begun = Instant::now();
     info!(node = %settings.node, version = Build::own().version, "starts");
     let notifier = Notifier::from_environment();
@@ -344,6 +346,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let read = begun.elapsed() - waited;
     info!(waited = ?waited, took = ?read, "the log was read");
     let (inbox, watchdog) = (Arc::clone(&ground.inbox), ground.watchdog.clone());
+    let keyring = Arc::clone(&ground.keyring);
     let members = addresses(&settings, &ground.recovered);
     let Assembled { handle, api, server, links, runner } = assemble(&settings, ground).await?;
     let socket = LocalSocket::bind(&settings.data_dir).map_err(|error| {
@@ -354,6 +357,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let watcher =
         watchdog.start().map_err(|error| internal("cannot start the watchdog", &error))?;
     tokio::spawn(turn_with_the_runtime(watchdog.watch(watched_runtime())));
+    tokio::spawn(take_up_keys(hangup, keyring));
     let node = std::thread::Builder::new()
         .name(NODE_THREAD.to_owned())
         .spawn(move || runner.run())
@@ -411,10 +415,26 @@ async fn turn_with_the_runtime(beat: Beat) {
     }
 }
 
+fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| internal("cannot listen for signals", &error))
+}
+
+/// Takes the keys up anew whenever somebody delivered others and says so (SIGHUP). What comes of it
+/// is in the log, the status and the metrics.
+async fn take_up_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
+    while hangup.recv().await.is_some() {
+        let keyring = Arc::clone(&keyring);
+        // It reads and writes files, and connections go on meanwhile.
+        let taken_up = tokio::task::spawn_blocking(move || keyring.reload());
+        if let Err(error) = taken_up.await {
+            error!(%error, "keys were not taken up");
+        }
+    }
+}
+
 async fn until_told_to_stop() -> Result<(), Failure> {
-    let failed = |error: std::io::Error| internal("cannot listen for signals", &error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
     // For as long as the node lives.
     tokio::select! {
         _ = terminate.recv() => info!("told to stop (SIGTERM)"),

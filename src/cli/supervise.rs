@@ -3,11 +3,13 @@
 //!
 //! It waits longer each time, so that a node that cannot start does not burn its host, and forgets
 //! that once a node ran well. It does not start a node again that ended over its data or its
-//! settings: both want a person. A signal to end is handed on, and its own end is the node's end
-//! too, whatever ended it: the node asks the kernel for that.
+//! settings: both want a person. A signal to end is handed on, and so is the one to take keys up
+//! anew (SIGHUP). Its own end is the node's end too, whatever ended it: the node asks the kernel
+//! for that.
 
 use super::output;
 use crate::controller::local::SUPERVISED;
+use crate::controller::process;
 use crate::wire::failure::Code;
 use std::ffi::OsString;
 use std::process::ExitStatus;
@@ -46,6 +48,7 @@ fn say(text: &str) {
 async fn watch(program: &OsString, words: &[OsString]) -> std::io::Result<u8> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut wait = WAIT_MIN;
     loop {
         let started = Instant::now();
@@ -53,10 +56,13 @@ async fn watch(program: &OsString, words: &[OsString]) -> std::io::Result<u8> {
             // Memory or processes may be short just now.
             Err(error) => format!("cannot be started: {error}"),
             Ok(mut child) => {
-                let status = tokio::select! {
-                    status = child.wait() => status?,
-                    _ = terminate.recv() => return end(&mut child).await,
-                    _ = interrupt.recv() => return end(&mut child).await,
+                let status = loop {
+                    tokio::select! {
+                        status = child.wait() => break status?,
+                        _ = terminate.recv() => return end(&mut child).await,
+                        _ = interrupt.recv() => return end(&mut child).await,
+                        _ = hangup.recv() => hang_up(&child),
+                    }
                 };
                 if let Some(exit) = last_word(status) {
                     say(&format!("the node ended with {status}; it is not started again"));
@@ -71,6 +77,8 @@ async fn watch(program: &OsString, words: &[OsString]) -> std::io::Result<u8> {
         say(&format!("the node {ended}; it is started again in {wait:?}"));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            // Something was delivered; perhaps it was what the node missed.
+            _ = hangup.recv() => {}
             _ = terminate.recv() => return Ok(0),
             _ = interrupt.recv() => return Ok(0),
         }
@@ -83,6 +91,17 @@ fn last_word(status: ExitStatus) -> Option<u8> {
     let exit = status.code().and_then(|code| u8::try_from(code).ok())?;
     let last = [0, Code::Corrupt.exit(), Code::BadSettings.exit()];
     last.contains(&exit).then_some(exit)
+}
+
+/// Hands the signal on, unless the node has just begun: it would end then, and has not read the
+/// files yet that it is to take up.
+fn hang_up(child: &Child) {
+    if let Some(pid) = child.id().filter(|pid| process::catches_hangup(*pid))
+        && let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+    {
+        // It may have ended by itself just now.
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::HUP);
+    }
 }
 
 /// Hands the signal on, and waits: the node's own end has a bound.

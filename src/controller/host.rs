@@ -48,19 +48,14 @@ pub mod names {
         identity::PEER_CERTIFICATE,
     ];
 
+    /// The newest trust bundle that was ever active.
+    pub const BUNDLE: &str = crate::transport::keyring::KEPT;
+    /// Its own socket.
+    pub const SOCKET: &str = crate::wire::local::SOCKET_NAME;
+
     /// All that a node may leave in its data directory, and so all that is removed with it.
-    pub const ALL: [&str; 11] = [
-        EXECUTABLE,
-        SETTINGS,
-        GENESIS,
-        KEYS,
-        LOG,
-        OUTPUT,
-        PID,
-        "store",
-        "paxos.sock",
-        STARTED,
-        LOCK,
+    pub const ALL: [&str; 12] = [
+        EXECUTABLE, SETTINGS, GENESIS, KEYS, BUNDLE, LOG, OUTPUT, PID, "store", SOCKET, STARTED, LOCK,
     ];
 }
 

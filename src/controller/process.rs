@@ -137,6 +137,17 @@ fn words_of(pid: u32) -> Option<Vec<u8>> {
     until(EXEC_LIMIT, EXEC_LOOK_EVERY, look).ok().flatten()
 }
 
+/// Whether a process does something of its own when it gets SIGHUP. One that does not would be
+/// ended by it: an older version, or one that begins just now.
+pub fn catches_hangup(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Signals count from 1, and so do the bits.
+    let bit = 1 << (Signal::HUP.as_raw() - 1);
+    caught.is_some_and(|mask| mask & bit != 0)
+}
+
 /// Who listens on a TCP address, as far as we may see: pid and name.
 pub fn listener(address: SocketAddr) -> Option<(u32, String)> {
     let mut inodes = Vec::new();
@@ -324,6 +335,20 @@ mod tests {
         let node = start(SUPERVISED);
         assert_eq!(identity.find(), Some(supervisor.0.id()));
         assert_eq!(identity.find_beneath(), Some(node.0.id()));
+    }
+
+    #[test]
+    fn who_catches_a_hangup_is_told_from_whom_it_would_end() {
+        let sleeps = start(Path::new("/bin/sleep"), "600");
+        assert!(!catches_hangup(sleeps.0.id()));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "trap : HUP; echo ready; read end"]).stdin(Stdio::piped());
+        let mut traps = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+        let mut ready = [0; 6];
+        let mut stdout = traps.0.stdout.take().unwrap();
+        io::Read::read_exact(&mut stdout, &mut ready).unwrap();
+        assert!(catches_hangup(traps.0.id()));
+        assert!(!catches_hangup(u32::MAX));
     }
 
     #[test]

@@ -20,11 +20,12 @@ use crate::paxos::ballot::{NodeId, Slot};
 use crate::store::command::{Operation, Outcome};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
+use crate::transport::keyring::Keyring;
 use crate::wire::store_call::{Found, Query};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 /// The node's thread keeps the deadlines, and knows best what became of a request. Only if it says
@@ -42,6 +43,7 @@ pub struct NodeHandle {
     watchdog: Watchdog,
     /// When the node's clock read zero.
     started: Instant,
+    keyring: Option<Arc<Keyring>>,
 }
 
 impl NodeHandle {
@@ -55,7 +57,13 @@ impl NodeHandle {
         watchdog: Watchdog,
         started: Instant,
     ) -> NodeHandle {
-        NodeHandle { inbox, views, tokens: Arc::default(), status, metrics, watchdog, started }
+        let (tokens, keyring) = (Arc::default(), None);
+        NodeHandle { inbox, views, tokens, status, metrics, watchdog, started, keyring }
+    }
+
+    /// With the keys that the status is to tell of.
+    pub fn with_keyring(self, keyring: Arc<Keyring>) -> NodeHandle {
+        NodeHandle { keyring: Some(keyring), ..self }
     }
 
     /// The deadline on the node's clock.
@@ -143,7 +151,11 @@ impl NodeHandle {
     pub fn status(&self) -> Arc<NodeStatus> {
         let published = self.status.load();
         let now = self.started.elapsed();
-        Arc::new(NodeStatus::clone(&published).seen(now, self.watchdog.stalls()))
+        let status = NodeStatus::clone(&published).seen(now, self.watchdog.stalls());
+        Arc::new(match &self.keyring {
+            Some(keyring) => status.with_keys(keyring.standing(SystemTime::now())),
+            None => status,
+        })
     }
 
     /// Has leadership passed to `to`, or to whoever is best placed; answers who leads then.

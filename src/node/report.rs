@@ -88,6 +88,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             uptime: self.now(),
             age: Duration::ZERO,
             stalled: Vec::new(),
+            keys: None,
             version: &Build::own().version,
             cluster_version: self.store().map(Store::cluster_version),
         }
@@ -176,6 +177,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             uptime: self.now(),
             age: Duration::ZERO,
             stalled: Vec::new(),
+            keys: None,
             version: &Build::own().version,
             cluster_version: None,
         }

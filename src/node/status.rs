@@ -6,6 +6,7 @@
 
 use crate::paxos::ballot::{Ballot, ClusterId, NodeId, Slot};
 use crate::telemetry::watchdog::Stall;
+use crate::transport::keyring::Standing;
 use std::time::Duration;
 
 /// What the node's thread is called where loops are named.
@@ -136,11 +137,18 @@ pub struct NodeStatus {
     /// The process's loops that stand still; the node's thread knows of none, they are added when
     /// somebody asks.
     pub stalled: Vec<Stall>,
+    /// What it believes and proves itself with; the node's thread knows nothing of it, it is added
+    /// when somebody asks.
+    pub keys: Option<Standing>,
     /// The program's version.
     pub version: &'static str,
     /// The version that the cluster is at; none on a node that keeps no store.
     pub cluster_version: Option<u16>,
 }
+
+/// With less than this left of a certificate something is wrong: those who renew them begin much
+/// earlier.
+const CERTIFICATE_LEFT_MIN_SECONDS: i64 = 7 * 24 * 3600;
 
 impl NodeStatus {
     /// As it is at `now`, on the node's clock, while these loops stand still. It is asked for from
@@ -165,6 +173,32 @@ impl NodeStatus {
             self.health = Health::Degraded;
         }
         self.stalled = stalled;
+        self
+    }
+}
+
+impl NodeStatus {
+    /// With what the node believes and proves itself with.
+    pub fn with_keys(mut self, keys: Standing) -> NodeStatus {
+        if let Some(problem) = &keys.problem {
+            join(&mut self.why, &format!("the keys that lie here are not in use: {problem}"));
+            join(&mut self.next, "have the cluster's own delivered: paxos-ctl keys resume");
+        }
+        let left = keys.host.remaining_seconds.min(keys.peer.remaining_seconds);
+        if left < CERTIFICATE_LEFT_MIN_SECONDS {
+            let hours = left.unsigned_abs() / 3600;
+            let why = match left > 0 {
+                true => format!("a certificate of this node runs out in {hours} hours"),
+                false => format!("a certificate of this node ran out {hours} hours ago"),
+            };
+            join(&mut self.why, &why);
+            join(&mut self.next, &format!("renew it: paxos-ctl keys renew {}", self.node));
+        }
+        let ails = keys.problem.is_some() || left < CERTIFICATE_LEFT_MIN_SECONDS;
+        if ails && self.health == Health::Healthy {
+            self.health = Health::Degraded;
+        }
+        self.keys = Some(keys);
         self
     }
 }
@@ -206,6 +240,7 @@ mod tests {
             uptime: Duration::from_secs(100),
             age: Duration::ZERO,
             stalled: Vec::new(),
+            keys: None,
             version: "0",
             cluster_version: Some(1),
         }
@@ -232,6 +267,32 @@ mod tests {
         assert_eq!(lost.health, Health::NoQuorum);
         assert!(lost.why.starts_with("no leader; the loop log-writer"), "{}", lost.why);
         assert_eq!(lost.next, "start node2; look at it");
+    }
+
+    #[test]
+    fn keys_that_are_not_in_use_and_certificates_near_their_end_are_told() {
+        use crate::transport::keyring::CertificateLife;
+        let standing = |remaining_seconds, problem: Option<&str>| {
+            let life = CertificateLife { serial: 1, remaining_seconds };
+            let problem = problem.map(str::to_owned);
+            Standing { epoch: 2, revocations: 1, host: life, peer: life, problem }
+        };
+        let with = |keys| status(Health::Healthy, "", "").with_keys(keys);
+        let day = 24 * 3600;
+        let well = with(standing(80 * day, None));
+        assert_eq!((well.health, well.why.as_str()), (Health::Healthy, ""));
+        let late = with(standing(2 * day, None));
+        assert_eq!(late.health, Health::Degraded);
+        assert_eq!(late.why, "a certificate of this node runs out in 48 hours");
+        assert_eq!(late.next, "renew it: paxos-ctl keys renew node1");
+        let over = with(standing(-3 * 3600, None));
+        assert_eq!(over.why, "a certificate of this node ran out 3 hours ago");
+        let old = with(standing(80 * day, Some("it is older")));
+        assert_eq!(old.health, Health::Degraded);
+        assert_eq!(old.why, "the keys that lie here are not in use: it is older");
+        let lost = status(Health::NoQuorum, "no leader", "").with_keys(standing(day, None));
+        assert_eq!(lost.health, Health::NoQuorum);
+        assert!(lost.why.starts_with("no leader; a certificate"), "{}", lost.why);
     }
 
     #[test]

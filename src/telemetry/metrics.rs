@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 use std::fmt;
@@ -42,6 +42,32 @@ impl Collector for TotalsSource {
             let counter = ConstCounter::new(value);
             let metric = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
             counter.encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+/// The same of numbers that rise and fall.
+pub type Levels = Vec<(&'static str, &'static str, i64)>;
+
+/// Asked for its numbers each time the page is made.
+struct LevelsSource {
+    prefix: &'static str,
+    levels: Box<dyn Fn() -> Levels + Send + Sync>,
+}
+
+impl fmt::Debug for LevelsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LevelsSource").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Collector for LevelsSource {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, help, value) in (self.levels)() {
+            let name = format!("{}_{name}", self.prefix);
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?)?;
         }
         Ok(())
     }
@@ -222,6 +248,17 @@ impl Metrics {
         self.registry.register_collector(Box::new(source));
     }
 
+    /// Adds numbers that another part keeps and that rise and fall; they are shown as
+    /// `paxos_PREFIX_NAME`.
+    pub fn add_levels(
+        &mut self,
+        prefix: &'static str,
+        levels: impl Fn() -> Levels + Send + Sync + 'static,
+    ) {
+        let source = LevelsSource { prefix, levels: Box::new(levels) };
+        self.registry.register_collector(Box::new(source));
+    }
+
     /// The page, in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let mut page = String::new();
@@ -338,6 +375,7 @@ mod tests {
     fn the_page_shows_what_was_counted() {
         let mut metrics = Metrics::new("local", "node1");
         metrics.add_totals("ssh", || vec![("frames_sent", "Frames sent to peers", 10)]);
+        metrics.add_levels("trust", || vec![("remaining_seconds", "until the end", -3)]);
         metrics.consensus.leader_changes.inc();
         metrics.consensus.chosen_slot.set(7);
         metrics.log.sync_seconds.observe(Duration::from_micros(120));
@@ -364,6 +402,8 @@ mod tests {
             "paxos_log_sync_seconds_bucket{le=\"+Inf\"} 2",
             "# TYPE paxos_ssh_frames_sent counter",
             "paxos_ssh_frames_sent_total 10",
+            "# TYPE paxos_trust_remaining_seconds gauge",
+            "paxos_trust_remaining_seconds -3",
             "paxos_api_requests_total{verb=\"put\",code=\"ok\"} 1",
             "paxos_api_requests_total{verb=\"put\",code=\"busy\"} 1",
             "paxos_api_request_seconds_count{verb=\"put\"} 2",

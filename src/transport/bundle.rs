@@ -87,6 +87,12 @@ impl AuthorityStage {
     }
 }
 
+impl fmt::Display for AuthorityStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// One key that may sign certificates of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
@@ -107,6 +113,17 @@ pub enum Revocation {
     KeyId(String),
     /// A key, by its SHA-256 fingerprint (`SHA256:…`), alone or in any certificate.
     Fingerprint(String),
+}
+
+impl fmt::Display for Revocation {
+    /// In the words of a bundle.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Revocation::Serial(role, serial) => write!(f, "serial {role} {serial}"),
+            Revocation::KeyId(id) => write!(f, "key-id {id}"),
+            Revocation::Fingerprint(print) => write!(f, "key {print}"),
+        }
+    }
 }
 
 /// What a cluster believes. Its epoch only grows.
@@ -154,6 +171,40 @@ pub enum BundleError {
     Signing(String),
 }
 
+/// Why a bundle that root signed is not taken all the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Replay {
+    /// A newer one is active.
+    #[error(
+        "the bundle has epoch {epoch}, and the one that is active here has epoch {active}; \
+         deliver the newest: paxos-ctl keys resume"
+    )]
+    Older {
+        /// Of the one that was offered.
+        epoch: u64,
+        /// Of the one that is active.
+        active: u64,
+    },
+    /// Two bundles of one epoch: somebody works with an old copy of the cluster's keys.
+    #[error(
+        "another bundle of epoch {epoch} is active here, so there are two sets of the cluster's \
+         keys; find the newest, and make a bundle of a higher epoch with it"
+    )]
+    Twice {
+        /// Of both.
+        epoch: u64,
+    },
+    /// It is of another cluster that has the same root key.
+    #[error(
+        "the bundle, of epoch {epoch}, is another cluster's; deliver this cluster's own: \
+         paxos-ctl keys resume"
+    )]
+    OtherCluster {
+        /// Of the one that was offered.
+        epoch: u64,
+    },
+}
+
 fn malformed(line: usize, reason: impl Into<String>) -> BundleError {
     BundleError::Malformed { line, reason: reason.into() }
 }
@@ -172,6 +223,46 @@ impl Bundle {
         AuthorityStage::ALL.into_iter().flat_map(of).map(|authority| &authority.key)
     }
 
+    /// What revokes a certificate of this role by what is written in it. Its keys are another
+    /// question, and are asked for with [`Bundle::revokes_key`].
+    pub fn revokes_issue(
+        &self,
+        role: AuthorityRole,
+        serial: u64,
+        key_id: &str,
+    ) -> Option<&Revocation> {
+        self.revocations.iter().find(|revocation| match revocation {
+            Revocation::Serial(of, revoked) => *of == role && *revoked == serial,
+            Revocation::KeyId(id) => id == key_id,
+            Revocation::Fingerprint(_) => false,
+        })
+    }
+
+    /// What revokes the key with this fingerprint.
+    pub fn revokes_key(&self, print: &str) -> Option<&Revocation> {
+        let hit = |r: &&Revocation| matches!(r, Revocation::Fingerprint(p) if p == print);
+        self.revocations.iter().find(hit)
+    }
+
+    /// Whether a node that believes in this bundle may take another one.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn may_become(&self, other: &Bundle) -> Result<(), Replay> {
+        let (epoch, active) = (other.epoch, self.epoch);
+        if other.cluster_id != self.cluster_id {
+            return Err(Replay::OtherCluster { epoch });
+        }
+        if epoch < active {
+            return Err(Replay::Older { epoch, active });
+        }
+        // Comments of keys are not part of a bundle, but take part in the comparison of keys.
+        match epoch > active || other.to_text() == self.to_text() {
+            true => Ok(()),
+            false => Err(Replay::Twice { epoch }),
+        }
+    }
+
     fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |words: fmt::Arguments<'_>| {
@@ -187,13 +278,7 @@ impl Bundle {
             line(format_args!("authority {role} {} {}", stage.name(), key.trim_end()));
         }
         for revocation in &self.revocations {
-            match revocation {
-                Revocation::Serial(role, serial) => {
-                    line(format_args!("revoked serial {role} {serial}"));
-                }
-                Revocation::KeyId(id) => line(format_args!("revoked key-id {id}")),
-                Revocation::Fingerprint(print) => line(format_args!("revoked key {print}")),
-            }
+            line(format_args!("revoked {revocation}"));
         }
         text
     }
@@ -204,6 +289,14 @@ impl Bundle {
     /// When the key cannot sign, or the bundle could not be read back: a name with a line break in
     /// it.
     pub fn sign(&self, root: &PrivateKey) -> Result<String, BundleError> {
+        let text = self.checked_text()?;
+        let signature = root.sign(NAMESPACE, HashAlg::Sha512, text.as_bytes());
+        let signature = signature.map_err(|error| BundleError::Signing(error.to_string()))?;
+        with_signature(text, &signature)
+    }
+
+    /// The text, if it says what it should when it is read back.
+    fn checked_text(&self) -> Result<String, BundleError> {
         let text = self.to_text();
         // Comments of keys are not part of a bundle, but take part in the comparison of keys.
         let mut plain = self.clone();
@@ -215,11 +308,7 @@ impl Bundle {
                 "a name or key id in it holds white space that the format cannot keep".to_owned(),
             ));
         }
-        let signature = root
-            .sign(NAMESPACE, HashAlg::Sha512, text.as_bytes())
-            .and_then(|signature| signature.to_pem(LineEnding::LF))
-            .map_err(|error| BundleError::Signing(error.to_string()))?;
-        Ok(format!("{text}{}\n", signature.trim_end()))
+        Ok(text)
     }
 
     /// Reads a signed bundle and believes it only if `root` signed it.
@@ -237,6 +326,12 @@ impl Bundle {
         root.verify(NAMESPACE, text.as_bytes(), &signature).map_err(|_| forged())?;
         parse(text)
     }
+}
+
+fn with_signature(text: String, signature: &SshSig) -> Result<String, BundleError> {
+    let signature = signature.to_pem(LineEnding::LF);
+    let signature = signature.map_err(|error| BundleError::Signing(error.to_string()))?;
+    Ok(format!("{text}{}\n", signature.trim_end()))
 }
 
 fn parse(text: &str) -> Result<Bundle, BundleError> {

@@ -6,12 +6,13 @@
 use super::channel::{ChannelEvent, Inbox};
 use super::client::HostCheck;
 use super::identity;
+use super::live::DialledHost;
 use bytes::Bytes;
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelId, ChannelOpenFailure};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 pub(super) struct Shared {
     inboxes: Mutex<HashMap<ChannelId, Arc<Inbox>>>,
+    /// What the host was believed for.
+    pub(super) host: OnceLock<DialledHost>,
     /// Why the host was not believed.
     distrust: Mutex<Option<String>>,
     /// Why the connection ended; set before `over`.
@@ -94,7 +97,11 @@ impl Callbacks {
                 identity::accept_host(certificate, authorities, &self.expected, now)
             }
         };
-        judged.map_err(|refusal| refusal.to_string())
+        judged.map_err(|refusal| refusal.to_string())?;
+        let (certificate, expected) = (certificate.clone(), self.expected.clone());
+        // It is the same one when the keys of the connection are drawn anew.
+        let _known = self.shared.host.set(DialledHost { certificate, expected, at: now });
+        Ok(())
     }
 
     fn arrived(

@@ -12,11 +12,10 @@
 
 use super::callbacks::{Callbacks, Shared};
 use super::channel::RawChannel;
-use super::identity::Trust;
+use super::live::{DialledHost, LiveTrust};
 use super::settings::Settings;
 use super::socket::{Socket, SocketControl};
 use super::through::{Through, Way};
-use arc_swap::ArcSwap;
 use futures::stream::{FuturesUnordered, StreamExt};
 use russh::Disconnect;
 use russh::client::{AuthResult, Handle};
@@ -67,7 +66,7 @@ pub struct Endpoint {
 #[derive(Clone)]
 pub enum HostCheck {
     /// The cluster's trust of the moment.
-    Trust(Arc<ArcSwap<Trust>>),
+    Trust(Arc<LiveTrust>),
     /// Host authorities, as in the `@cert-authority` lines of a known-hosts file.
     Authorities(Vec<PublicKey>),
 }
@@ -483,6 +482,11 @@ impl Connection {
     /// Says goodbye. Without it, the connection ends when it and its channels are dropped.
     pub async fn close(&self) {
         let _gone = self.handle.disconnect(Disconnect::ByApplication, "", "").await;
+    }
+
+    /// What the host proved itself with.
+    pub(super) fn host(&self) -> Option<&DialledHost> {
+        self.shared.host.get()
     }
 
     /// Ends the connection at once, whatever it is doing.

@@ -17,9 +17,10 @@
 //! so their number is bounded over a connection's life.
 
 use super::counters::Counters;
-use super::identity::{Principal, Trust};
+use super::identity::{Principal, Refusal, Trust};
 use super::inbound::{Link, shown};
 use super::limits::Place;
+use super::live::{LiveTrust, Proof, Visitor};
 use super::outbound::write_output;
 use super::server::{PeerEvents, Sessions};
 use super::session::{ExecRequest, ExecSession, FarEnds, Life, StdinFeed};
@@ -28,7 +29,6 @@ use super::socket::SocketControl;
 use super::terminal::{Keyboard, Terminal, to_screen};
 use super::{Lane, LocalNode, RPC_SUBSYSTEM};
 use crate::paxos::ballot::NodeId;
-use arc_swap::ArcSwap;
 use russh::keys::ssh_key::{Certificate, HashAlg};
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, Sig};
@@ -36,7 +36,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::SetOnce;
 use tracing::{debug, info, warn};
 
 /// Window while input is clogged: the least for which russh still asks again (it grants when less
@@ -51,7 +51,7 @@ const EXIT_OVERFLOW: u32 = 75;
 pub(super) struct GuestContext {
     pub(super) local: LocalNode,
     pub(super) settings: Settings,
-    pub(super) trust: Arc<ArcSwap<Trust>>,
+    pub(super) trust: Arc<LiveTrust>,
     pub(super) peers: Arc<dyn PeerEvents>,
     pub(super) sessions: Arc<dyn Sessions>,
     pub(super) counters: Arc<Counters>,
@@ -63,8 +63,11 @@ pub(super) struct Guest {
     source: SocketAddr,
     place: Place,
     control: SocketControl,
-    known: CancellationToken,
+    /// Told once, when the client has proved who it is.
+    known: Arc<SetOnce<Visitor>>,
     principal: Option<Principal>,
+    /// Whom to tell of then.
+    visitor: Option<Visitor>,
     refusals: u32,
     channels: HashMap<ChannelId, GuestChannel>,
     channels_opened: u64,
@@ -91,7 +94,7 @@ impl Guest {
         source: SocketAddr,
         place: Place,
         control: SocketControl,
-        known: CancellationToken,
+        known: Arc<SetOnce<Visitor>>,
     ) -> Guest {
         Guest {
             context,
@@ -100,6 +103,7 @@ impl Guest {
             control,
             known,
             principal: None,
+            visitor: None,
             refusals: 0,
             channels: HashMap::new(),
             channels_opened: 0,
@@ -107,16 +111,20 @@ impl Guest {
     }
 
     /// Lets somebody in, or refuses in the one way in which all are refused.
-    fn decide<R: std::fmt::Display>(
+    fn decide(
         &mut self,
         user: &str,
-        decision: Result<Principal, R>,
+        proof: Proof,
+        decision: Result<Principal, Refusal>,
         presented: &str,
+        now: SystemTime,
     ) -> Auth {
         match decision {
             Ok(principal) => {
                 debug!(source = %self.source, %presented, ?principal, "authenticated");
-                self.principal = Some(principal);
+                self.principal = Some(principal.clone());
+                let source = self.source.ip();
+                self.visitor = Some(Visitor { proof, source, at: now, principal });
                 Auth::Accept
             }
             Err(reason) => {
@@ -290,12 +298,13 @@ impl Handler for Guest {
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, russh::Error> {
         let (trust, now) = (self.context.trust.load(), SystemTime::now());
-        let decision = trust.accept_key(key.public_key, self.source.ip(), now);
+        let proof = Proof::Key(key.public_key.clone());
+        let decision = proof.judge(&trust, self.source.ip(), now);
         if let Ok(Principal::Node { id }) = decision {
             self.warn_if_overdue(&trust, id, now);
         }
         let presented = format!("key {}", key.public_key.fingerprint(HashAlg::Sha256));
-        Ok(self.decide(user, decision, &presented))
+        Ok(self.decide(user, proof, decision, &presented, now))
     }
 
     async fn auth_openssh_certificate(
@@ -305,7 +314,8 @@ impl Handler for Guest {
     ) -> Result<Auth, russh::Error> {
         let trust = self.context.trust.load();
         let now = SystemTime::now();
-        let decision = trust.accept_certificate(certificate, self.source.ip(), now);
+        let proof = Proof::Certificate(Box::new(certificate.clone()));
+        let decision = proof.judge(&trust, self.source.ip(), now);
         let presented = format!(
             "certificate {:?} serial {} for key {} by authority {}",
             shown(certificate.key_id()),
@@ -313,12 +323,15 @@ impl Handler for Guest {
             certificate.public_key().fingerprint(HashAlg::Sha256),
             certificate.signature_key().fingerprint(HashAlg::Sha256),
         );
-        Ok(self.decide(user, decision, &presented))
+        Ok(self.decide(user, proof, decision, &presented, now))
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), russh::Error> {
         self.place.authenticated();
-        self.known.cancel();
+        if let Some(visitor) = self.visitor.take() {
+            // A connection authenticates once.
+            let _known = self.known.set(visitor);
+        }
         self.context.counters.authenticated.increment();
         Ok(())
     }

@@ -52,6 +52,9 @@ counters! {
     refused_keys,
     /// Connections of members that were let in although their certificate had expired.
     overdue_members,
+    /// Connections cut because the key or certificate at their far end was revoked, or is not
+    /// believed any more for another reason.
+    disowned,
     /// Connections that ended before they authenticated.
     unauthenticated_ended,
     /// Connections cut because too many had not authenticated, or one took too long.

@@ -13,15 +13,15 @@
 //! `right:CLUSTER:WORD` per right. The cluster is part of each, so that an authority shared by two
 //! clusters opens neither.
 //!
-//! A [`Trust`] never changes: who reloads keys builds another and swaps it in whole. The cost is
-//! that a connection once accepted is not judged again; whoever revokes has to cut it.
+//! A [`Trust`] never changes: who reloads keys builds another and swaps it in whole, by way of
+//! [`LiveTrust`](super::live::LiveTrust), which has the connections that are open judged again.
 
-use super::bundle::{self, AuthorityRole, Bundle, Revocation};
+use super::bundle::{self, AuthorityRole, Bundle};
 use super::checks::{
     FORCE_COMMAND, NODE_ALGORITHMS, PERSON_ALGORITHMS, SOURCE_ADDRESS, check_algorithm,
     check_algorithms, check_dates, check_options, check_signature, check_type,
 };
-use super::keyfiles::{read, read_optional};
+use super::keyfiles::{load_bundle, load_root, read_optional};
 use super::rights::Rights;
 use crate::paxos::ballot::NodeId;
 use russh::keys::ssh_key::certificate::CertType;
@@ -170,12 +170,12 @@ impl Trust {
     /// # Errors
     /// When a file is missing or not usable, or the bundle is not signed by root.
     pub fn load(directory: &Path) -> Result<Trust, TrustError> {
-        let root_path = directory.join(ROOT);
-        let root = PublicKey::from_openssh(read(&root_path)?.trim())
-            .map_err(|error| TrustError::malformed(&root_path, error))?;
-        let path = directory.join(BUNDLE);
-        let bundle = Bundle::verify(&read(&path)?, &root)
-            .map_err(|source| TrustError::Bundle { path: path.clone(), source })?;
+        let (bundle, _) = load_bundle(&directory.join(BUNDLE), &load_root(directory)?)?;
+        Trust::load_around(bundle, directory)
+    }
+
+    /// As [`Trust::load`], with a bundle from elsewhere.
+    pub(super) fn load_around(bundle: Bundle, directory: &Path) -> Result<Trust, TrustError> {
         let mut trust = Trust::new(bundle, Vec::new());
         let path = directory.join(PEOPLE);
         for line in read_optional(&path)?.lines() {
@@ -196,6 +196,12 @@ impl Trust {
     pub fn with_members(mut self, members: BTreeMap<NodeId, String>) -> Trust {
         self.members = members;
         self
+    }
+
+    /// The same trust with the members, and the rule about them, of the one that it takes the place
+    /// of.
+    pub(super) fn in_place_of(self, old: &Trust) -> Trust {
+        self.with_members(old.members.clone()).with_peer_expiry(old.peer_expiry)
     }
 
     /// The same trust that also knows the keys of members by these peer certificates.
@@ -395,15 +401,8 @@ impl Trust {
         check_signature(certificate, authorities, role.name(), self.cluster())?;
         check_type(certificate, wanted)?;
         let key_id = certificate.key_id();
-        for revocation in &self.bundle.revocations {
-            let hit = match revocation {
-                Revocation::Serial(of, serial) => *of == role && *serial == certificate.serial(),
-                Revocation::KeyId(id) => id == key_id,
-                Revocation::Fingerprint(_) => false,
-            };
-            if hit {
-                return Err(Refusal::Revoked(format!("certificate {key_id:?}")));
-            }
+        if self.bundle.revokes_issue(role, certificate.serial(), key_id).is_some() {
+            return Err(Refusal::Revoked(format!("certificate {key_id:?}")));
         }
         self.check_key_revocation(certificate.public_key())?;
         self.check_key_revocation(certificate.signature_key())
@@ -411,11 +410,10 @@ impl Trust {
 
     fn check_key_revocation(&self, key: &KeyData) -> Result<(), Refusal> {
         let print = key.fingerprint(HashAlg::Sha256).to_string();
-        let revoked = |r: &Revocation| matches!(r, Revocation::Fingerprint(p) if *p == print);
-        if self.bundle.revocations.iter().any(revoked) {
-            return Err(Refusal::Revoked(format!("key {print}")));
+        match self.bundle.revokes_key(&print) {
+            Some(_) => Err(Refusal::Revoked(format!("key {print}"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn check_member_dates(

@@ -4,10 +4,10 @@
 //! so already. Nothing here judges what the files say about others; that is the business of
 //! identity.
 
-use super::bundle::BundleError;
+use super::bundle::{Bundle, BundleError};
 use super::checks::check_dates;
 use super::refusal::Refusal;
-use russh::keys::{Certificate, PrivateKey, ssh_key};
+use russh::keys::{Certificate, PrivateKey, PublicKey, ssh_key};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -123,6 +123,21 @@ impl NodeKeys {
     pub fn peer_certificate_expired(&self, now: SystemTime) -> bool {
         matches!(check_dates(&self.peer_certificate, now), Err(Refusal::Expired { .. }))
     }
+}
+
+/// Reads the root's public key from a keys directory.
+pub(super) fn load_root(directory: &Path) -> Result<PublicKey, TrustError> {
+    let path = directory.join(ROOT);
+    PublicKey::from_openssh(read(&path)?.trim())
+        .map_err(|error| TrustError::malformed(&path, error))
+}
+
+/// Reads a bundle, and gives its signed text as well.
+pub(super) fn load_bundle(path: &Path, root: &PublicKey) -> Result<(Bundle, String), TrustError> {
+    let signed = read(path)?;
+    let bundle = Bundle::verify(&signed, root)
+        .map_err(|source| TrustError::Bundle { path: path.to_owned(), source })?;
+    Ok((bundle, signed))
 }
 
 /// Reads a private key that only its owner can read.

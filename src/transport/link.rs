@@ -17,8 +17,9 @@ use super::channel::RawChannel;
 use super::client::Request;
 use super::client::{self, ChannelEvent, ClientIdentity, Connection, Dialler, Endpoint, HostCheck};
 use super::counters::Counters;
-use super::identity::{self, NodeKeys, Trust};
+use super::identity::{self, NodeKeys};
 use super::inbound::{check_hello, our_hello};
+use super::live::{Changes, LiveTrust};
 use super::peers::PeerAddress;
 use super::server::{LinkDown, PeerEvents};
 use super::settings::Settings;
@@ -81,7 +82,7 @@ pub(super) fn watched(peer: &str, lane: Lane) -> Watched {
 pub(super) struct LinkContext {
     pub(super) local: LocalNode,
     pub(super) settings: Settings,
-    pub(super) trust: Arc<ArcSwap<Trust>>,
+    pub(super) trust: Arc<LiveTrust>,
     pub(super) keys: Arc<ArcSwap<NodeKeys>>,
     pub(super) events: Arc<dyn PeerEvents>,
     pub(super) counters: Arc<Counters>,
@@ -187,6 +188,8 @@ pub(super) struct LinkTask {
 struct OpenLink {
     connection: Connection,
     channel: RawChannel,
+    /// Of the trust, since before the peer was judged.
+    changes: Changes,
 }
 
 /// Why there is no link.
@@ -276,11 +279,12 @@ impl LinkTask {
         self.context.counters.links_up.increment();
         info!(peer = %self.name(), ?lane, "link up");
         self.context.events.link_up(peer, lane);
-        let OpenLink { connection, channel } = link;
+        let OpenLink { connection, channel, changes } = link;
         let (beat, limit) = (&self.beat, self.context.settings.send_timeout);
         let why = tokio::select! {
             why = write_frames(&channel, &self.outbox, limit, beat) => why,
             why = broken(&channel) => why,
+            why = disowned(&self.context, &connection, changes) => why,
             _changed = self.address.changed() => "the peer's address changed".to_string(),
         };
         // The connection may be stuck; nothing on it is worth a goodbye.
@@ -342,6 +346,7 @@ impl LinkTask {
         self.beat.busy(Work::Dialling);
         let address = self.address.borrow().clone();
         let context = &self.context;
+        let changes = context.trust.changes();
         let (host, port) =
             client::parse_address(&address.address).map_err(|e| Failure::other(e.to_string()))?;
         let endpoint = Endpoint {
@@ -367,7 +372,7 @@ impl LinkTask {
         let greeted =
             tokio::time::timeout(context.settings.dial_timeout, self.greet(&connection)).await;
         match greeted {
-            Ok(Ok(channel)) => Ok(OpenLink { connection, channel }),
+            Ok(Ok(channel)) => Ok(OpenLink { connection, channel, changes }),
             Ok(Err(text)) => {
                 connection.cut();
                 Err(Failure::other(format!("{endpoint}: {text}")))
@@ -438,6 +443,15 @@ async fn write_frames(
             }
         }
     }
+}
+
+/// Resolves when the peer is not believed any more to be itself.
+async fn disowned(context: &LinkContext, connection: &Connection, changes: Changes) -> String {
+    // Nobody gets through a handshake without having proved something.
+    let Some(host) = connection.host() else { return std::future::pending().await };
+    let why = context.trust.until_disowned(changes, host).await;
+    context.counters.disowned.increment();
+    format!("the peer is not believed any more: {why}")
 }
 
 /// Resolves when the link is over. Nothing else comes from a listener after its greeting.

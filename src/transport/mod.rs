@@ -4,6 +4,8 @@
 //!   frames of peers ([`server::PeerEvents`]) and requests of people ([`server::Sessions`]).
 //! * [`peers`] keeps a connection of our own to each peer and lane, and sends frames on it.
 //! * [`client`] dials, for peers and for people's programs.
+//! * [`keyring`] is what a node believes and proves itself with; it can be replaced while the node
+//!   runs, and [`live`] has open connections judged by it again.
 //! * [`settings`] holds every limit and timeout, [`counters`] what happened.
 //!
 //! What must hold:
@@ -30,8 +32,10 @@ pub mod credentials;
 pub mod identity;
 mod inbound;
 mod keyfiles;
+pub mod keyring;
 mod limits;
 mod link;
+pub mod live;
 mod outbound;
 pub mod peers;
 mod refusal;

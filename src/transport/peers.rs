@@ -5,8 +5,9 @@
 //! fails: what cannot go is dropped and counted, and the protocol above says it again.
 
 use super::counters::Counters;
-use super::identity::{NodeKeys, Trust};
+use super::identity::NodeKeys;
 use super::link::{LinkContext, LinkTask, Outbox, watched};
+use super::live::LiveTrust;
 use super::server::PeerEvents;
 use super::settings::Settings;
 use super::{Lane, LocalNode};
@@ -39,7 +40,7 @@ pub struct PeersOptions {
     /// Limits and timeouts.
     pub settings: Settings,
     /// Whom to believe; replaced whole when it changes.
-    pub trust: Arc<ArcSwap<Trust>>,
+    pub trust: Arc<LiveTrust>,
     /// This node's own keys; replaced whole when they change.
     pub keys: Arc<ArcSwap<NodeKeys>>,
     /// Counts.

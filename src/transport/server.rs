@@ -9,8 +9,9 @@
 
 use super::connection::{Guest, GuestContext};
 use super::counters::Counters;
-use super::identity::{NodeKeys, Trust};
+use super::identity::NodeKeys;
 use super::limits::{Admission, Entry, Place};
+use super::live::{Changes, LiveTrust, Visitor};
 use super::session::ExecSession;
 use super::settings::Settings;
 use super::socket::{Socket, SocketControl};
@@ -24,6 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::SetOnce;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -74,7 +76,7 @@ pub struct ServerOptions {
     /// Limits and timeouts.
     pub settings: Settings,
     /// Whom to let in; replaced whole when it changes.
-    pub trust: Arc<ArcSwap<Trust>>,
+    pub trust: Arc<LiveTrust>,
     /// This node's own keys; replaced whole when they change.
     pub keys: Arc<ArcSwap<NodeKeys>>,
     /// Takes the frames of peers.
@@ -275,9 +277,10 @@ async fn serve(
     let config = Arc::new(context.settings.server(&shared.keys.load()));
     let control = SocketControl::default();
     let socket = Socket::new(stream, WRITE_BEHIND_BYTES, control.clone());
-    let known = CancellationToken::new();
+    let changes = context.trust.changes();
+    let visitor = Arc::new(SetOnce::new());
     let crowded_out = place.cut();
-    let guest = Guest::new(context.clone(), source, place, control.clone(), known.clone());
+    let guest = Guest::new(context.clone(), source, place, control.clone(), visitor.clone());
 
     let connection = async {
         let session = tokio::select! {
@@ -309,8 +312,13 @@ async fn serve(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = known.cancelled() => connection.await,
-        why = stranger_must_go(context.settings.login_grace, &crowded_out) => {
+        why = disowned(context, &visitor, changes) => {
+            context.counters.disowned.increment();
+            warn!(%source, why, "connection cut: the far end is not believed any more");
+            control.cut();
+            connection.await
+        }
+        why = stranger_must_go(context.settings.login_grace, &crowded_out, &visitor) => {
             if why == TOO_SLOW {
                 context.counters.unauthenticated_cut.increment();
             }
@@ -327,9 +335,22 @@ async fn serve(
 
 const TOO_SLOW: &str = "it did not authenticate in time";
 
-async fn stranger_must_go(grace: Duration, crowded_out: &CancellationToken) -> &'static str {
+async fn stranger_must_go(
+    grace: Duration,
+    crowded_out: &CancellationToken,
+    visitor: &SetOnce<Visitor>,
+) -> &'static str {
     tokio::select! {
+        // No stranger any more.
+        _visitor = visitor.wait() => std::future::pending().await,
         () = tokio::time::sleep(grace) => TOO_SLOW,
         () = crowded_out.cancelled() => "there were too many",
     }
+}
+
+/// Resolves when somebody who was let in is not believed any more, with the reason.
+async fn disowned(context: &GuestContext, visitor: &SetOnce<Visitor>, changes: Changes) -> String {
+    let visitor = visitor.wait().await;
+    let why = context.trust.until_disowned(changes, visitor).await;
+    format!("{}: {why}", visitor.principal.label())
 }

@@ -293,6 +293,8 @@ fn write_status<M: SerializeMap>(
     map.serialize_entry("why", &report.why)?;
     map.serialize_entry("next", &report.next)?;
     map.serialize_entry("stalled", &report.stalled)?;
+    map.serialize_entry("bundle", &report.bundle)?;
+    map.serialize_entry("certificates", &report.certificates)?;
     map.serialize_entry("age_seconds", &report.age_seconds)?;
     map.serialize_entry("uptime_seconds", &report.uptime_seconds)?;
     map.serialize_entry("version", &report.version)

@@ -96,6 +96,35 @@ pub struct StallReport {
     pub what: String,
 }
 
+/// The trust bundle that a node goes by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleReport {
+    /// Its epoch.
+    pub epoch: u64,
+    /// How many lines of it revoke something.
+    pub revocations: u64,
+    /// Why what lies in the node's keys directory is not in use; none if it is.
+    pub problem: Option<String>,
+}
+
+/// A certificate of a node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateReport {
+    /// Its serial.
+    pub serial: JsonId,
+    /// Until it runs out; negative since it did.
+    pub remaining_seconds: i64,
+}
+
+/// What a node proves itself with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificatesReport {
+    /// To those who dial it.
+    pub host: CertificateReport,
+    /// To those it dials.
+    pub peer: CertificateReport,
+}
+
 /// What `paxos health` says: to people the one word, to programs all of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HealthReport {
@@ -145,6 +174,12 @@ pub struct StatusReport {
     /// Loops that stand still; empty when all turn.
     #[serde(default)]
     pub stalled: Vec<StallReport>,
+    /// What it believes; none by a node of an older version.
+    #[serde(default)]
+    pub bundle: Option<BundleReport>,
+    /// What it proves itself with; none by a node of an older version.
+    #[serde(default)]
+    pub certificates: Option<CertificatesReport>,
     /// How old what the node says of the cluster is; more than a moment only if its thread is
     /// stuck.
     #[serde(default)]
@@ -218,6 +253,10 @@ impl StatusReport {
             ("uptime", format!("{}, version {}", span(self.uptime_seconds), self.version)),
             ("health", self.health.clone()),
         ];
+        if let (Some(bundle), Some(certificates)) = (&self.bundle, &self.certificates) {
+            let at = rows.len() - 2;
+            rows.insert(at, ("keys", keys(bundle, certificates)));
+        }
         if !self.why.is_empty() {
             rows.push(("why", self.why.clone()));
         }
@@ -247,6 +286,22 @@ impl StatusReport {
         text.push_str(&members_table(&self.members));
         text
     }
+}
+
+fn keys(bundle: &BundleReport, certificates: &CertificatesReport) -> String {
+    let BundleReport { epoch, revocations, .. } = bundle;
+    let revocations = match revocations {
+        0 => "nothing revoked".to_owned(),
+        1 => "1 revocation".to_owned(),
+        many => format!("{many} revocations"),
+    };
+    let left = certificates.host.remaining_seconds.min(certificates.peer.remaining_seconds);
+    let time = span(left.unsigned_abs() as f64);
+    let end = match left > 0 {
+        true => format!("run out in {time}"),
+        false => format!("ran out {time} ago"),
+    };
+    format!("bundle epoch {epoch}, {revocations}; its own certificates {end}")
 }
 
 /// The members for people.
@@ -354,6 +409,8 @@ pub(crate) mod tests {
             why: "node3 cannot be reached".into(),
             next: "start node3".into(),
             stalled: Vec::new(),
+            bundle: None,
+            certificates: None,
             age_seconds: 0.01,
             uptime_seconds: 3725.0,
             version: "0.1.0".into(),
@@ -384,6 +441,30 @@ node2  2   proposer,acceptor,learner  127.0.0.1:7102  up     180us  121     20.0
 node3  3   proposer,acceptor,learner  127.0.0.1:7103  down   -      121     1m13s ago
 ";
         assert_eq!(sample().to_table(), expected);
+    }
+
+    #[test]
+    fn keys_are_told_and_older_nodes_tell_nothing_of_them() {
+        let mut report = sample();
+        let life = |serial, remaining_seconds| CertificateReport {
+            serial: JsonId(serial),
+            remaining_seconds,
+        };
+        report.bundle = Some(BundleReport { epoch: 3, revocations: 1, problem: None });
+        report.certificates =
+            Some(CertificatesReport { host: life(7, 7_000_000), peer: life(8, 90_000) });
+        let table = report.to_table();
+        let shown = "keys     bundle epoch 3, 1 revocation; its own certificates run out in 1d01h\n\
+                     uptime ";
+        assert!(table.contains(shown), "{table}");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["bundle"]["epoch"], 3);
+        assert_eq!(json["certificates"]["peer"]["serial"], "8");
+        let mut older = json;
+        older.as_object_mut().unwrap().retain(|field, _| field != "bundle");
+        assert!(serde_json::from_value::<StatusReport>(older).unwrap().bundle.is_none());
+        report.certificates = Some(CertificatesReport { host: life(7, -60), peer: life(8, 9) });
+        assert!(report.to_table().contains("ran out 1m00s ago"), "{}", report.to_table());
     }
 
     #[test]

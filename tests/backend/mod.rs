@@ -305,6 +305,7 @@ impl Backend for Fake {
             uptime: Duration::from_millis(61_500),
             age: Duration::ZERO,
             stalled: Vec::new(),
+            keys: None,
             version: "0.1.0",
             cluster_version: Some(1),
         })

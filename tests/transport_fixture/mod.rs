@@ -1,16 +1,21 @@
 //! Nodes that have nothing but a transport, each on a runtime of its own so that it can die like a
 //! process.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use paxos_ssh::paxos::ballot::{ClusterId, NodeId};
 use paxos_ssh::telemetry::watchdog::Watchdog;
-use paxos_ssh::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle};
+use paxos_ssh::transport::bundle::{
+    Authority, AuthorityRole, AuthorityStage, Bundle, Revocation, fingerprint,
+};
 use paxos_ssh::transport::client::{
     self, ChannelEvent, ClientIdentity, Connection, DialError, Endpoint, ExecChannel, HostCheck,
 };
 use paxos_ssh::transport::counters::Counters;
 use paxos_ssh::transport::identity::{self, ListedKey, NodeKeys, PeerExpiry, Principal, Trust};
+use paxos_ssh::transport::live::LiveTrust;
 use paxos_ssh::transport::peers::{PeerAddress, Peers, PeersOptions};
 use paxos_ssh::transport::rights::Rights;
 use paxos_ssh::transport::server::{LinkDown, PeerEvents, Server, ServerOptions, Sessions};
@@ -85,7 +90,7 @@ pub(crate) struct Cluster {
     operator: PrivateKey,
     listed: Mutex<Vec<ListedKey>>,
     prepared: Mutex<HashMap<u64, NodeKeys>>,
-    trust: Arc<ArcSwap<Trust>>,
+    trust: Arc<LiveTrust>,
 }
 
 const NAME: &str = "test";
@@ -94,7 +99,7 @@ impl Cluster {
     pub(crate) fn new() -> Cluster {
         let (host, peer, operator) = (new_key(), new_key(), new_key());
         let trust = Trust::new(bundle(&host, &peer, &operator), Vec::new());
-        let trust = Arc::new(ArcSwap::from_pointee(trust));
+        let trust = Arc::new(LiveTrust::new(trust));
         Cluster {
             host,
             peer,
@@ -116,7 +121,7 @@ impl Cluster {
         let rights = Rights::all();
         listed.push(ListedKey { name: name.to_string(), rights, key: key.public_key().clone() });
         let bundle = bundle(&self.host, &self.peer, &self.operator);
-        self.trust.store(Arc::new(Trust::new(bundle, listed.clone())));
+        self.trust.replace(Trust::new(bundle, listed.clone()));
         ClientIdentity::Key(Arc::new(key))
     }
 
@@ -158,7 +163,7 @@ impl Cluster {
         let members = [1, 2].map(|id| (NodeId(id), format!("node{id}")));
         let trust = Trust::load(directory.path()).unwrap();
         let trust = trust.with_members(members.into()).with_peer_expiry(peer_expiry);
-        self.trust.store(Arc::new(trust));
+        self.trust.replace(trust);
         self.prepared.lock().unwrap().insert(2, keys);
     }
 
@@ -173,6 +178,47 @@ impl Cluster {
         let host_certificate = certify(public, &self.host, CertType::Host, "host", &host);
         let peer_certificate = certify(public, &self.peer, CertType::User, "peer", &peer);
         NodeKeys { key: Arc::new(key), host_certificate, peer_certificate }
+    }
+
+    /// The fingerprint of the key that this node will have, whenever it is started.
+    pub(crate) fn prepare(&self, id: u64) -> String {
+        let keys = self.keys(id);
+        let print = fingerprint(keys.key.public_key());
+        self.prepared.lock().unwrap().insert(id, keys);
+        print
+    }
+
+    /// A person whose certificate ends in so many seconds.
+    pub(crate) fn person_for(&self, seconds: i64, name: &str) -> ClientIdentity {
+        let key = new_key();
+        let names =
+            [identity::person_principal(name, NAME), identity::right_principal("admin", NAME)];
+        let (public, key_id) = (key.public_key(), format!("{name}@{NAME}/7"));
+        let certificate =
+            certify_for(seconds, public, &self.operator, CertType::User, &key_id, &names);
+        let certificate = Box::new(certificate);
+        ClientIdentity::Certificate { key: Arc::new(key), certificate }
+    }
+
+    /// Has every node believe in another bundle and other plain keys from now on.
+    pub(crate) fn believe(
+        &self,
+        change: impl FnOnce(&mut Bundle),
+        rights: impl Fn(&str) -> Rights,
+    ) {
+        let mut bundle = bundle(&self.host, &self.peer, &self.operator);
+        bundle.epoch = self.trust.load().epoch() + 1;
+        change(&mut bundle);
+        let mut listed = self.listed.lock().unwrap();
+        for listed in listed.iter_mut() {
+            listed.rights = rights(&listed.name);
+        }
+        self.trust.replace(Trust::new(bundle, listed.clone()));
+    }
+
+    /// Revokes these, and nothing else.
+    pub(crate) fn revoke(&self, revocations: &[Revocation]) {
+        self.believe(|bundle| bundle.revocations = revocations.to_vec(), |_| Rights::all());
     }
 
     /// What a node shows to those it dials.
@@ -335,6 +381,12 @@ impl Recorder {
         self.wait(|r| r.ups.get(&peer).is_some_and(|ups| *ups >= count).then_some(())).await;
     }
 
+    /// A link to `peer` went down this often.
+    pub(crate) async fn wait_downs(&self, peer: NodeId, count: usize) {
+        let downs = |r: &Recorded| r.downs.iter().filter(|(id, _)| *id == peer).count();
+        self.wait(|r| (downs(r) >= count).then_some(())).await;
+    }
+
     pub(crate) async fn wait_refused(&self, peer: NodeId) -> LinkDown {
         let refused = |r: &Recorded| {
             let found = r.downs.iter().find(|(id, down)| *id == peer && down.refused);
@@ -480,7 +532,7 @@ pub(crate) struct TestNode {
     known: Mutex<Vec<PeerAddress>>,
     stop: CancellationToken,
     stopped: CancellationToken,
-    trust: Arc<ArcSwap<Trust>>,
+    trust: Arc<LiveTrust>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 

@@ -16,6 +16,7 @@ use paxos_ssh::controller::state::ClusterState;
 use paxos_ssh::controller::trial_login::{Dial, Dialled};
 use paxos_ssh::paxos::ballot::ClusterId;
 use paxos_ssh::wire::failure::Code;
+use paxos_ssh::wire::report::StatusReport;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -70,6 +71,14 @@ impl Host for Stage {
 
     fn halt(&self, _place: &Place, _how: Halt) -> Result<Halted, HostError> {
         Ok(Halted::WasNotRunning)
+    }
+
+    fn reload(&self, _place: &Place) -> Result<Option<u32>, HostError> {
+        Ok(self.running)
+    }
+
+    fn status(&self, _place: &Place) -> Result<StatusReport, HostError> {
+        unreachable!("nobody here has a socket")
     }
 
     fn log_tail(&self, _place: &Place, _lines: usize) -> Result<Vec<String>, HostError> {

@@ -8,7 +8,7 @@ use super::ctl_audit::audit;
 use super::ctl_check::check;
 use super::ctl_deploy::{Given, deploy, raise, resume, rollback, upgrade};
 use super::ctl_exec::exec;
-use super::ctl_keys::{KeysVerb, issue, ssh_config};
+use super::ctl_keys::{KeysVerb, keys, ssh_config};
 use super::ctl_life::{destroy, halt, kill, restart, status, verify};
 use super::ctl_logs::{self, LogArgs};
 use super::plan::show_plan;
@@ -202,7 +202,7 @@ enum ClusterVerb {
     Audit(Runs),
     /// Prints an ssh_config with which OpenSSH reaches every node
     SshConfig(Whole),
-    /// Issues keys
+    /// Issues, lists, revokes, renews and diagnoses keys
     #[command(subcommand)]
     Keys(KeysVerb),
     /// Ends the cluster for good: its processes, its data and its keys
@@ -291,7 +291,7 @@ fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
 }
 
 fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure> {
-    let words = match verb {
+    let words: &[String] = match verb {
         ClusterVerb::Check(Whole { words })
         | ClusterVerb::Plan(Whole { words })
         | ClusterVerb::Status(Whole { words })
@@ -307,8 +307,8 @@ fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure
         | ClusterVerb::Resume { words: Runs { words }, .. }
         | ClusterVerb::Restart { words: Words { words }, .. }
         | ClusterVerb::Kill { words: Words { words }, .. }
-        | ClusterVerb::Logs { words: Words { words }, .. }
-        | ClusterVerb::Keys(KeysVerb::Issue { words: Words { words }, .. }) => words,
+        | ClusterVerb::Logs { words: Words { words }, .. } => words,
+        ClusterVerb::Keys(verb) => verb.words(),
     };
     let (file, names) = split(line, words)?;
     let mut cluster = open(line, &file)?;
@@ -321,7 +321,7 @@ fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure
             | ClusterVerb::Restart { .. }
             | ClusterVerb::Kill { .. }
             | ClusterVerb::Logs { .. }
-    );
+    ) || matches!(verb, ClusterVerb::Keys(verb) if verb.takes_names());
     if let (false, Some(extra)) = (takes_names, names.first()) {
         let message = format!("\"{extra}\" is one word too many");
         let hint = "give one inventory, as a path that ends in .yaml or .yml or holds a \"/\"";
@@ -352,7 +352,7 @@ fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure
         }
         ClusterVerb::SshConfig(_) => ssh_config(&cluster),
         ClusterVerb::Audit(_) => audit(&cluster, &names),
-        ClusterVerb::Keys(verb) => issue(&cluster, verb),
+        ClusterVerb::Keys(verb) => keys(&cluster, verb, &names, format),
         ClusterVerb::Destroy { confirm, .. } => destroy(&cluster, confirm.as_deref(), format),
     }
 }

@@ -7,6 +7,7 @@ pub mod ctl;
 mod ctl_audit;
 mod ctl_check;
 mod ctl_deploy;
+mod ctl_diagnose;
 mod ctl_exec;
 mod ctl_keys;
 mod ctl_life;

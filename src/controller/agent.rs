@@ -79,6 +79,7 @@ impl Agent {
             | Call::Receive { place, .. }
             | Call::Adopt { place, .. }
             | Call::Start(place)
+            | Call::Reload(place)
             | Call::Halt(place, _)
             | Call::Remove(place) => self.host.touch(place),
             Call::Find { .. }
@@ -86,6 +87,7 @@ impl Agent {
             | Call::Probe(_)
             | Call::Listen { .. }
             | Call::Unlisten(_)
+            | Call::Status(_)
             | Call::Dial { .. }
             | Call::Hold(..)
             | Call::Touch(_)
@@ -124,6 +126,8 @@ impl Agent {
                 Answer::Done
             }
             Call::Remove(place) => Answer::Left(host.remove(&place)?),
+            Call::Reload(place) => Answer::Told(host.reload(&place)?),
+            Call::Status(place) => Answer::Line(host.status_text(&place)?),
             Call::Probe(place) => Answer::Probed(Box::new(probe(&place)?)),
             Call::Listen { place, cluster, callers } => {
                 Answer::Line(host.stand_in(&place, &cluster, &callers)?)

@@ -98,6 +98,10 @@ pub enum Call {
         /// At whose.
         to: Vec<Dial>,
     },
+    /// Have the node take up its keys anew.
+    Reload(Place),
+    /// Ask the node how it is, by its socket.
+    Status(Place),
 }
 
 /// What came of a call.
@@ -123,6 +127,8 @@ pub enum Answer {
     Probed(Box<Probed>),
     /// What came of each dial.
     Dialled(Vec<Dialled>),
+    /// Who was told, if anybody.
+    Told(Option<u32>),
     /// It could not be done.
     Failed {
         /// What was tried.

@@ -286,6 +286,10 @@ impl<'a> Work<'a> {
                     self.cluster.host.start(&Place::of(node)).map_err(host_failure)?;
                 }
             }
+            (Step::Reload(_), Some(node)) => {
+                let taken = self.cluster.take_up_keys(self.issuer.keys(), node);
+                taken.map_err(host_failure)?;
+            }
             (Step::Restart(_), Some(node)) => {
                 let cluster = self.cluster;
                 cluster.restart_one(self.asker()?, node, false)?;

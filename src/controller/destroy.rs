@@ -6,6 +6,7 @@
 
 use super::deploy::{Cluster, Progress};
 use super::host::{Halt, Place};
+use super::issued;
 use super::issuer::{self, Issuer};
 use super::journal;
 use super::keys::{self, ClusterKeys, KeysError};
@@ -103,6 +104,7 @@ fn key_names() -> Vec<String> {
         journal::RUNS,
         program::PROGRAMS,
         issuer::ISSUED,
+        issued::REVOKED,
         keys::SERIAL,
     ]
     .map(str::to_owned)

@@ -26,6 +26,7 @@ use super::local::LocalHost;
 use super::lock::{Busy, Holder};
 use super::login::{self, Login};
 use super::remote::RemoteHost;
+use crate::wire::report::StatusReport;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -86,6 +87,14 @@ impl Host for Everywhere {
 
     fn halt(&self, place: &Place, how: Halt) -> Result<Halted, HostError> {
         self.at(place, |host| host.halt(place, how))
+    }
+
+    fn reload(&self, place: &Place) -> Result<Option<u32>, HostError> {
+        self.at(place, |host| host.reload(place))
+    }
+
+    fn status(&self, place: &Place) -> Result<StatusReport, HostError> {
+        self.at(place, |host| host.status(place))
     }
 
     fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError> {

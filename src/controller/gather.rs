@@ -81,7 +81,14 @@ impl Cluster {
                 facts.nodes.get(&node.name).is_some_and(|found| found.running.is_some())
             };
             let running: Vec<&NodeSpec> = self.inventory.nodes.iter().filter(running).collect();
-            facts.leader = leader(&asker.ask(&running, ASK_LIMIT));
+            let answers = asker.ask(&running, ASK_LIMIT);
+            facts.leader = leader(&answers);
+            let epoch = keys.bundle().epoch;
+            for (name, found) in &mut facts.nodes {
+                let answer = answers.get(name).and_then(|answer| answer.as_ref().ok());
+                let active = answer.and_then(|status| status.bundle.as_ref());
+                found.behind = active.is_some_and(|bundle| bundle.epoch < epoch);
+            }
         }
         Ok(facts)
     }
@@ -118,6 +125,8 @@ impl Cluster {
             }
             _ => false,
         };
+        let revoked = keys.zip(found.node_key.as_ref());
+        let revoked = revoked.is_some_and(|(keys, line)| keys.is_revoked(line));
         let keys = match (keys, &found.node_key) {
             (_, None) => FileState::Absent,
             (Some(keys), Some(_)) if certified => {
@@ -140,7 +149,10 @@ impl Cluster {
             settings: compare(found.files.first(), &settings),
             keys,
             held: found.held,
-            outdated: found.outdated,
+            settings_outdated: found.outdated.settings,
+            keys_outdated: found.outdated.keys,
+            behind: false,
+            revoked,
             out_of_reach: None,
         };
         Ok((facts, certified))

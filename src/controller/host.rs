@@ -10,7 +10,9 @@ use super::lock::{Busy, Holder};
 use super::login::Login;
 use super::plan::{FileState, PortHolder};
 use super::process::Identity;
+use super::started::Outdated;
 use super::system;
+use crate::wire::report::StatusReport;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -153,9 +155,9 @@ pub struct Found {
     pub files: Vec<Option<Vec<u8>>>,
     /// Addresses of the node that somebody else has.
     pub held: Vec<PortHolder>,
-    /// Whether the node runs with other files than lie there now.
+    /// What lies there now and is not what the node runs with.
     #[serde(default)]
-    pub outdated: bool,
+    pub outdated: Outdated,
 }
 
 /// What to look for.
@@ -221,6 +223,13 @@ pub trait Host: Examiner + Send + Sync {
 
     /// Ends the node's process, and waits for that as long as the kind of halt allows.
     fn halt(&self, place: &Place, how: Halt) -> Result<Halted, HostError>;
+
+    /// Has the node take up what lies in its keys directory (SIGHUP). Gives its pid; none if it
+    /// does not run. What came of it is for the node to say.
+    fn reload(&self, place: &Place) -> Result<Option<u32>, HostError>;
+
+    /// What the node says of itself over the socket on its host, which asks for no key.
+    fn status(&self, place: &Place) -> Result<StatusReport, HostError>;
 
     /// The last lines of the node's log.
     fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError>;

@@ -54,7 +54,7 @@ pub struct IssuedPerson {
 /// The keys of one cluster, for making what is missing. Holds the lock while it lives.
 #[derive(Debug)]
 pub struct Issuer {
-    keys: ClusterKeys,
+    pub(super) keys: ClusterKeys,
     _lock: File,
 }
 
@@ -99,9 +99,26 @@ impl Issuer {
         if self.keys.node_is_current(name, id, public_line, now)? {
             return Ok(false);
         }
+        self.certify_node(name, id, public_line, now)?;
+        Ok(true)
+    }
+
+    /// Signs a node's host and peer certificates anew.
+    ///
+    /// # Errors
+    /// As [`Issuer::ensure_node`]; also when the node's key is revoked.
+    pub fn certify_node(
+        &self,
+        name: &str,
+        id: NodeId,
+        public_line: &str,
+        now: SystemTime,
+    ) -> Result<(), KeysError> {
         make_directory(&self.keys.directory.join("nodes").join(name))?;
         let key_path = self.keys.node_path(name, "node_key.pub");
         let subject = parse_public(&key_path, public_line)?;
+        let next = "delete node_key on its host and deploy again: it makes another";
+        self.must_not_be_revoked(name, &subject, next)?;
         let cluster = &self.keys.bundle.cluster;
         let jitter = rand::rng().random_range(0.0..0.1);
         let validity = Validity::starting(now, NODE_LIFETIME.mul_f64(1.0 - jitter));
@@ -118,7 +135,20 @@ impl Issuer {
             let text = authority::certificate_line(&certificate);
             authority::write_file(&self.keys.node_path(name, file), text.as_bytes(), 0o644)?;
         }
-        Ok(true)
+        Ok(())
+    }
+
+    fn must_not_be_revoked(
+        &self,
+        name: &str,
+        key: &PublicKey,
+        next: &'static str,
+    ) -> Result<(), KeysError> {
+        let print = authority::print(key);
+        match self.keys.bundle.revokes_key(&print) {
+            Some(_) => Err(KeysError::RevokedKey { name: name.to_owned(), print, next }),
+            None => Ok(()),
+        }
     }
 
     /// Makes the operator's key and certificate, unless what is here still serves. Says whether it
@@ -169,9 +199,10 @@ impl Issuer {
             Some(line) => (parse_public(&self.keys.person_path(name, ".pub"), line)?, None),
             None => {
                 let comment = format!("{name}@{cluster}");
-                (ensure_private(&key_path, &comment)?.public_key().clone(), Some(key_path))
+                (self.unrevoked(&key_path, &comment)?.public_key().clone(), Some(key_path))
             }
         };
+        self.must_not_be_revoked(name, &subject, "certify another key")?;
         let serial = self.spend_serial()?;
         let validity = Validity::starting(now, lifetime);
         let signed =
@@ -184,6 +215,42 @@ impl Issuer {
         authority::write_file(&certificate, text.as_bytes(), 0o644)?;
         let (key_id, valid_before) = (signed.key_id().to_owned(), validity.before);
         Ok(IssuedPerson { serial, key_id, key, certificate, valid_before })
+    }
+
+    /// The private key of a file, made if there is none, and made anew if it is revoked.
+    fn unrevoked(&self, path: &Path, comment: &str) -> Result<PrivateKey, KeysError> {
+        let key = ensure_private(path, comment)?;
+        if self.keys.bundle.revokes_key(&authority::print(key.public_key())).is_none() {
+            return Ok(key);
+        }
+        let key = authority::new_key(comment)?;
+        authority::write_private_key(path, &key)?;
+        Ok(key)
+    }
+
+    /// Signs the bundle of the next epoch, and makes it the cluster's: it is on disk before any
+    /// host hears of it, so whoever goes on after a crash goes on with it.
+    ///
+    /// # Errors
+    /// When the root key is not there or exposed, or a file cannot be written.
+    pub(super) fn advance(&mut self, change: impl FnOnce(&mut Bundle)) -> Result<(), KeysError> {
+        let (directory, mut bundle) = (self.keys.directory.clone(), self.keys.bundle.clone());
+        let path = directory.join(identity::BUNDLE);
+        change(&mut bundle);
+        bundle.epoch = bundle.epoch.checked_add(1).ok_or_else(|| KeysError::Malformed {
+            path: path.clone(),
+            reason: "there is no epoch left".to_owned(),
+        })?;
+        let root = directory.join("root");
+        if !exists(&root)? {
+            return Err(KeysError::NoRoot(root));
+        }
+        let root = authority::load_private_key(&root)?;
+        let signed = bundle.sign(&root);
+        let signed = signed.map_err(|source| KeysError::Bundle { path: path.clone(), source })?;
+        authority::write_file(&path, signed.as_bytes(), 0o644)?;
+        self.keys = ClusterKeys::open_existing(&directory, &bundle.cluster)?;
+        self.ensure_file(KNOWN_HOSTS, &self.keys.known_hosts())
     }
 
     /// The private key of the authority that signs now.
@@ -224,8 +291,12 @@ impl Issuer {
     fn note_issued(&self, certificate: &Certificate) -> Result<(), KeysError> {
         let path = self.keys.directory.join(ISSUED);
         let key = PublicKey::from(certificate.public_key().clone());
+        let torn =
+            read_optional(&path)?.is_some_and(|text| !text.is_empty() && !text.ends_with('\n'));
+        // What was cut short stands for a certificate that nobody got; this one gets its own line.
         let line = format!(
-            "{} {} {} {} {}\n",
+            "{}{} {} {} {} {}\n",
+            if torn { "\n" } else { "" },
             certificate.serial(),
             certificate.key_id(),
             authority::print(&key),

@@ -7,7 +7,7 @@
 //! known_hosts                         one @cert-authority line per host authority
 //! people/NAME     NAME.pub  NAME-cert.pub
 //! nodes/NAME/     node_key.pub  host-cert.pub  peer-cert.pub     public halves only
-//! serial  issued  lock                the next serial; what was issued; who is at work
+//! serial  issued  revoked  lock       the next serial; what was issued, revoked; who is at work
 //! ```
 //!
 //! [`ClusterKeys`] reads and never changes anything, so that a plan can be made with it. What is
@@ -18,7 +18,7 @@
 
 use crate::paxos::ballot::{ClusterId, NodeId};
 use crate::transport::authority::{self, Certificate, IssueError, PrivateKey, PublicKey};
-use crate::transport::bundle::{AuthorityRole, Bundle, BundleError};
+use crate::transport::bundle::{AuthorityRole, Bundle, BundleError, Revocation};
 use crate::transport::identity::{self, TrustError};
 use crate::wire::failure::Code;
 use std::fs;
@@ -124,6 +124,31 @@ pub enum KeysError {
          and control characters"
     )]
     Path(PathBuf),
+    /// The key that signs bundles is not there.
+    #[error(
+        "the root key is needed to sign a new bundle, and {0} is not there; \
+         put it back for as long as this takes"
+    )]
+    NoRoot(PathBuf),
+    /// Nothing of that name or number was issued here.
+    #[error("{0} was not issued with these keys; paxos-ctl keys list shows what was")]
+    NotIssued(String),
+    /// All that was issued has run out.
+    #[error("every certificate of {0} has run out already; there is nothing to revoke")]
+    RanOut(String),
+    /// A name of a person and of a node.
+    #[error("{0} is a node and a person; name the serial or the key file that is meant")]
+    Ambiguous(String),
+    /// A key that no certificate would help any more.
+    #[error("the key {print} of {name} is revoked; {next}")]
+    RevokedKey {
+        /// Whose.
+        name: String,
+        /// Its fingerprint.
+        print: String,
+        /// What to do.
+        next: &'static str,
+    },
     /// The bundle is not believed.
     #[error("{path}: {source}")]
     Bundle {
@@ -146,7 +171,9 @@ impl KeysError {
         match self {
             KeysError::Busy { .. } => Code::Busy,
             KeysError::Lifetime(_)
+            | KeysError::Ambiguous(_)
             | KeysError::Issue(IssueError::Name(_) | IssueError::Source(_)) => Code::Usage,
+            KeysError::NotIssued(_) | KeysError::RanOut(_) => Code::NotFound,
             KeysError::File { .. } | KeysError::Issue(_) => Code::Internal,
             _ => Code::BadSettings,
         }
@@ -306,7 +333,7 @@ impl ClusterKeys {
         let certificate = read_certificate(&self.person_path(OPERATOR, "-cert.pub"))?;
         Ok(certificate.is_some_and(|certificate| {
             certificate.public_key() == key.public_key().key_data()
-                && self.signs(AuthorityRole::Operator, &certificate)
+                && self.serves(AuthorityRole::Operator, &certificate)
                 && has_left(&certificate, now, OPERATOR_RENEW_LEFT)
         }))
     }
@@ -332,7 +359,7 @@ impl ClusterKeys {
             let serves = certificate.is_some_and(|certificate| {
                 certificate.public_key() == subject.key_data()
                     && certificate.valid_principals() == [principal]
-                    && self.signs(role, &certificate)
+                    && self.serves(role, &certificate)
                     && has_left(&certificate, now, NODE_RENEW_LEFT)
             });
             if !serves {
@@ -353,7 +380,7 @@ impl ClusterKeys {
         let file = |name, text| KeyFile { name, mode: 0o644, text };
         let mut files = vec![
             file(identity::ROOT, authority::public_line(&self.root)),
-            file(identity::BUNDLE, self.signed_bundle.clone()),
+            self.bundle_file(),
             file(identity::PEOPLE, people_text(people)?),
             file(identity::MEMBERS, self.members_text()?),
         ];
@@ -366,6 +393,11 @@ impl ClusterKeys {
             files.push(file(certificate, text));
         }
         Ok(files)
+    }
+
+    /// The bundle, as a node is given it.
+    pub fn bundle_file(&self) -> KeyFile {
+        KeyFile { name: identity::BUNDLE, mode: 0o644, text: self.signed_bundle.clone() }
     }
 
     /// Every node's peer certificate, by name.
@@ -434,10 +466,18 @@ impl ClusterKeys {
         self.directory.join("nodes").join(node).join(file)
     }
 
-    /// Whether the certificate is by the authority that signs now.
-    fn signs(&self, role: AuthorityRole, certificate: &Certificate) -> bool {
+    /// Whether the certificate is by the authority that signs now, and not revoked.
+    fn serves(&self, role: AuthorityRole, certificate: &Certificate) -> bool {
         let current = self.bundle.authorities(role).next();
         current.is_some_and(|key| key.key_data() == certificate.signature_key())
+            && self.revocation(role, certificate).is_none()
+    }
+
+    /// What revokes a certificate of this role, or its key.
+    fn revocation(&self, role: AuthorityRole, certificate: &Certificate) -> Option<&Revocation> {
+        let key = PublicKey::from(certificate.public_key().clone());
+        let issue = self.bundle.revokes_issue(role, certificate.serial(), certificate.key_id());
+        issue.or_else(|| self.bundle.revokes_key(&authority::print(&key)))
     }
 }
 
@@ -496,7 +536,7 @@ pub(super) fn parse_public(path: &Path, line: &str) -> Result<PublicKey, KeysErr
     })
 }
 
-fn read_certificate(path: &Path) -> Result<Option<Certificate>, KeysError> {
+pub(super) fn read_certificate(path: &Path) -> Result<Option<Certificate>, KeysError> {
     let parse = |text: String| {
         Certificate::from_openssh(text.trim()).map_err(|error| KeysError::Malformed {
             path: path.to_owned(),

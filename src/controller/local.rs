@@ -9,15 +9,20 @@
 use super::destroy::remove_known;
 use super::host::{Found, Halt, Halted, Host, HostError, Layout, Place, Wanted, names};
 use super::lock::{Busy, Holder, Holdings};
+use super::observe::say;
 use super::plan::{FileState, PortHolder};
 use super::process;
 use super::remote::sha256;
-use super::started;
+use super::started::{self, Outdated};
 use super::system;
 use super::systemd::{Service, Systemd};
+use super::wait::until;
+use crate::client::door::Door;
 use crate::transport::{authority, identity};
+use crate::wire::report::StatusReport;
 use rustix::process::Signal;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -34,6 +39,16 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long the kernel may take to end a process; one that hangs in a dead disk outlives even this.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a node may take to say how it is.
+const STATUS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a process that begins just now may take until it heeds SIGHUP: that is the first thing
+/// it does.
+const HANGUP_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often it is looked at.
+const HANGUP_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// How far from its end a log is read for its last lines.
 const TAIL_BYTES_MAX: u64 = 4 << 20;
@@ -150,6 +165,26 @@ impl LocalHost {
         }
     }
 
+    /// As [`Host::status`], in the node's own JSON.
+    ///
+    /// # Errors
+    /// When the node's socket is not there, or it does not answer in time.
+    pub fn status_text(&self, place: &Place) -> Result<String, HostError> {
+        let ask = || -> Result<String, String> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| error.to_string())?;
+            let door = Door::Socket(place.path(names::SOCKET));
+            let said = runtime.block_on(say(&door, "paxos status -o json", STATUS_LIMIT))?;
+            Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+        };
+        ask().map_err(|reason| HostError {
+            node: place.node.clone(),
+            what: "ask it how it is".to_owned(),
+            reason,
+            hint: format!("see whether it runs, and its log: paxos-ctl logs {}", place.node),
+        })
+    }
+
     /// Makes the node's directory, and what must be there before it.
     fn prepare(&self, place: &Place) -> Result<(), HostError> {
         let Layout::System { .. } = place.layout else {
@@ -214,8 +249,10 @@ impl Host for LocalHost {
             node_key: key.and_then(|bytes| String::from_utf8(bytes).ok()),
             files,
             held: if running.is_some() { Vec::new() } else { held(&place.listen) },
-            outdated: running.is_some()
-                && failed(place, "see what it was started with", started::is_outdated(place))?,
+            outdated: match running {
+                None => Outdated::default(),
+                Some(_) => failed(place, "see what it runs with", started::outdated(place))?,
+            },
         })
     }
 
@@ -306,6 +343,39 @@ impl Host for LocalHost {
             true => Ok(Halted::Stopped(pid)),
             false => Ok(Halted::StillRunning(pid)),
         }
+    }
+
+    fn reload(&self, place: &Place) -> Result<Option<u32>, HostError> {
+        let identity = place.identity();
+        let Some(pid) = identity.find() else { return Ok(None) };
+        let ready = || {
+            let there = identity.is_process(pid);
+            let caught = process::catches_hangup(pid);
+            Ok::<_, Infallible>((caught || !there).then_some(caught))
+        };
+        match until(HANGUP_LIMIT, HANGUP_LOOK_EVERY, ready) {
+            Ok(Some(true)) => {
+                let sent = identity.signal(pid, Signal::HUP);
+                let sent = failed(place, format!("signal process {pid}"), sent)?;
+                failed(place, "note what it goes by", started::note_keys(place))?;
+                Ok(sent.then_some(pid))
+            }
+            Ok(Some(false)) => Ok(None),
+            Ok(None) => Err(HostError {
+                node: place.node.clone(),
+                what: "have it take up its keys".to_owned(),
+                reason: format!(
+                    "process {pid} is of a version that reads them at its start only, and would \
+                     be ended by the signal"
+                ),
+                hint: format!("paxos-ctl restart {}", place.node),
+            }),
+            Err(never) => match never {},
+        }
+    }
+
+    fn status(&self, place: &Place) -> Result<StatusReport, HostError> {
+        status_of(place, &self.status_text(place)?)
     }
 
     fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError> {
@@ -410,6 +480,19 @@ fn start_in_background(place: &Place) -> io::Result<u32> {
     // Takes note of its end, so that it does not stay behind as a zombie of ours.
     let _reaper = std::thread::spawn(move || child.wait());
     Ok(pid)
+}
+
+/// What a node said of itself.
+///
+/// # Errors
+/// When it said something else.
+pub(super) fn status_of(place: &Place, text: &str) -> Result<StatusReport, HostError> {
+    serde_json::from_str(text).map_err(|error| HostError {
+        node: place.node.clone(),
+        what: "ask it how it is".to_owned(),
+        reason: format!("it answered something else than a status: {error}"),
+        hint: "see that the node and paxos-ctl are of one version".to_owned(),
+    })
 }
 
 /// A directory that only its owner enters, with those above it that are missing.

@@ -2,7 +2,8 @@
 //!
 //! * [`yaml`], [`groups`], [`inventory`] read what somebody wants (`access`: how to get there);
 //!   [`problem`] says what is wrong with it, [`init`] writes a first one.
-//! * [`keys`] reads keys and [`issuer`] makes them; [`state`] remembers that a cluster was formed.
+//! * [`keys`] reads keys and [`issuer`] makes them, [`issued`] lists and revokes them, [`delivery`]
+//!   has the nodes take them up; [`state`] remembers that a cluster was formed.
 //! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`remote`] a host over its
 //!   sshd, [`everywhere`] both, [`process`] whose process is whose. [`systemd`] runs a node as a
 //!   [`unit`] where it runs the host.
@@ -30,6 +31,7 @@ pub mod agent;
 pub mod agent_call;
 pub mod check;
 pub mod check_links;
+pub mod delivery;
 pub mod deploy;
 pub mod destroy;
 pub mod everywhere;
@@ -42,6 +44,7 @@ pub mod hand_over;
 pub mod host;
 pub mod init;
 pub mod inventory;
+pub mod issued;
 pub mod issuer;
 pub mod journal;
 pub mod keys;
@@ -68,7 +71,7 @@ pub mod remote;
 mod resume;
 pub mod run;
 pub mod settings;
-mod started;
+pub mod started;
 pub mod state;
 pub mod streams;
 pub mod system;

@@ -39,6 +39,8 @@ pub enum Obstacle {
     },
     /// A node of a formed cluster without its log.
     LogLost(String),
+    /// A node whose key is revoked.
+    KeyRevoked(String),
 }
 
 impl Obstacle {
@@ -47,6 +49,7 @@ impl Obstacle {
         !matches!(
             self,
             Obstacle::LogLost(_)
+                | Obstacle::KeyRevoked(_)
                 | Obstacle::NotAMember(_)
                 | Obstacle::OutOfReach { formed: true, .. }
         )
@@ -59,6 +62,7 @@ impl Obstacle {
             | Obstacle::PortHeld(node, _)
             | Obstacle::NotAMember(node)
             | Obstacle::Changed(node, _)
+            | Obstacle::KeyRevoked(node)
             | Obstacle::LogLost(node) => Some(node),
             Obstacle::FormedElsewhere(_) | Obstacle::KeysGone | Obstacle::Quorums { .. } => None,
         }
@@ -92,6 +96,10 @@ impl Obstacle {
             Obstacle::Quorums { formed: (phase1, phase2), .. } => format!(
                 "put paxos_quorum_phase1: {phase1} and paxos_quorum_phase2: {phase2} back; \
                  this version cannot change quorum sizes yet"
+            ),
+            Obstacle::KeyRevoked(node) => format!(
+                "if {node} is to take part again: stop it, delete keys/node_key in its data \
+                 directory, and deploy again; it makes another key"
             ),
             Obstacle::LogLost(node) => format!(
                 "the cluster goes on with its other acceptors; \
@@ -138,6 +146,9 @@ impl fmt::Display for Obstacle {
                  and the cluster was formed with {} and {}",
                 wanted.0, wanted.1, formed.0, formed.1
             ),
+            Obstacle::KeyRevoked(node) => {
+                write!(f, "the key of {node} is revoked, so no other node talks to it")
+            }
             Obstacle::LogLost(node) => write!(
                 f,
                 "{node} was part of the cluster and its log is gone; \

@@ -50,10 +50,16 @@ pub struct NodeFacts {
     pub settings: FileState,
     /// Its keys and certificates.
     pub keys: FileState,
+    /// Whether it runs and goes by an older bundle than the newest.
+    pub behind: bool,
+    /// Whether its key is revoked.
+    pub revoked: bool,
     /// Addresses that it needs and that other processes have.
     pub held: Vec<PortHolder>,
-    /// Whether it runs with other settings or keys than lie there.
-    pub outdated: bool,
+    /// Whether it runs with other settings than lie there.
+    pub settings_outdated: bool,
+    /// Whether it goes by other keys than lie there.
+    pub keys_outdated: bool,
     /// Why nothing is known of it, and what to do, when its host could not be looked at.
     pub out_of_reach: Option<(String, String)>,
 }
@@ -96,6 +102,8 @@ pub enum Step {
     GiveGenesis(String),
     /// Start a node that does not run.
     Start(String),
+    /// Have a node that runs take up the keys that were installed.
+    Reload(String),
     /// Stop a node and start it, for what was installed.
     Restart(String),
 }
@@ -108,6 +116,7 @@ impl Step {
             Step::Install { node, .. }
             | Step::GiveGenesis(node)
             | Step::Start(node)
+            | Step::Reload(node)
             | Step::Restart(node) => Some(node),
         }
     }
@@ -122,6 +131,7 @@ impl fmt::Display for Step {
             Step::Install { node, what } => write!(f, "{node}: install {}", what.join(", ")),
             Step::GiveGenesis(node) => write!(f, "{node}: hand over the genesis"),
             Step::Start(node) => write!(f, "{node}: start"),
+            Step::Reload(node) => write!(f, "{node}: take up the keys that were installed"),
             Step::Restart(node) => write!(f, "{node}: restart with what was installed"),
         }
     }
@@ -219,16 +229,32 @@ pub fn plan(inventory: &Inventory, facts: &Facts) -> Plan {
     plan.steps.extend(genesis.map(|node| Step::GiveGenesis(node.name.clone())));
     let stopped = usable.iter().filter(|node| of(node).running.is_none());
     plan.steps.extend(stopped.map(|node| Step::Start(node.name.clone())));
-    let outdated = usable.iter().filter(|node| {
-        let facts = of(node);
-        let differs =
-            [facts.executable, facts.settings, facts.keys].iter().any(|s| *s != FileState::Same);
-        facts.running.is_some() && (differs || facts.outdated)
-    });
-    let mut outdated: Vec<String> = outdated.map(|node| node.name.clone()).collect();
-    outdated.sort_by_key(|node| facts.leader.as_ref() == Some(node));
-    plan.steps.extend(outdated.into_iter().map(Step::Restart));
+    plan.steps.extend(renewals(&usable, facts));
     plan
+}
+
+/// What has nodes that run go by what was installed. Keys alone are taken up without a restart, and
+/// a restart takes up everything; the leader's comes last.
+fn renewals(usable: &[&NodeSpec], facts: &Facts) -> Vec<Step> {
+    let is_same = |state: FileState| state == FileState::Same;
+    let mut reloads = Vec::new();
+    let mut restarts = Vec::new();
+    for node in usable {
+        let Some(found) = facts.nodes.get(&node.name).filter(|found| found.running.is_some())
+        else {
+            continue;
+        };
+        let name = node.name.clone();
+        let other_settings = !is_same(found.settings) || found.settings_outdated;
+        if !is_same(found.executable) || other_settings {
+            restarts.push(name);
+        } else if !is_same(found.keys) || found.keys_outdated || found.behind {
+            reloads.push(Step::Reload(name));
+        }
+    }
+    restarts.sort_by_key(|node| facts.leader.as_ref() == Some(node));
+    reloads.extend(restarts.into_iter().map(Step::Restart));
+    reloads
 }
 
 /// Why a node cannot be what the inventory says.
@@ -244,6 +270,9 @@ pub(super) fn obstacle(
     }
     let state = state?;
     let Some(founder) = state.node(&node.name) else { return Some(Obstacle::NotAMember(name)) };
+    if facts.revoked {
+        return Some(Obstacle::KeyRevoked(name));
+    }
     if let Some(what) = difference(node, founder) {
         return Some(Obstacle::Changed(name, what));
     }
@@ -363,6 +392,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_node_whose_key_is_revoked_is_left_alone_and_the_others_are_seen_to() {
+        let facts = settled(|facts| {
+            at(facts, "n2").revoked = true;
+            at(facts, "n2").keys = FileState::Differs;
+            at(facts, "n3").running = None;
+        });
+        let plan = plan(&three_nodes(), &facts);
+        assert_eq!(plan.obstacles, [Obstacle::KeyRevoked("n2".to_owned())]);
+        assert_eq!(plan.stopper(), None);
+        assert_eq!(plan.steps, [Step::Start("n3".to_owned())]);
+    }
+
+    #[test]
     fn a_new_cluster_is_formed_before_anybody_gets_a_genesis_or_starts() {
         let install = "install executable, keys and certificates, settings";
         let mut expected = vec![
@@ -409,6 +451,27 @@ pub(crate) mod tests {
                 &["n3: install settings", "n3: start"],
             ),
             ("operator", |f| f.operator = false, &["issue the operator's certificate"]),
+            (
+                "other keys of nodes that run: no restart",
+                |f| {
+                    f.nodes.values_mut().for_each(|n| n.keys = FileState::Differs);
+                    at(f, "n1").running = None;
+                    at(f, "n2").settings = FileState::Differs;
+                },
+                &[
+                    "n1: install keys and certificates",
+                    "n2: install keys and certificates, settings",
+                    "n3: install keys and certificates",
+                    "n1: start",
+                    "n3: take up the keys that were installed",
+                    "n2: restart with what was installed",
+                ],
+            ),
+            (
+                "a node that was not told of the newest bundle on its host",
+                |f| at(f, "n2").behind = true,
+                &["n2: take up the keys that were installed"],
+            ),
             (
                 "a controller that died before it handed out all",
                 |f| {

@@ -10,11 +10,13 @@ use super::agent_call::{Answer, Call, Digest, Hello, PROTOCOL};
 use super::examine::{Stage, Unexamined};
 use super::host::{Found, Halt, Halted, Host, HostError, Layout, Place, Wanted};
 use super::landing::{Landing, Program, Trouble};
+use super::local::status_of;
 use super::lock::{Busy, Holder};
 use super::login::Login;
 use super::system;
 use crate::wire::agent_frame::{read_frame, write_frame};
 use crate::wire::build::Build;
+use crate::wire::report::StatusReport;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
@@ -323,6 +325,23 @@ impl Host for RemoteHost {
             Some(Answer::Halted(halted)) => Ok(halted),
             Some(answer) => Err(unexpected(place, "stop it", &answer)),
             None => self.must_be_bare(place, "stop it").map(|()| Halted::WasNotRunning),
+        }
+    }
+
+    fn reload(&self, place: &Place) -> Result<Option<u32>, HostError> {
+        let what = "have it take up its keys";
+        match self.call(place, what, &Call::Reload(place.clone()))? {
+            Some(Answer::Told(pid)) => Ok(pid),
+            Some(answer) => Err(unexpected(place, what, &answer)),
+            None => self.must_be_bare(place, what).map(|()| None),
+        }
+    }
+
+    fn status(&self, place: &Place) -> Result<StatusReport, HostError> {
+        let what = "ask it how it is";
+        match self.demand(place, what, &Call::Status(place.clone()))? {
+            Answer::Line(text) => status_of(place, &text),
+            answer => Err(unexpected(place, what, &answer)),
         }
     }
 

@@ -29,6 +29,7 @@ pub mod client;
 mod connection;
 pub mod counters;
 pub mod credentials;
+pub mod diagnosis;
 pub mod identity;
 mod inbound;
 mod keyfiles;

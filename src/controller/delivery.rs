@@ -1,0 +1,631 @@
+//! The cluster's keys to every host, and word from every node that it goes by them.
+//!
+//! [`Cluster::deliver_keys`] brings each host to what lies in the keys directory here: the newest
+//! bundle, and its certificates. A node that runs takes them up without a restart, and is asked
+//! until it says so. What is to be done follows from what hosts and nodes report, so it can be done
+//! again by anybody, as often as one likes; what is as it should be is left alone.
+//!
+//! Everything goes over the way to the host that installed it, and a node is asked by the socket on
+//! its host: no quorum is needed, and no certificate that is still valid. A host that was away
+//! hears of a newer bundle in this way and in no other, for the cluster's log carries none.
+//!
+//! What must never happen: a node that was not told is counted among those that were.
+
+use super::deploy::{Cluster, Progress, state_failure};
+use super::host::{Found, HostError, Place, Wanted, names};
+use super::inventory::NodeSpec;
+use super::issued::{Revoked, Target};
+use super::issuer::Issuer;
+use super::keys::{ClusterKeys, KeyFile, KeysError};
+use super::keys_failure;
+use super::state::ClusterState;
+use super::wait::{at_once, until};
+use crate::transport::bundle::Bundle;
+use crate::transport::identity;
+use crate::wire::failure::{Code, Failure};
+use crate::wire::report::StatusReport;
+use std::time::{Duration, SystemTime};
+
+/// How long a node may take to read a few files and judge its connections, on a busy machine.
+const TAKE_UP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often it is asked. Asking costs a process nothing and a host over ssh a round trip.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How far the keys came on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// The node says that it goes by them.
+    Active,
+    /// They lie there; the node does not run, and takes them up when it starts.
+    AtItsStart,
+    /// Nothing of the cluster's is on the host yet; `deploy` brings everything.
+    NotInstalled,
+}
+
+impl Reached {
+    /// In a word, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reached::Active => "active",
+            Reached::AtItsStart => "at_its_start",
+            Reached::NotInstalled => "not_installed",
+        }
+    }
+
+    /// In words, behind a node's name.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Reached::Active => "goes by it",
+            Reached::AtItsStart => "does not run; it goes by it when it starts",
+            Reached::NotInstalled => "is not installed yet; deploy brings it",
+        }
+    }
+}
+
+/// A host that the keys came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// The node on it.
+    pub node: String,
+    /// How far.
+    pub reached: Reached,
+}
+
+/// What a node is to say of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Expected {
+    epoch: u64,
+    /// Serials of its host and its peer certificate, where these were delivered.
+    serials: Option<(u64, u64)>,
+}
+
+/// What to do with an old copy of the keys.
+const NEWEST_COPY: &str = "use the newest copy of the keys directory (--keys-dir)";
+
+fn old_copy(there: u64, here: u64) -> String {
+    format!(
+        "there is a bundle of epoch {there}, and the newest here has epoch {here}: the keys \
+         directory is an old copy"
+    )
+}
+
+impl Expected {
+    /// Whether it says so; an error if it will not.
+    fn is_met(self, status: &StatusReport) -> Result<bool, (String, &'static str)> {
+        let Some(bundle) = &status.bundle else {
+            let why =
+                format!("its version, {}, does not say which bundle it goes by", status.version);
+            return Err((why, "deploy again: it brings the node to this version"));
+        };
+        if bundle.epoch > self.epoch {
+            return Err((old_copy(bundle.epoch, self.epoch), NEWEST_COPY));
+        }
+        let serials = status.certificates.map(|own| (own.host.serial.0, own.peer.serial.0));
+        let takes = bundle.epoch == self.epoch && bundle.problem.is_none();
+        Ok(takes && (self.serials.is_none() || self.serials == serials))
+    }
+}
+
+impl Cluster {
+    /// Revokes something, and has every node go by it. Whom it hits among those connected now is
+    /// cut off there and then.
+    ///
+    /// # Errors
+    /// When nothing like that was issued or the bundle cannot be signed; and when a node was not
+    /// reached: the bundle is signed then, and [`Cluster::resume_keys`] delivers it.
+    pub fn revoke_keys(
+        &self,
+        target: &Target,
+        reason: &str,
+        say: Progress<'_>,
+    ) -> Result<(Revoked, Vec<Delivered>), Failure> {
+        let mut issuer = self.issuer()?;
+        let now = SystemTime::now();
+        say("sign a bundle of the next epoch");
+        let revoked = issuer.revoke(target, reason, now).map_err(keys_failure)?;
+        // It may have been the controller's own way in.
+        if issuer.ensure_operator(now).map_err(keys_failure)? {
+            say("issue the operator's certificate");
+        }
+        Ok((revoked, self.deliver_keys(issuer.keys(), say)?))
+    }
+
+    /// Has every node go by the newest bundle and its certificates: what a delivery that was cut
+    /// short left undone.
+    ///
+    /// # Errors
+    /// When a node was not reached.
+    pub fn resume_keys(&self, say: Progress<'_>) -> Result<Vec<Delivered>, Failure> {
+        let issuer = self.issuer()?;
+        self.deliver_keys(issuer.keys(), say)
+    }
+
+    /// Renews the certificates of the named nodes, or of all whose certificates are near their end,
+    /// and the operator's if it is. The nodes take them up while they run. Works with everything
+    /// expired.
+    ///
+    /// # Errors
+    /// When a node is none of the cluster's or has no key, a certificate cannot be signed, or a
+    /// node was not reached.
+    pub fn renew_keys(
+        &self,
+        names: &[String],
+        say: Progress<'_>,
+    ) -> Result<(Vec<String>, Vec<Delivered>), Failure> {
+        let nodes = self.named(names)?;
+        let issuer = self.issuer()?;
+        let now = SystemTime::now();
+        if issuer.ensure_operator(now).map_err(keys_failure)? {
+            say("issue the operator's certificate");
+        }
+        let mut renewed = Vec::new();
+        for (node, found) in nodes.iter().zip(at_once(&nodes, |node| self.look_at_keys(node))) {
+            // Who cannot be reached is named by the delivery, and who has no key is not installed.
+            let Some(line) = found.ok().and_then(|found| found.node_key) else { continue };
+            let (name, id) = (&node.name, node.id);
+            let is_new = match names.is_empty() {
+                true => issuer.ensure_node(name, id, &line, now),
+                false => issuer.certify_node(name, id, &line, now).map(|()| true),
+            };
+            if is_new.map_err(keys_failure)? {
+                say(&format!("{name}: renew its certificates"));
+                renewed.push(name.clone());
+            }
+        }
+        Ok((renewed, self.deliver_keys(issuer.keys(), say)?))
+    }
+
+    /// Keys that must have been made before, held against other controllers.
+    fn issuer(&self) -> Result<Issuer, Failure> {
+        let name = &self.inventory.cluster;
+        // None are made in passing.
+        ClusterKeys::open_existing(&self.keys_dir, name).map_err(keys_failure)?;
+        Issuer::open_or_init(&self.keys_dir, name).map_err(keys_failure)
+    }
+
+    /// Brings every host to what these keys are, and waits until each node that runs says that it
+    /// goes by them.
+    ///
+    /// # Errors
+    /// Names each node that was not brought that far, with the reason; all others are.
+    pub fn deliver_keys(
+        &self,
+        keys: &ClusterKeys,
+        say: Progress<'_>,
+    ) -> Result<Vec<Delivered>, Failure> {
+        let nodes = self.named(&[])?;
+        let epoch = keys.bundle().epoch;
+        say(&format!("have {} nodes go by the bundle of epoch {epoch}", nodes.len()));
+        let outcomes = at_once(&nodes, |node| self.deliver_to(keys, node));
+        let (mut delivered, mut missed) = (Vec::new(), Vec::new());
+        for (node, outcome) in nodes.iter().zip(outcomes) {
+            let node = node.name.clone();
+            match outcome {
+                Ok(reached) => delivered.push(Delivered { node, reached }),
+                Err(error) => missed.push((error.to_string(), error.hint)),
+            }
+        }
+        let state = ClusterState::load(&self.keys_dir, &self.inventory.cluster);
+        let founders = state.map_err(state_failure)?.map(|state| state.nodes).unwrap_or_default();
+        let left_out = founders.iter().filter(|node| self.inventory.node(&node.name).is_none());
+        missed.extend(left_out.map(|node| {
+            let why =
+                format!("{} is a member, and not in the inventory: it was not told", node.name);
+            (why, format!("put {} back into the inventory", node.name))
+        }));
+        match missed.is_empty() {
+            true => Ok(delivered),
+            false => Err(not_all(epoch, &missed)),
+        }
+    }
+
+    fn look_at_keys(&self, node: &NodeSpec) -> Result<Found, HostError> {
+        let files: Vec<String> = names::KEY_FILES.iter().map(|name| in_keys(name)).collect();
+        self.host.find(&Place::of(node), &Wanted { executable: None, files: &files })
+    }
+
+    fn deliver_to(&self, keys: &ClusterKeys, node: &NodeSpec) -> Result<Reached, HostError> {
+        let found = self.look_at_keys(node)?;
+        let Some(line) = &found.node_key else { return Ok(Reached::NotInstalled) };
+        let place = Place::of(node);
+        let (files, expected) =
+            parcel(keys, node, line).map_err(|error| unreadable(node, &error))?;
+        let at = names::KEY_FILES.iter().position(|name| *name == identity::BUNDLE);
+        let there = at.and_then(|at| found.files.get(at)).and_then(Option::as_deref);
+        if let Some(epoch) = newer(keys, there) {
+            return Err(HostError {
+                node: node.name.clone(),
+                what: "deliver the bundle".to_owned(),
+                reason: old_copy(epoch, keys.bundle().epoch),
+                hint: NEWEST_COPY.to_owned(),
+            });
+        }
+        let mut changed = false;
+        for file in &files {
+            let at = names::KEY_FILES.iter().position(|name| *name == file.name);
+            let there = at.and_then(|at| found.files.get(at)).and_then(Option::as_deref);
+            if there != Some(file.text.as_bytes()) {
+                let name = in_keys(file.name);
+                self.host.receive(&place, &name, file.mode, file.text.as_bytes())?;
+                changed = true;
+            }
+        }
+        match found.running {
+            Some(_) => self.await_keys(&place, expected, changed),
+            None => Ok(Reached::AtItsStart),
+        }
+    }
+
+    /// Has a node that runs take up the keys that lie on its host, and waits until it says so.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) fn take_up_keys(
+        &self,
+        keys: &ClusterKeys,
+        node: &NodeSpec,
+    ) -> Result<Reached, HostError> {
+        let found = self.look_at_keys(node)?;
+        let Some(line) = &found.node_key else { return Ok(Reached::NotInstalled) };
+        let (_, expected) = parcel(keys, node, line).map_err(|error| unreadable(node, &error))?;
+        self.await_keys(&Place::of(node), expected, true)
+    }
+
+    /// `changed` says that files came which the node cannot have read.
+    fn await_keys(
+        &self,
+        place: &Place,
+        expected: Expected,
+        changed: bool,
+    ) -> Result<Reached, HostError> {
+        let error = |reason: String, hint: &str| HostError {
+            node: place.node.clone(),
+            what: "have it go by the newest keys".to_owned(),
+            reason,
+            hint: hint.to_owned(),
+        };
+        let judge = |status: &StatusReport| {
+            expected.is_met(status).map_err(|(reason, hint)| error(reason, hint))
+        };
+        // One that begins just now does not answer yet, and is told all the same.
+        if !changed
+            && let Ok(status) = self.host.status(place)
+            && judge(&status)?
+        {
+            return Ok(Reached::Active);
+        }
+        if self.host.reload(place)?.is_none() {
+            return Ok(Reached::AtItsStart);
+        }
+        let mut last = String::new();
+        let look = || -> Result<Option<()>, HostError> {
+            match self.host.status(place) {
+                Ok(status) => {
+                    let problem = status.bundle.as_ref().and_then(|b| b.problem.clone());
+                    last = problem.unwrap_or_else(|| "it does not say that it did".to_owned());
+                    Ok(judge(&status)?.then_some(()))
+                }
+                Err(error) => {
+                    last = error.reason;
+                    Ok(None)
+                }
+            }
+        };
+        match until(TAKE_UP_LIMIT, LOOK_EVERY, look)? {
+            Some(()) => Ok(Reached::Active),
+            None => {
+                let reason = format!("not within {TAKE_UP_LIMIT:?}: {last}");
+                Err(error(reason, &format!("see its log: paxos-ctl logs {}", place.node)))
+            }
+        }
+    }
+}
+
+/// The epoch of a bundle that somebody else delivered since, if this is one.
+fn newer(keys: &ClusterKeys, there: Option<&[u8]>) -> Option<u64> {
+    let there = Bundle::verify(std::str::from_utf8(there?).ok()?, keys.root()).ok()?;
+    (there.epoch > keys.bundle().epoch).then_some(there.epoch)
+}
+
+fn in_keys(name: &str) -> String {
+    format!("{}/{name}", names::KEYS)
+}
+
+fn unreadable(node: &NodeSpec, error: &KeysError) -> HostError {
+    HostError {
+        node: node.name.clone(),
+        what: "put its keys together".to_owned(),
+        reason: error.to_string(),
+        hint: "mend the keys directory here".to_owned(),
+    }
+}
+
+/// What a node is to get, the bundle first: verifiers learn before anybody signs otherwise. Where
+/// there are no certificates here for the key that it has, it gets the bundle alone: what
+/// certificates it needs is `deploy`'s business, and what is revoked is not to wait for it.
+fn parcel(
+    keys: &ClusterKeys,
+    node: &NodeSpec,
+    public_line: &str,
+) -> Result<(Vec<KeyFile>, Expected), KeysError> {
+    let epoch = keys.bundle().epoch;
+    let serials = keys.node_serials(&node.name, public_line)?;
+    let mut files = match serials {
+        Some(_) => keys.node_files(&node.name, &[])?,
+        None => vec![keys.bundle_file()],
+    };
+    files.sort_by_key(|file| file.name != identity::BUNDLE);
+    Ok((files, Expected { epoch, serials }))
+}
+
+fn not_all(epoch: u64, missed: &[(String, String)]) -> Failure {
+    let lines: Vec<&str> = missed.iter().map(|(why, _)| why.as_str()).collect();
+    let message = format!(
+        "the bundle of epoch {epoch} is signed, but not every node goes by it, and those that do \
+         not still believe what they believed before:\n  {}",
+        lines.join("\n  ")
+    );
+    let mut hints: Vec<&str> = missed.iter().map(|(_, hint)| hint.as_str()).collect();
+    hints.push("then go on with: paxos-ctl keys resume");
+    Failure::new(Code::Internal, message, hints.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::host::{Halt, Halted, Host};
+    use crate::controller::plan::tests::three_nodes;
+    use crate::transport::authority;
+    use crate::wire::report::tests::sample;
+    use crate::wire::report::{BundleReport, CertificateReport, CertificatesReport, JsonId};
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
+
+    /// What a host of a play holds.
+    #[derive(Clone, Default)]
+    struct Stage {
+        key: Option<String>,
+        files: BTreeMap<String, Vec<u8>>,
+        running: bool,
+        /// What the node goes by: epoch and serials.
+        active: (u64, u64, u64),
+        reloads: usize,
+        /// Why the host cannot be reached.
+        away: bool,
+    }
+
+    #[derive(Default)]
+    struct Play(Mutex<BTreeMap<String, Stage>>);
+
+    impl Play {
+        fn at<T>(&self, place: &Place, act: impl FnOnce(&mut Stage) -> T) -> Result<T, HostError> {
+            let mut stages = self.0.lock().unwrap();
+            let stage = stages.get_mut(&place.node).unwrap();
+            match stage.away {
+                false => Ok(act(stage)),
+                true => Err(HostError {
+                    node: place.node.clone(),
+                    what: "look at the host".to_owned(),
+                    reason: "it is away".to_owned(),
+                    hint: "start it".to_owned(),
+                }),
+            }
+        }
+    }
+
+    fn serial_in(stage: &Stage, name: &str) -> u64 {
+        let text = stage.files.get(&in_keys(name)).cloned().unwrap_or_default();
+        let text = String::from_utf8(text).unwrap();
+        authority::Certificate::from_openssh(text.trim()).map_or(0, |c| c.serial())
+    }
+
+    impl Host for std::sync::Arc<Play> {
+        fn find(&self, place: &Place, wanted: &Wanted<'_>) -> Result<Found, HostError> {
+            self.at(place, |stage| Found {
+                running: stage.running.then_some(7),
+                node_key: stage.key.clone(),
+                files: wanted.files.iter().map(|name| stage.files.get(name).cloned()).collect(),
+                ..Found::default()
+            })
+        }
+
+        fn ensure_node_key(&self, _: &Place, _: &str) -> Result<String, HostError> {
+            unreachable!("keys are there or not")
+        }
+
+        fn receive(
+            &self,
+            place: &Place,
+            name: &str,
+            _: u32,
+            bytes: &[u8],
+        ) -> Result<(), HostError> {
+            self.at(place, |stage| _ = stage.files.insert(name.to_owned(), bytes.to_vec()))
+        }
+
+        fn receive_executable(&self, _: &Place, _: &Path) -> Result<(), HostError> {
+            unreachable!("no executable is delivered")
+        }
+
+        fn start(&self, _: &Place) -> Result<u32, HostError> {
+            unreachable!("nothing is started")
+        }
+
+        fn halt(&self, _: &Place, _: Halt) -> Result<Halted, HostError> {
+            unreachable!("nothing is stopped")
+        }
+
+        fn reload(&self, place: &Place) -> Result<Option<u32>, HostError> {
+            self.at(place, |stage| {
+                stage.reloads += 1;
+                let bundle = stage.files.get(&in_keys(identity::BUNDLE)).cloned();
+                let text = String::from_utf8(bundle.unwrap_or_default()).unwrap();
+                let epoch = text.lines().find_map(|line| line.strip_prefix("epoch "));
+                let host = serial_in(stage, identity::HOST_CERTIFICATE);
+                let peer = serial_in(stage, identity::PEER_CERTIFICATE);
+                stage.active = (epoch.unwrap_or("0").parse().unwrap(), host, peer);
+                stage.running.then_some(7)
+            })
+        }
+
+        fn status(&self, place: &Place) -> Result<StatusReport, HostError> {
+            self.at(place, |stage| {
+                let (epoch, host, peer) = stage.active;
+                let life =
+                    |serial| CertificateReport { serial: JsonId(serial), remaining_seconds: 1 };
+                let certificates = CertificatesReport { host: life(host), peer: life(peer) };
+                StatusReport {
+                    bundle: Some(BundleReport { epoch, revocations: 0, problem: None }),
+                    certificates: Some(certificates),
+                    ..sample()
+                }
+            })
+        }
+
+        fn log_tail(&self, _: &Place, _: usize) -> Result<Vec<String>, HostError> {
+            Ok(Vec::new())
+        }
+
+        fn remove(&self, _: &Place) -> Result<Vec<PathBuf>, HostError> {
+            unreachable!("nothing is removed")
+        }
+    }
+
+    /// A cluster whose three nodes run and go by the keys of epoch 1.
+    fn settled(folder: &Path) -> (Cluster, std::sync::Arc<Play>) {
+        let play = std::sync::Arc::new(Play::default());
+        let inventory = three_nodes();
+        let issuer = Issuer::open_or_init(folder, "c").unwrap();
+        issuer.ensure_operator(SystemTime::now()).unwrap();
+        for node in &inventory.nodes {
+            let key = authority::new_key("").unwrap();
+            let line = authority::public_line(key.public_key());
+            issuer.ensure_node(&node.name, node.id, &line, SystemTime::now()).unwrap();
+            let stage = Stage { key: Some(line), running: true, ..Stage::default() };
+            play.0.lock().unwrap().insert(node.name.clone(), stage);
+        }
+        drop(issuer);
+        let (keys_dir, tool) = (folder.to_owned(), PathBuf::from("/bin/true"));
+        let cluster = Cluster { inventory, keys_dir, tool, host: Box::new(play.clone()) };
+        cluster.resume_keys(&mut |_| ()).unwrap();
+        (cluster, play)
+    }
+
+    fn change(play: &Play, node: &str, change: impl FnOnce(&mut Stage)) {
+        change(play.0.lock().unwrap().get_mut(node).unwrap());
+    }
+
+    fn seen(play: &Play, see: impl Fn(&Stage) -> u64) -> [u64; 3] {
+        let stages = play.0.lock().unwrap();
+        ["n1", "n2", "n3"].map(|node| see(&stages[node]))
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        assert_eq!(seen(&play, |stage| stage.reloads as u64), [1, 1, 1]);
+        let delivered = cluster.resume_keys(&mut |_| ()).unwrap();
+        assert!(delivered.iter().all(|one| one.reached == Reached::Active), "{delivered:?}");
+        assert_eq!(seen(&play, |stage| stage.reloads as u64), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_revocation_reaches_all_that_can_be_reached_and_names_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        change(&play, "n1", |stage| stage.running = false);
+        change(&play, "n2", |stage| stage.away = true);
+        let target = Target::Name("operator".to_owned());
+        let failure = cluster.revoke_keys(&target, "", &mut |_| ()).unwrap_err();
+        assert!(failure.message.contains("n2: cannot look at the host: it is away"), "{failure:?}");
+        assert!(!failure.message.contains("n1") && !failure.message.contains("n3"), "{failure:?}");
+        assert!(failure.hint.ends_with("paxos-ctl keys resume"), "{}", failure.hint);
+        assert_eq!(seen(&play, |stage| stage.active.0), [1, 1, 2]);
+        let keys = ClusterKeys::open_existing(folder.path(), "c").unwrap();
+        assert!(keys.operator_is_current(SystemTime::now()).unwrap(), "it has another certificate");
+
+        change(&play, "n2", |stage| stage.away = false);
+        let delivered = cluster.resume_keys(&mut |_| ()).unwrap();
+        let reached: Vec<Reached> = delivered.iter().map(|one| one.reached).collect();
+        assert_eq!(reached, [Reached::AtItsStart, Reached::Active, Reached::Active]);
+        assert_eq!(seen(&play, |stage| stage.active.0), [1, 2, 2]);
+        let bundle = |stage: &Stage| stage.files[&in_keys(identity::BUNDLE)].clone();
+        let stages = play.0.lock().unwrap();
+        assert_eq!(bundle(&stages["n1"]), bundle(&stages["n2"]), "it lies there for its start");
+    }
+
+    #[test]
+    fn renewed_certificates_are_taken_up_and_only_by_those_that_were_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        let before = seen(&play, |stage| stage.active.1);
+        let (renewed, _) = cluster.renew_keys(&[], &mut |_| ()).unwrap();
+        assert!(renewed.is_empty(), "none is near its end");
+        let (renewed, _) = cluster.renew_keys(&["n2".to_owned()], &mut |_| ()).unwrap();
+        assert_eq!(renewed, ["n2"]);
+        let after = seen(&play, |stage| stage.active.1);
+        assert_eq!((after[0], after[2]), (before[0], before[2]));
+        assert!(after[1] > before[1], "{before:?} {after:?}");
+        let members = in_keys(identity::MEMBERS);
+        let stages = play.0.lock().unwrap();
+        assert_eq!(stages["n1"].files[&members], stages["n2"].files[&members], "all are told");
+    }
+
+    #[test]
+    fn a_host_without_certificates_here_gets_the_bundle_and_an_empty_one_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        let other = authority::new_key("").unwrap();
+        let line = authority::public_line(other.public_key());
+        change(&play, "n1", |stage| stage.key = Some(line));
+        change(&play, "n3", |stage| *stage = Stage::default());
+        let certificate = |stage: &Stage| stage.files[&in_keys(identity::HOST_CERTIFICATE)].clone();
+        let before = certificate(&play.0.lock().unwrap()["n1"]);
+        let (_, delivered) =
+            cluster.revoke_keys(&Target::Name("operator".to_owned()), "", &mut |_| ()).unwrap();
+        assert_eq!(delivered[2].reached, Reached::NotInstalled);
+        assert_eq!(seen(&play, |stage| stage.active.0), [2, 2, 0]);
+        assert_eq!(certificate(&play.0.lock().unwrap()["n1"]), before);
+    }
+
+    #[test]
+    fn an_old_copy_of_the_keys_overwrites_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        let path = folder.path().join(identity::BUNDLE);
+        let old = std::fs::read(&path).unwrap();
+        let target = Target::Name("operator".to_owned());
+        cluster.revoke_keys(&target, "", &mut |_| ()).unwrap();
+        let new = std::fs::read(&path).unwrap();
+        std::fs::write(&path, old).unwrap();
+        let failure = cluster.resume_keys(&mut |_| ()).unwrap_err();
+        assert!(failure.message.contains("n1: ") && failure.message.contains("old copy"));
+        let stages = play.0.lock().unwrap();
+        assert!(stages.values().all(|stage| stage.files[&in_keys(identity::BUNDLE)] == new));
+    }
+
+    #[test]
+    fn an_old_copy_of_the_keys_is_told_to_be_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        change(&play, "n2", |stage| stage.active.0 = 9);
+        let failure = cluster.resume_keys(&mut |_| ()).unwrap_err();
+        assert!(failure.message.contains("n2: ") && failure.message.contains("old copy"));
+        assert!(failure.hint.contains("--keys-dir"), "{}", failure.hint);
+    }
+
+    #[test]
+    fn a_member_that_no_inventory_names_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut cluster, _play) = settled(folder.path());
+        let keys = ClusterKeys::open_existing(folder.path(), "c").unwrap();
+        let state = ClusterState::form(&cluster.inventory, keys.cluster_id(), || 9);
+        state.save(folder.path()).unwrap();
+        cluster.inventory.nodes.pop();
+        let failure = cluster.resume_keys(&mut |_| ()).unwrap_err();
+        assert!(failure.message.contains("n3 is a member"), "{}", failure.message);
+    }
+}

@@ -9,10 +9,11 @@ use paxos_ssh::transport::authority::{self, IssueError, PersonGrant};
 use paxos_ssh::transport::identity::{self, NodeKeys, Principal, Trust, TrustError};
 use paxos_ssh::wire::failure::Code;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -334,4 +335,77 @@ fn the_stock_client_understands_the_ssh_config() {
     let found = String::from_utf8_lossy(&output.stdout);
     let authority = authority::public_line(&maker.keys().host_authorities()[0]);
     assert!(found.contains(authority.trim()), "{found}");
+}
+
+/// A stock agent that ends with the test.
+struct Agent {
+    child: std::process::Child,
+    socket: PathBuf,
+}
+
+impl Agent {
+    fn start(folder: &Path) -> Agent {
+        let socket = folder.join("agent");
+        let mut command = Command::new("ssh-agent");
+        command.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
+        let agent = Agent { child: command.spawn().unwrap(), socket };
+        let look = || Ok::<_, ()>(agent.socket.exists().then_some(()));
+        assert_eq!(until(Duration::from_secs(10), Duration::from_millis(5), look), Ok(Some(())));
+        agent
+    }
+
+    fn add(&self, words: &[&OsStr]) {
+        let output = Command::new("ssh-add")
+            .args(words)
+            .env("SSH_AUTH_SOCK", &self.socket)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _ended_already = self.child.wait();
+    }
+}
+
+#[test]
+fn the_root_key_may_live_in_an_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let (inventory, keys) = (folder.path().join("i.yaml"), folder.path().join("keys"));
+    let text = "all:\n  vars: {paxos_cluster: c, ansible_connection: local}\n  hosts:\n    \
+                n1: {paxos_id: 1, paxos_port: 1}\n";
+    fs::write(&inventory, text).unwrap();
+    let agent = Agent::start(folder.path());
+    let ctl = |socket: &Path, words: &[&str], code: i32| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-ctl"));
+        command.arg("keys").args(words).arg("-i").arg(&inventory).arg("--keys-dir").arg(&keys);
+        command.env("XDG_STATE_HOME", folder.path()).env("SSH_AUTH_SOCK", socket);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        said
+    };
+    let nobody = Path::new("");
+    ctl(nobody, &["init"], 0);
+    for name in ["alice", "bob"] {
+        ctl(nobody, &["issue", name, "--role", "read"], 0);
+    }
+    let root = keys.join("root");
+    agent.add(&[root.as_os_str()]);
+    fs::remove_file(&root).unwrap();
+    let said = ctl(nobody, &["revoke", "alice"], 78);
+    assert!(said.contains("root is not there") && said.contains("ssh-add"), "{said}");
+    let epoch = || ClusterKeys::open_existing(&keys, "c").unwrap().bundle().epoch;
+    assert_eq!(epoch(), 1);
+    let said = ctl(&agent.socket, &["revoke", "alice"], 0);
+    assert!(said.contains("n1 is not installed yet"), "{said}");
+    assert_eq!(epoch(), 2);
+    agent.add(&[OsStr::new("-D")]);
+    let said = ctl(&agent.socket, &["revoke", "bob"], 78);
+    assert!(said.contains("does not hold the key"), "{said}");
+    assert_eq!(epoch(), 2);
 }

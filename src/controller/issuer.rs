@@ -14,7 +14,7 @@ use crate::transport::authority::{
     self, Certificate, IssueError, PersonGrant, PrivateKey, PublicKey, Validity,
 };
 use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle};
-use crate::transport::identity;
+use crate::transport::identity::{self, TrustError};
 use crate::transport::rights::Rights;
 use rand::RngExt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -241,16 +241,31 @@ impl Issuer {
             path: path.clone(),
             reason: "there is no epoch left".to_owned(),
         })?;
-        let root = directory.join("root");
-        if !exists(&root)? {
-            return Err(KeysError::NoRoot(root));
-        }
-        let root = authority::load_private_key(&root)?;
-        let signed = bundle.sign(&root);
-        let signed = signed.map_err(|source| KeysError::Bundle { path: path.clone(), source })?;
+        let signed = self.sign_by_root(&bundle)?;
         authority::write_file(&path, signed.as_bytes(), 0o644)?;
         self.keys = ClusterKeys::open_existing(&directory, &bundle.cluster)?;
         self.ensure_file(KNOWN_HOSTS, &self.keys.known_hosts())
+    }
+
+    /// Signs with the root key: with its file, or with the agent that holds it where there is no
+    /// file, or one with a passphrase.
+    fn sign_by_root(&self, bundle: &Bundle) -> Result<String, KeysError> {
+        let path = self.keys.directory.join("root");
+        let failed = |source| KeysError::Bundle { path: path.clone(), source };
+        let unusable = match exists(&path)?.then(|| authority::load_private_key(&path)) {
+            Some(Ok(root)) => return bundle.sign(&root).map_err(failed),
+            Some(Err(error @ TrustError::Exposed { .. })) => return Err(error.into()),
+            Some(Err(error)) => error.into(),
+            None => KeysError::NoRoot(path.clone()),
+        };
+        let Some(socket) = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty())
+        else {
+            return Err(unusable);
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(KeysError::file("ask the ssh-agent for", &path))?;
+        let root = self.keys.root();
+        runtime.block_on(bundle.sign_with_agent(root, Path::new(&socket))).map_err(failed)
     }
 
     /// The private key of the authority that signs now.

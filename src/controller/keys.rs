@@ -127,7 +127,7 @@ pub enum KeysError {
     /// The key that signs bundles is not there.
     #[error(
         "the root key is needed to sign a new bundle, and {0} is not there; \
-         put it back for as long as this takes"
+         put it back for as long as this takes, or into an ssh-agent (ssh-add, SSH_AUTH_SOCK)"
     )]
     NoRoot(PathBuf),
     /// Nothing of that name or number was issued here.

@@ -9,10 +9,12 @@
 //! The cost of a text of our own: a parser, strict enough that a bundle of a later version is
 //! refused rather than half understood.
 
+use super::agent_signature;
 use crate::paxos::ballot::ClusterId;
 use russh::keys::ssh_key::{HashAlg, LineEnding, SshSig};
 use russh::keys::{PrivateKey, PublicKey};
 use std::fmt::{self, Write};
+use std::path::Path;
 
 /// What the signature covers besides the text: a root key that signs other things too cannot be
 /// tricked into signing a bundle.
@@ -167,7 +169,7 @@ pub enum BundleError {
         reason: String,
     },
     /// The signer failed.
-    #[error("cannot sign the trust bundle with the root key: {0}; check the key file")]
+    #[error("cannot sign the trust bundle with the root key: {0}; check the key")]
     Signing(String),
 }
 
@@ -293,6 +295,23 @@ impl Bundle {
         let signature = root.sign(NAMESPACE, HashAlg::Sha512, text.as_bytes());
         let signature = signature.map_err(|error| BundleError::Signing(error.to_string()))?;
         with_signature(text, &signature)
+    }
+
+    /// As [`Bundle::sign`], by a key that the ssh-agent at `socket` holds.
+    ///
+    /// # Errors
+    /// As there; also when the agent cannot be reached, does not hold the key, or does not sign.
+    pub async fn sign_with_agent(
+        &self,
+        root: &PublicKey,
+        socket: &Path,
+    ) -> Result<String, BundleError> {
+        let text = self.checked_text()?;
+        let signature = agent_signature::sign(socket, root, NAMESPACE, text.as_bytes()).await;
+        let signed = with_signature(text, &signature.map_err(BundleError::Signing)?)?;
+        // By another program; nobody would believe what it may have spoilt.
+        Bundle::verify(&signed, root)?;
+        Ok(signed)
     }
 
     /// The text, if it says what it should when it is read back.

@@ -20,6 +20,7 @@
 //! * A stranger learns nothing: a refusal has one look from outside; reasons are in our log and
 //!   counters.
 
+mod agent_signature;
 pub mod authority;
 pub mod bundle;
 mod callbacks;

@@ -392,6 +392,8 @@ struct Model {
     now: u64,
     slot: u64,
     revision: u64,
+    /// How often the cluster version was raised.
+    raised: u16,
     keys: BTreeMap<Bytes, KeyValue>,
     sessions: BTreeMap<u64, ModelSession>,
     requests: BTreeMap<String, (Operation, Outcome)>,
@@ -481,6 +483,10 @@ impl Model {
                 self.sessions.remove(&command.session.0);
                 return Outcome::SessionClosed;
             }
+            Operation::RaiseVersion { to } => {
+                self.raised += u16::from(*to == self.raised + 2);
+                return Outcome::ClusterVersion(self.raised + 1);
+            }
             Operation::OpenSession { .. } => unreachable!(),
         };
         let current = self.keys.get(key).cloned();
@@ -537,6 +543,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         2 => (0u128..3).prop_map(|nonce| Operation::OpenSession { nonce }),
         1 => Just(Operation::CloseSession),
+        1 => (0u16..5).prop_map(|to| Operation::RaiseVersion { to }),
         8 => ("[a-d]{1,2}", "[ab]", condition()).prop_map(|(k, v, c)| put_if(&k, &v, c)),
         4 => ("[a-d]{1,2}", condition()).prop_map(|(key, condition)| delete_if(&key, condition)),
     ]
@@ -589,6 +596,7 @@ proptest! {
         prop_assert_eq!(view.list(b"", None, usize::MAX), expected);
         prop_assert_eq!(view.count(), view.list(b"", None, usize::MAX).len() as u64);
         prop_assert_eq!(view.revision(), model.revision);
+        prop_assert_eq!(store.cluster_version(), model.raised + 1);
         prop_assert_eq!(view.sessions(), model.sessions.len() as u64);
         prop_assert_eq!(store.digest(), twin.digest());
     }

@@ -210,6 +210,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         any::<u128>().prop_map(|nonce| Operation::OpenSession { nonce }),
         Just(Operation::CloseSession),
+        any::<u16>().prop_map(|to| Operation::RaiseVersion { to }),
         (key(), bytes(), condition()).prop_map(|(key, value, condition)| Operation::Put {
             key,
             value,
@@ -566,6 +567,11 @@ fn golden_cases() -> Vec<(&'static str, Bytes, &'static str)> {
                 None,
             ),
             "010393950102cd012ca3616e6ec0c4016b9303c400cd0190",
+        ),
+        (
+            "raise the cluster version",
+            command(Operation::RaiseVersion { to: 400 }, None),
+            "010492950102cd012ca3616e6ec0cd0190",
         ),
     ]
 }

@@ -284,7 +284,7 @@ fn revoke(cluster: &Cluster, what: &str, reason: &str, format: Format) -> Result
     let target = target(what);
     let work = |say: Progress<'_>| cluster.revoke_keys(&target, reason, say);
     let (revoked, delivered) =
-        journaled(cluster, &format!("keys revoke {what}"), &mut speaker(format), work)?;
+        journaled(cluster, "keys revoke", &[what.to_owned()], &mut speaker(format), work)?;
     let epoch = revoked.epoch;
     let word = if revoked.changed { "revoked" } else { "was revoked already:" };
     let mut text = format!("{word} {}; bundle epoch {epoch}\n", revoked.lines.join(", "));
@@ -301,7 +301,7 @@ fn revoke(cluster: &Cluster, what: &str, reason: &str, format: Format) -> Result
 
 fn renew(cluster: &Cluster, names: &[String], format: Format) -> Result<Reply, Failure> {
     let work = |say: Progress<'_>| cluster.renew_keys(names, say);
-    let (renewed, delivered) = journaled(cluster, "keys renew", &mut speaker(format), work)?;
+    let (renewed, delivered) = journaled(cluster, "keys renew", names, &mut speaker(format), work)?;
     let mut text = match renewed.is_empty() {
         true => "no certificate of a node is near its end\n".to_owned(),
         false => format!("renewed the certificates of {}\n", renewed.join(", ")),
@@ -311,9 +311,9 @@ fn renew(cluster: &Cluster, names: &[String], format: Format) -> Result<Reply, F
     Ok(Reply { exit: exit::DONE, text, json })
 }
 
-fn resume(cluster: &Cluster, format: Format) -> Result<Reply, Failure> {
+pub(super) fn resume(cluster: &Cluster, format: Format) -> Result<Reply, Failure> {
     let work = |say: Progress<'_>| cluster.resume_keys(say);
-    let delivered = journaled(cluster, "keys resume", &mut speaker(format), work)?;
+    let delivered = journaled(cluster, "keys resume", &[], &mut speaker(format), work)?;
     let json = json!({"ok": true, "nodes": delivered_json(&delivered)});
     Ok(Reply { exit: exit::DONE, text: delivered_text(&delivered), json })
 }

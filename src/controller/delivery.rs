@@ -373,6 +373,9 @@ fn not_all(epoch: u64, missed: &[(String, String)]) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::examine::{Examined, Examiner, Unexamined};
+    use super::super::lock::{Busy, Holder};
+    use super::super::trial_login::{Dial, Dialled};
     use super::*;
     use crate::controller::host::{Halt, Halted, Host};
     use crate::controller::plan::tests::three_nodes;
@@ -421,7 +424,25 @@ mod tests {
         authority::Certificate::from_openssh(text.trim()).map_or(0, |c| c.serial())
     }
 
-    impl Host for std::sync::Arc<Play> {
+    impl Examiner for Play {
+        fn examine(&self, _: &Place, _: &Path) -> Result<Examined, Unexamined> {
+            unreachable!("nothing is checked")
+        }
+
+        fn stand_in(&self, _: &Place, _: &str, _: &[String]) -> Result<String, HostError> {
+            unreachable!("nothing is checked")
+        }
+
+        fn dismiss(&self, _: &Place) -> Result<(), HostError> {
+            unreachable!("nothing is checked")
+        }
+
+        fn dial(&self, _: &Place, _: &[Dial]) -> Result<Vec<Dialled>, HostError> {
+            unreachable!("nothing is checked")
+        }
+    }
+
+    impl Host for Play {
         fn find(&self, place: &Place, wanted: &Wanted<'_>) -> Result<Found, HostError> {
             self.at(place, |stage| Found {
                 running: stage.running.then_some(7),
@@ -488,6 +509,16 @@ mod tests {
             Ok(Vec::new())
         }
 
+        fn hold(&self, _: &Place, _: &Holder) -> Result<Option<Busy>, HostError> {
+            unreachable!("keys are delivered whoever is at work")
+        }
+
+        fn touch(&self, _: &Place) -> Result<(), HostError> {
+            Ok(())
+        }
+
+        fn release(&self, _: &Place) {}
+
         fn remove(&self, _: &Place) -> Result<Vec<PathBuf>, HostError> {
             unreachable!("nothing is removed")
         }
@@ -508,7 +539,7 @@ mod tests {
         }
         drop(issuer);
         let (keys_dir, tool) = (folder.to_owned(), PathBuf::from("/bin/true"));
-        let cluster = Cluster { inventory, keys_dir, tool, host: Box::new(play.clone()) };
+        let cluster = Cluster { inventory, keys_dir, tool, binary: None, host: play.clone() };
         cluster.resume_keys(&mut |_| ()).unwrap();
         (cluster, play)
     }

@@ -57,7 +57,8 @@ pub mod names {
 
     /// All that a node may leave in its data directory, and so all that is removed with it.
     pub const ALL: [&str; 12] = [
-        EXECUTABLE, SETTINGS, GENESIS, KEYS, BUNDLE, LOG, OUTPUT, PID, "store", SOCKET, STARTED, LOCK,
+        EXECUTABLE, SETTINGS, GENESIS, KEYS, BUNDLE, LOG, OUTPUT, PID, "store", SOCKET, STARTED,
+        LOCK,
     ];
 }
 

@@ -35,10 +35,7 @@ struct Sums {
 impl Sums {
     fn now(place: &Place) -> io::Result<Sums> {
         let keys = names::KEY_FILES.map(|name| format!("{}/{name}", names::KEYS));
-        Ok(Sums {
-            settings: sum(place, &[names::SETTINGS.to_owned()])?,
-            keys: sum(place, &keys)?,
-        })
+        Ok(Sums { settings: sum(place, &[names::SETTINGS.to_owned()])?, keys: sum(place, &keys)? })
     }
 
     fn noted(place: &Place) -> io::Result<Option<Sums>> {

@@ -21,6 +21,7 @@ use crate::transport::bundle::Bundle;
 use crate::transport::client::{ClientIdentity, DialError, Endpoint, HostCheck, dial};
 use crate::transport::counters::Counters;
 use crate::transport::identity::{ListedKey, NodeKeys, Trust};
+use crate::transport::live::LiveTrust;
 use crate::transport::rights::Rights;
 use crate::transport::server::{LinkDown, PeerEvents, Server, ServerOptions, Sessions};
 use crate::transport::session::ExecSession;
@@ -177,7 +178,7 @@ fn options(
     let options = ServerOptions {
         local: LocalNode { id: nobody, cluster: cluster.to_owned(), cluster_id: String::new() },
         settings: Settings { login_grace: DIAL_LIMIT, ..Settings::default() },
-        trust: Arc::new(ArcSwap::from_pointee(trust)),
+        trust: Arc::new(LiveTrust::new(trust)),
         keys: Arc::new(ArcSwap::from_pointee(keys)),
         peers: Arc::new(Nobody),
         sessions: Arc::new(Nobody),

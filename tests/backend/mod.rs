@@ -213,6 +213,7 @@ impl Inner {
                 }
                 Err(outcome) => outcome,
             },
+            Operation::RaiseVersion { to } => Outcome::ClusterVersion(to),
             other => panic!("no client asks for {other:?}"),
         }
     }

@@ -338,6 +338,7 @@ fn commands() -> Vec<Bytes> {
     let operations = [
         Operation::OpenSession { nonce: 7 },
         Operation::CloseSession,
+        Operation::RaiseVersion { to: 2 },
         put(Condition::Always),
         put(Condition::Value(value.clone())),
         Operation::Delete { key: key.clone(), condition: Condition::Revision(8) },

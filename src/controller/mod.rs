@@ -6,7 +6,7 @@
 //!   has the nodes take them up; [`state`] remembers that a cluster was formed.
 //! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`remote`] a host over its
 //!   sshd, [`everywhere`] both, [`process`] whose process is whose. [`systemd`] runs a node as a
-//!   [`unit`] where it runs the host.
+//!   [unit](mod@unit) where it runs the host.
 //! * [`observe`] asks nodes, [`membership`] is who they say they are.
 //! * [`plan`] makes a plan of facts, with an [`obstacle`] where something stands in its way;
 //!   [`deploy`] gathers the ones and carries out the other.

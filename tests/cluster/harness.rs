@@ -381,7 +381,7 @@ impl Drop for Cluster {
 }
 
 /// As people write it; one line for each host, in groups by role.
-fn inventory(nodes: &[(&str, &str)], ports: &[u16], quorums: Quorums) -> String {
+pub fn inventory(nodes: &[(&str, &str)], ports: &[u16], quorums: Quorums) -> String {
     let mut text = format!(
         "all:\n  vars:\n    paxos_cluster: {CLUSTER}\n    ansible_connection: local\n    \
          paxos_address: 127.0.0.1\n"

@@ -1,0 +1,233 @@
+//! Controllers that are killed in the middle of what they do, and others that go on from another
+//! directory: whatever the step, the end is the same.
+//!
+//! A journal's line is on disk before its step begins, so a kill that follows the line comes at
+//! the step's beginning or within it. `KILL_POINTS=all` goes through every line; otherwise every
+//! fourth is taken, from another first one each time.
+
+#[allow(dead_code, reason = "tests/roles uses more of it")]
+#[path = "cluster/harness.rs"]
+mod harness;
+
+use harness::{CLUSTER, Cluster, Guarded, NODES, Ran, run, until};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Of how many lines one is taken, unless all are.
+const EVERY: usize = 4;
+
+/// No run here has more steps.
+const STEPS_MAX: usize = 40;
+
+/// What a build says of itself, here and in the second version.
+const MARKS: [&str; 2] = [
+    concat!("version=", env!("CARGO_PKG_VERSION"), " cluster-versions=1-1;"),
+    "version=0.9.9 cluster-versions=1-2;",
+];
+
+fn write_inventory(cluster: &Cluster) {
+    let ports: Vec<u16> = NODES.iter().map(|_| harness::free_port()).collect();
+    let nodes = NODES.map(|node| (node, harness::ALL_ROLES));
+    let text = harness::inventory(&nodes, &ports, harness::Quorums::Majority);
+    fs::write(cluster.path("inventory.yaml"), text).unwrap();
+}
+
+/// The steps in the journal of the run that began last.
+fn steps(keys: &Path) -> usize {
+    let runs = fs::read_dir(keys.join("runs")).into_iter().flatten().flatten();
+    let Some(last) = runs.map(|run| run.path()).max() else { return 0 };
+    let text = fs::read_to_string(last).unwrap_or_default();
+    text.lines().filter(|line| line.contains("\"event\":\"step\"")).count()
+}
+
+fn runs(keys: &Path) -> usize {
+    fs::read_dir(keys.join("runs")).into_iter().flatten().count()
+}
+
+/// Runs `paxos-ctl WORDS` and kills it when its journal has so many steps. Says whether it came to
+/// that: a run may end before.
+fn kill_at(cluster: &Cluster, keys: &Path, words: &[&str], step: usize) -> bool {
+    let before = runs(keys);
+    let mut command = ctl(cluster, keys, words);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = Guarded(command.spawn().expect("the program is built"));
+    until("the controller comes to its step, or its end", || {
+        if runs(keys) > before && steps(keys) >= step {
+            child.0.kill().expect("it is our child");
+            return Some(child.0.wait().expect("it is our child").code().is_none());
+        }
+        child.0.try_wait().expect("it is our child").map(|_| false)
+    })
+}
+
+/// `paxos-ctl WORD INVENTORY --keys-dir KEYS REST`.
+fn ctl(cluster: &Cluster, keys: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-ctl"));
+    command.env_remove("PAXOS_INVENTORY").env_remove("PAXOS_KEYS_DIR");
+    command.env("XDG_STATE_HOME", cluster.path("state"));
+    command.arg(words[0]).arg(cluster.path("inventory.yaml"));
+    command.arg("--keys-dir").arg(keys).args(&words[1..]);
+    command
+}
+
+#[track_caller]
+fn ctl_now(cluster: &Cluster, keys: &Path, words: &[&str]) -> Ran {
+    run(&mut ctl(cluster, keys, words), b"")
+}
+
+/// Another controller's copy of the keys; the first is gone.
+fn elsewhere(cluster: &Cluster, keys: &Path, turn: usize) -> PathBuf {
+    let other = cluster.path(&format!("keys-{turn}"));
+    let mut copy = Command::new("cp");
+    run(copy.arg("-a").arg(keys).arg(&other), b"").expect(0);
+    fs::remove_dir_all(keys).unwrap();
+    other
+}
+
+/// Everything is as it should be, and no change is wanted.
+#[track_caller]
+fn is_settled(cluster: &Cluster, keys: &Path, version: &str) {
+    let plan = ctl_now(cluster, keys, &["plan"]);
+    assert_eq!(plan.exit(), 0, "{}", plan.said());
+    let status = ctl_now(cluster, keys, &["status", "-o", "json"]).expect(0).json();
+    assert_eq!(status["health"], "healthy", "{status}");
+    let config = ctl_now(cluster, keys, &["ssh-config"]).expect(0);
+    fs::write(cluster.ssh_config(), &config.stdout).unwrap();
+    for node in NODES {
+        let status = cluster.status(node).expect("it answers");
+        assert_eq!((&status["version"], &status["cluster"]), (&version.into(), &CLUSTER.into()));
+        assert_eq!(status["chosen_slot"].as_u64().map(|slot| slot > 0), Some(true));
+    }
+}
+
+/// The steps to be killed at: all, or some.
+fn points(first: usize) -> impl Iterator<Item = usize> {
+    let every = match std::env::var("KILL_POINTS") {
+        Ok(all) if all == "all" => 1,
+        _ => EVERY,
+    };
+    let first = if every == 1 { 1 } else { 1 + first % EVERY };
+    (first..STEPS_MAX).step_by(every)
+}
+
+/// A different number in each run of the tests.
+fn whichever() -> usize {
+    std::process::id() as usize
+}
+
+#[test]
+fn a_deployment_that_was_killed_is_resumed_by_another_controller() {
+    let mut killed = 0;
+    for step in points(whichever()) {
+        let cluster = Cluster::planned(NODES.to_vec());
+        write_inventory(&cluster);
+        let keys = cluster.path("keys");
+        if !kill_at(&cluster, &keys, &["deploy", "--yes"], step) {
+            assert!(killed > 0, "it ended before its step {step}");
+            break;
+        }
+        killed += 1;
+        let keys = elsewhere(&cluster, &keys, step);
+        let resumed = ctl_now(&cluster, &keys, &["resume", "--yes"]);
+        assert_eq!(resumed.exit(), 0, "killed at step {step}: {}", resumed.said());
+        is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+        cluster.ssh("node1", "paxos put k v").expect(0);
+        assert_eq!(cluster.ssh("node3", "paxos get k").expect(0).out(), "v\n");
+    }
+    println!("a deployment was killed at {killed} of its steps");
+}
+
+/// The program as its next version, which knows one cluster version more.
+fn second_version(cluster: &Cluster) -> PathBuf {
+    let mut program = fs::read(env!("CARGO_BIN_EXE_paxos-ctl")).unwrap();
+    let [ours, theirs] = MARKS.map(str::as_bytes);
+    assert_eq!(ours.len(), theirs.len(), "one takes the other's place");
+    let mut places: Vec<usize> = program
+        .windows(ours.len())
+        .enumerate()
+        .filter(|(_, window)| *window == ours)
+        .map(|(place, _)| place)
+        .collect();
+    assert_eq!(places.len(), 1, "the program says once what it is");
+    let place = places.remove(0);
+    program[place..place + theirs.len()].copy_from_slice(theirs);
+    let path = cluster.path("second");
+    fs::write(&path, program).unwrap();
+    path
+}
+
+#[test]
+fn an_upgrade_that_was_killed_is_resumed_and_taken_back() {
+    let cluster = Cluster::found();
+    let mut keys = cluster.path("keys");
+    let second = second_version(&cluster);
+    let binary = second.to_str().unwrap();
+    let mut killed = 0;
+    for step in points(whichever()) {
+        if !kill_at(&cluster, &keys, &["upgrade", "--binary", binary, "--yes"], step) {
+            break;
+        }
+        killed += 1;
+        keys = elsewhere(&cluster, &keys, step);
+        let resumed = ctl_now(&cluster, &keys, &["resume", "--yes"]);
+        assert_eq!(resumed.exit(), 0, "killed at step {step}: {}", resumed.said());
+        is_settled(&cluster, &keys, "0.9.9");
+        ctl_now(&cluster, &keys, &["rollback", "--yes"]).expect(0);
+        is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+    }
+    assert!(killed > 0, "an upgrade has more steps");
+    println!("an upgrade was killed at {killed} of its steps");
+}
+
+#[test]
+fn the_way_back_is_open_until_the_version_is_raised() {
+    let cluster = Cluster::found();
+    let keys = cluster.path("keys");
+    let second = second_version(&cluster);
+    let raise = ["upgrade", "--raise", "--yes"];
+    let early = ctl_now(&cluster, &keys, &raise).expect(78);
+    assert!(early.said().contains("does not know it"), "{}", early.said());
+    let nothing = ctl_now(&cluster, &keys, &["rollback", "--yes"]).expect(3);
+    assert!(nothing.said().contains("nothing is known of a program"), "{}", nothing.said());
+    let no_program = ctl_now(&cluster, &keys, &["upgrade", "--binary", "/bin/true", "--yes"]);
+    assert!(no_program.expect(78).said().contains("does not say that it is a paxos program"));
+    cluster.ssh("node2", "paxos put k before").expect(0);
+    let upgrade = ["upgrade", "--binary", second.to_str().unwrap(), "--yes"];
+    ctl_now(&cluster, &keys, &upgrade).expect(0);
+    ctl_now(&cluster, &keys, &raise).expect(0);
+    for node in NODES {
+        until("the version is raised", || {
+            cluster.status(node).filter(|status| status["cluster_version"] == 2)
+        });
+    }
+    let closed = ctl_now(&cluster, &keys, &["rollback", "--yes"]).expect(78);
+    assert!(closed.said().contains("the way back is closed"), "{}", closed.said());
+    assert_eq!(cluster.ssh("node1", "paxos get k").expect(0).out(), "before\n");
+    // Whoever starts the old program by hand is told.
+    ctl_now(&cluster, &keys, &["stop", "node3"]).expect(0);
+    let mut old = Command::new(env!("CARGO_BIN_EXE_paxos"));
+    old.arg("node").arg("--config").arg(cluster.directory("node3").join("config.yaml"));
+    let refused = run(&mut old, b"").expect(78);
+    assert!(refused.said().contains("the cluster is at version 2"), "{}", refused.said());
+    ctl_now(&cluster, &keys, &["deploy", "--yes"]).expect(0);
+    is_settled(&cluster, &keys, "0.9.9");
+}
+
+#[test]
+fn two_controllers_at_once_do_not_meet() {
+    let cluster = Cluster::found();
+    let keys = cluster.path("keys");
+    let lock = cluster.directory("node2").join("controller.lock");
+    let line = "{\"who\":\"bob@elsewhere: upgrade\",\"run\":\"0\",\"token\":1}\n";
+    fs::write(&lock, line).unwrap();
+    let before = NODES.map(|node| cluster.pid(node));
+    let busy = ctl_now(&cluster, &keys, &["restart"]).expect(75);
+    assert!(busy.said().contains("bob@elsewhere: upgrade"), "{}", busy.said());
+    assert_eq!(NODES.map(|node| cluster.pid(node)), before, "nobody was touched");
+    // Nobody has touched it for longer than any controller is silent.
+    let stale = std::time::SystemTime::now() - std::time::Duration::from_secs(31);
+    fs::File::options().write(true).open(&lock).unwrap().set_modified(stale).unwrap();
+    ctl_now(&cluster, &keys, &["restart", "node2"]).expect(0);
+    assert_eq!(fs::read_to_string(&lock).unwrap(), "", "it was let go of");
+}

@@ -111,7 +111,7 @@ pub(super) fn resume(
                 upgrade(cluster, given, Path::new(binary))
             }
             (false, _) if run.verb == "rollback" => rollback(cluster, given),
-            _ => deploy(cluster, given, None),
+            _ => go_on(cluster, given, None),
         },
         "restart" => {
             let restart = |say: Progress<'_>| cluster.restart(&run.words, false, say);
@@ -123,7 +123,7 @@ pub(super) fn resume(
         "raise" => raise(cluster, given),
         "deploy" => {
             let limit = run.words.first().and_then(|word| word.strip_prefix("--limit "));
-            deploy(cluster, given, limit)
+            go_on(cluster, given, limit)
         }
         keys if keys.starts_with("keys ") => resume_keys(cluster, given.format),
         other => Err(Failure::new(
@@ -132,6 +132,13 @@ pub(super) fn resume(
             "give the same command again",
         )),
     }
+}
+
+/// A deployment, and the wait that one before it may have been killed in.
+fn go_on(cluster: &Cluster, given: Given<'_>, limit: Option<&str>) -> Result<Reply, Failure> {
+    let reply = deploy(cluster, given, limit)?;
+    cluster.wait_until_it_serves()?;
+    Ok(reply)
 }
 
 /// Shows a plan and has it confirmed, unless there is nothing to confirm.

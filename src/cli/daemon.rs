@@ -13,7 +13,7 @@ use crate::controller::local::STOP_LIMIT;
 use crate::disk::log::{self, DiskLog};
 use crate::disk::{self, LogError, LogEvent, LogOwner};
 use crate::node::clock::SystemWorld;
-use crate::node::driver::{Driver, Parts};
+use crate::node::driver::{Driver, Parts, RebuildError};
 use crate::node::event::Event;
 use crate::node::founding;
 use crate::node::handle::NodeHandle;
@@ -250,7 +250,11 @@ struct Assembled {
 fn rebuild(parts: Parts<DiskLog, Departures, SystemWorld>) -> Result<DiskDriver, Failure> {
     let begun = Instant::now();
     let driver = Driver::new(parts).map_err(|error| {
-        Failure::told(Code::Corrupt, &error.to_string(), "keep the directory for inspection")
+        let code = match error {
+            RebuildError::Log(_) => Code::Corrupt,
+            RebuildError::Version { .. } => Code::BadSettings,
+        };
+        Failure::told(code, &error.to_string(), "keep the directory for inspection")
     })?;
     info!(took = ?begun.elapsed(), "the store was rebuilt from the log");
     Ok(driver)

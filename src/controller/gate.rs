@@ -146,6 +146,27 @@ impl Cluster {
         Err(Failure::new(Code::Internal, message, hint))
     }
 
+    /// Waits until the nodes that run answer and have a leader: a deployment that was killed may
+    /// have left no more to do than that.
+    ///
+    /// # Errors
+    /// When they do not in time.
+    pub fn wait_until_it_serves(&self) -> Result<(), Failure> {
+        let mut running = Vec::new();
+        for node in self.named(&[])? {
+            // What cannot be looked at was told before.
+            if self.runs(node).unwrap_or(false) {
+                running.push(node);
+            }
+        }
+        let asker = self.asker()?;
+        self.wait_answers(&asker, &running)?;
+        match running.is_empty() {
+            true => Ok(()),
+            false => self.wait_leader(&asker, &running),
+        }
+    }
+
     pub(super) fn runs(&self, node: &NodeSpec) -> Result<bool, Failure> {
         let nothing = Wanted { executable: None, files: &[] };
         let found = self.host.find(&Place::of(node), &nothing).map_err(host_failure)?;

@@ -1,9 +1,10 @@
 //! Keeps two controllers apart on a host: a file that says who is at work on the cluster there.
 //!
 //! Whoever holds it touches it every [`TOUCH_EVERY`]; one that was not touched for [`STALE_AFTER`]
-//! is nobody's. The file is read and written under the kernel's lock on it, so of two who come at
-//! once one finds the other; it stays where it is and is emptied, because a file that is removed
-//! under somebody's lock is another file to the next.
+//! is nobody's, and neither is one whose process, on this host, has ended. The file is read and
+//! written under the kernel's lock on it, so of two who come at once one finds the other; it stays
+//! where it is and is emptied, because a file that is removed under somebody's lock is another file
+//! to the next.
 //!
 //! Whoever was held up for so long that another took the file over must notice before it changes
 //! anything: [`HostLock::touch`] says whether it is still ours. Between that look and the change
@@ -15,7 +16,7 @@
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -59,6 +60,58 @@ struct Line {
     holder: Holder,
     /// Tells two holdings of one run apart: the one that is let go late must not let the other go.
     token: u64,
+    /// The process that touches it, if it can be told from others.
+    process: Option<Process>,
+}
+
+/// A process of this host, for ever: its number may be another's one day, and is no number at all
+/// where other processes are seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Process {
+    pid: u32,
+    /// When it began, in ticks since the host did.
+    began: u64,
+    /// Which processes it sees.
+    namespace: PathBuf,
+    /// Which run of the host.
+    boot: String,
+}
+
+impl Process {
+    fn own() -> Option<Process> {
+        let pid = std::process::id();
+        let (namespace, boot) = (namespace()?, boot()?);
+        Some(Process { pid, began: began(pid)?, namespace, boot })
+    }
+
+    /// Whether it has surely ended.
+    fn is_gone(&self) -> bool {
+        let (Some(namespace), Some(boot)) = (namespace(), boot()) else { return false };
+        match (self.boot == boot, self.namespace == namespace) {
+            (false, _) => true,
+            (true, true) => began(self.pid) != Some(self.began),
+            (true, false) => false,
+        }
+    }
+}
+
+fn namespace() -> Option<PathBuf> {
+    fs::read_link("/proc/self/ns/pid").ok()
+}
+
+fn boot() -> Option<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(boot.trim().to_owned())
+}
+
+/// Field 22 of `/proc/PID/stat`, see proc(5); the second may hold blanks and brackets.
+fn began(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    // A zombie does nothing any more.
+    let mut fields = rest.split_ascii_whitespace();
+    fields.next().filter(|state| *state != "Z")?;
+    fields.nth(22 - 4)?.parse().ok()
 }
 
 /// The locks that one program holds. What is let go of, or removed with the directory it lies in,
@@ -124,12 +177,13 @@ impl HostLock {
         let mut file = locked(path, true)?;
         if let Some(line) = read(&mut file)
             && line.holder.run != holder.run
+            && !line.process.is_some_and(|process| process.is_gone())
             && let Some(age) = fresh(&file)?
         {
             let (who, touched_seconds) = (line.holder.who, age.as_secs());
             return Ok(Err(Busy { who, touched_seconds }));
         }
-        let line = Line { holder: holder.clone(), token };
+        let line = Line { holder: holder.clone(), token, process: Process::own() };
         let mut text = serde_json::to_vec(&line).map_err(io::Error::other)?;
         text.push(b'\n');
         file.set_permissions(PermissionsExt::from_mode(0o600))?;
@@ -264,6 +318,32 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(HostLock::take(&link, &holder("a"), 1).is_err(), "a link leads somewhere");
+    }
+
+    #[test]
+    fn one_whose_process_has_ended_is_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let _held = take(&path, "a", 1).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let mut line: Line = serde_json::from_str(&text).unwrap();
+        let process = Process {
+            pid: child.id(),
+            began: began(child.id()).unwrap(),
+            ..Process::own().unwrap()
+        };
+        assert_ne!(Some(&process), line.process.as_ref());
+        line.process = Some(process.clone());
+        fs::write(&path, serde_json::to_vec(&line).unwrap()).unwrap();
+        assert!(take(&path, "b", 2).is_err(), "it lives");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        take(&path, "b", 2).unwrap();
+        let elsewhere = Process { namespace: "pid:[1]".into(), ..process.clone() };
+        assert!(!elsewhere.is_gone(), "nobody here can tell");
+        assert!(Process { boot: "before".to_owned(), ..elsewhere }.is_gone());
+        assert!(Process { began: 1, pid: std::process::id(), ..process }.is_gone());
     }
 
     #[test]

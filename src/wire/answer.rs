@@ -297,7 +297,9 @@ fn write_status<M: SerializeMap>(
     map.serialize_entry("certificates", &report.certificates)?;
     map.serialize_entry("age_seconds", &report.age_seconds)?;
     map.serialize_entry("uptime_seconds", &report.uptime_seconds)?;
-    map.serialize_entry("version", &report.version)
+    map.serialize_entry("version", &report.version)?;
+    map.serialize_entry("cluster_version", &report.cluster_version)?;
+    map.serialize_entry("cluster_versions", &report.cluster_versions)
 }
 
 impl Serialize for Record {

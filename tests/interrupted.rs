@@ -90,8 +90,9 @@ fn elsewhere(cluster: &Cluster, keys: &Path, turn: usize) -> PathBuf {
 fn is_settled(cluster: &Cluster, keys: &Path, version: &str) {
     let plan = ctl_now(cluster, keys, &["plan"]);
     assert_eq!(plan.exit(), 0, "{}", plan.said());
-    let status = ctl_now(cluster, keys, &["status", "-o", "json"]).expect(0).json();
-    assert_eq!(status["health"], "healthy", "{status}");
+    until("all of it is healthy", || {
+        (ctl_now(cluster, keys, &["status"]).exit() == 0).then_some(())
+    });
     let config = ctl_now(cluster, keys, &["ssh-config"]).expect(0);
     fs::write(cluster.ssh_config(), &config.stdout).unwrap();
     for node in NODES {

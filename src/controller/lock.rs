@@ -312,7 +312,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         for text in ["", "{\"who\":", "[]"] {
-            std::fs::write(&path, text).unwrap();
+            fs::write(&path, text).unwrap();
             take(&path, "a", 1).unwrap();
         }
         let link = folder.path().join("link");

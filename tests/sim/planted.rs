@@ -3,8 +3,9 @@
 //!
 //! A hunt goes through the histories that every test run goes through, seed after seed; then
 //! through elections among five, which must stay few; then through partitions in which somebody can
-//! still lead; then through old logs that are put back. It ends with the first finding. Each bug is
-//! hunted from several starting points, and the score says how many seeds it took in the median.
+//! still lead; then through old logs that are put back; and then through more histories. It ends
+//! with the first finding. Each bug is hunted from several starting points, and the score says how
+//! many seeds it took in the median.
 //!
 //! A finding that the program makes without the bug as well is none: whatever ended a hunt is gone
 //! through once more with the bug taken out, and must be clean then. That waits until all hunts for
@@ -47,6 +48,10 @@ const PARTITIONS: u64 = 6;
 /// Old copies of a directory that are put back.
 const OLD_LOGS: u64 = 6;
 
+/// A hunt that found nothing anywhere goes on through histories, until it has been through so many
+/// times as many: some bugs need a coincidence that one history in five hundred has.
+const PATIENCE: u64 = 10;
+
 thread_local! {
     /// Where this thread panicked last.
     static PANICKED_IN: RefCell<String> = const { RefCell::new(String::new()) };
@@ -76,6 +81,7 @@ impl Place {
             .chain([Place::Elections(first)])
             .chain(partitions)
             .chain(old_logs)
+            .chain((first + histories..first + PATIENCE * histories).map(Place::History))
     }
 
     fn seed(self) -> u64 {

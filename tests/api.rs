@@ -445,6 +445,8 @@ async fn status_in_both_forms() {
         "age_seconds",
         "uptime_seconds",
         "version",
+        "cluster_version",
+        "cluster_versions",
     ];
     wanted.sort_unstable();
     assert_eq!(names, wanted);

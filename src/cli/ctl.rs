@@ -335,7 +335,7 @@ fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure
         ClusterVerb::Upgrade { yes, binary: Some(binary), .. } => {
             upgrade(&mut cluster, given(*yes), binary)
         }
-        ClusterVerb::Upgrade { yes, binary: None, .. } => raise(&cluster, given(*yes)),
+        ClusterVerb::Upgrade { yes, binary: None, .. } => raise(&cluster, given(*yes), None),
         ClusterVerb::Rollback { yes, .. } => rollback(&mut cluster, given(*yes)),
         ClusterVerb::Resume { yes, .. } => resume(&mut cluster, given(*yes), &names),
         ClusterVerb::Exec { limit, sudo, command, .. } => {

@@ -84,15 +84,22 @@ fn take_up(
 }
 
 /// Raises the cluster version by one.
-pub(super) fn raise(cluster: &Cluster, given: Given<'_>) -> Result<Reply, Failure> {
+pub(super) fn raise(
+    cluster: &Cluster,
+    given: Given<'_>,
+    to: Option<u16>,
+) -> Result<Reply, Failure> {
+    let version = to.map_or_else(|| cluster.next_version(), Ok)?;
     if !given.yes {
         output::stderr(b"programs that do not know the next version cannot go on; ");
         confirm()?;
     }
     let mut say = speaker(given.format);
-    let version = journaled(cluster, "raise", &[], &mut say, |say: Progress<'_>| {
-        say("raise the cluster version");
-        cluster.raise_version()
+    // Whoever resumes this raises to the same version, and no further.
+    let words = [version.to_string()];
+    journaled(cluster, "raise", &words, &mut say, |say: Progress<'_>| {
+        say(&format!("raise the cluster version to {version}"));
+        cluster.raise_version(version)
     })?;
     let text = format!("the cluster is at version {version}; the way back is closed\n");
     Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "cluster_version": version}) })
@@ -110,7 +117,17 @@ pub(super) fn resume(
             (false, Some(binary)) if run.verb == "upgrade" => {
                 upgrade(cluster, given, Path::new(binary))
             }
-            (false, _) if run.verb == "rollback" => rollback(cluster, given),
+            (false, _) if run.verb == "rollback" => {
+                let previous = cluster.previous()?.name();
+                match run.words.first() == Some(&previous) {
+                    true => rollback(cluster, given),
+                    false => Err(Failure::new(
+                        Code::BadSettings,
+                        format!("run {} was to go back, and not to {previous}", run.id),
+                        "the cluster was upgraded since; look at paxos-ctl audit",
+                    )),
+                }
+            }
             _ => go_on(cluster, given, None),
         },
         "restart" => {
@@ -120,7 +137,7 @@ pub(super) fn resume(
             let text = format!("restarted {}\n", done.join(", "));
             Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "restarted": done}) })
         }
-        "raise" => raise(cluster, given),
+        "raise" => raise(cluster, given, run.words.first().and_then(|word| word.parse().ok())),
         "deploy" => {
             let limit = run.words.first().and_then(|word| word.strip_prefix("--limit "));
             go_on(cluster, given, limit)

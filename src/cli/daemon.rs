@@ -29,6 +29,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::{Beat, Watchdog, Watched, Work};
 use crate::transport::LocalNode;
 use crate::transport::counters::Counters;
+use crate::transport::identity::TrustError;
 use crate::transport::keyring::Keyring;
 use crate::transport::peers::{PeerAddress, Peers, PeersOptions};
 use crate::transport::server::{Server, ServerOptions, Sessions};
@@ -161,7 +162,13 @@ fn prepare(settings: &Settings) -> Result<Ground, Failure> {
         Failure::told(Code::BadSettings, &error.to_string(), hint)
     };
     let keyring = Keyring::open(&settings.keys_dir, &settings.data_dir);
-    let keyring = keyring.map_err(|error| bad(&error))?;
+    let keyring = keyring.map_err(|error| match &error {
+        // A disk that does not answer just now wants another try, and no person yet.
+        TrustError::Read { source, .. } if source.kind() != std::io::ErrorKind::NotFound => {
+            Failure::told(Code::Internal, &error.to_string(), "see whether its disk is well")
+        }
+        _ => bad(&error),
+    })?;
     let cluster = keyring.trust().load().cluster().to_owned();
     if cluster != settings.cluster {
         return Err(bad(&format!(
@@ -328,8 +335,10 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         watchdog: watchdog.clone(),
     };
     let server = Server::bind(&settings.listen, options).await.map_err(|error| {
+        // Not over its settings: whoever holds the port may let it go, and an address may come up
+        // after the host did. Its watcher tries again.
         let hint = "give the node an address of this machine that is free";
-        Failure::told(Code::BadSettings, &error.to_string(), hint)
+        Failure::told(Code::Busy, &error.to_string(), hint)
     })?;
     let beat = watchdog.watch(runner::watched());
     let runner = Runner { driver, inbox, identity, status, metrics, beat };
@@ -354,8 +363,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let members = addresses(&settings, &ground.recovered);
     let Assembled { handle, api, server, links, runner } = assemble(&settings, ground).await?;
     let socket = LocalSocket::bind(&settings.data_dir).map_err(|error| {
-        let hint = "check the owner of the data directory";
-        Failure::told(Code::BadSettings, &error.to_string(), hint)
+        let hint = "check the owner of the data directory, and the space on its disk";
+        Failure::told(Code::Busy, &error.to_string(), hint)
     })?;
     let stop = CancellationToken::new();
     let watcher =

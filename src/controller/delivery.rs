@@ -251,10 +251,9 @@ impl Cluster {
                 changed = true;
             }
         }
-        match found.running {
-            Some(_) => self.await_keys(&place, expected, changed),
-            None => Ok(Reached::AtItsStart),
-        }
+        // Also one that did not run when it was looked at: it may have begun since, and read what
+        // lay there before.
+        self.await_keys(&place, expected, changed)
     }
 
     /// Has a node that runs take up the keys that lie on its host, and waits until it says so.
@@ -323,9 +322,12 @@ impl Cluster {
 }
 
 /// The epoch of a bundle that somebody else delivered since, if this is one.
-fn newer(keys: &ClusterKeys, there: Option<&[u8]>) -> Option<u64> {
+pub(super) fn newer(keys: &ClusterKeys, there: Option<&[u8]>) -> Option<u64> {
     let there = Bundle::verify(std::str::from_utf8(there?).ok()?, keys.root()).ok()?;
-    (there.epoch > keys.bundle().epoch).then_some(there.epoch)
+    let ours = keys.bundle();
+    // Of one epoch there is one bundle, or two copies of the keys were both used to sign.
+    let is_other = there.epoch == ours.epoch && there != *ours;
+    (there.epoch > ours.epoch || is_other).then_some(there.epoch)
 }
 
 fn in_keys(name: &str) -> String {

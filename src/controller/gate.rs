@@ -72,7 +72,7 @@ impl Cluster {
         let look = || -> Result<Option<()>, Failure> {
             let answers = asker.ask(&[node], LOOK_LIMIT);
             applied = answers.values().flatten().map(|status| status.applied_slot).next();
-            Ok((applied >= target).then_some(()))
+            Ok((target.is_some() && applied >= target).then_some(()))
         };
         if until(CATCH_UP_LIMIT, LOOK_EVERY, look)?.is_some() {
             return Ok(());
@@ -108,7 +108,12 @@ impl Cluster {
         let strangers = membership.members.iter().filter(|member| !known(&member.name));
         let strangers = strangers.filter_map(|member| Contact::at(&member.name, &member.address));
         answers.extend(asker.ask_all(&strangers.collect::<Vec<_>>(), ASK_LIMIT));
-        let answering = |name: &str| answers.get(name).is_some_and(Result::is_ok);
+        // One that answers us may be cut off from the others, and then it is no help to them.
+        let takes_part =
+            |status: &StatusReport| status.leader.is_some() && status.health != "no_quorum";
+        let answering = |name: &str| {
+            answers.get(name).is_some_and(|answer| answer.as_ref().is_ok_and(takes_part))
+        };
         membership.can_spare(&node.name, answering).map_err(|why| {
             let message = format!("{why}; {} was left alone", node.name);
             let hint = "start the others first (deploy), or restart with --force";

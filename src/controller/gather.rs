@@ -1,6 +1,7 @@
 //! Everything that a plan depends on, from the disk here, the hosts and the nodes. Looking changes
 //! nothing.
 
+use super::delivery::newer;
 use super::deploy::{Cluster, state_failure};
 use super::host::{Found, HostError, Place, Wanted, names};
 use super::inventory::{Connection, NodeSpec};
@@ -11,7 +12,10 @@ use super::settings::settings_text;
 use super::state::ClusterState;
 use super::wait::at_once;
 use super::{host_failure, keys_failure};
+use crate::transport::identity;
+use crate::wire::build::Build;
 use crate::wire::failure::{Code, Failure};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -87,10 +91,38 @@ impl Cluster {
             for (name, found) in &mut facts.nodes {
                 let answer = answers.get(name).and_then(|answer| answer.as_ref().ok());
                 let active = answer.and_then(|status| status.bundle.as_ref());
-                found.behind = active.is_some_and(|bundle| bundle.epoch < epoch);
+                found.behind =
+                    active.is_some_and(|bundle| bundle.epoch < epoch || bundle.problem.is_some());
+            }
+            let version = answers.values().flatten().filter_map(|status| status.cluster_version);
+            if let Some(version) = version.max() {
+                self.find_unfit(&mut facts, version);
             }
         }
         Ok(facts)
+    }
+
+    /// Notes who would get a program that does not know the version that the cluster is at. Those
+    /// that cannot be read here are told when they are to be sent.
+    fn find_unfit(&self, facts: &mut Facts, version: u16) {
+        let mut known: BTreeMap<PathBuf, Option<Build>> = BTreeMap::new();
+        for node in &self.inventory.nodes {
+            let executable = self.executable(facts.state.as_ref(), node);
+            let Some(found) = facts.nodes.get_mut(&node.name) else { continue };
+            if found.executable == FileState::Same || found.out_of_reach.is_some() {
+                continue;
+            }
+            let read = |path: &PathBuf| Build::of(&std::fs::read(path).ok()?);
+            let build = known.entry(executable.clone()).or_insert_with(|| read(&executable));
+            found.unfit = build.as_ref().filter(|build| !build.runs(version)).map(|build| {
+                let (oldest, newest) = build.cluster_versions;
+                format!(
+                    "runs clusters of version {oldest} to {newest} ({}), and the cluster is at \
+                     version {version}",
+                    build.version
+                )
+            });
+        }
     }
 
     /// What lies on each node's host, asked at once.
@@ -125,6 +157,9 @@ impl Cluster {
             }
             _ => false,
         };
+        let bundle = names::KEY_FILES.iter().position(|name| *name == identity::BUNDLE);
+        let there = bundle.and_then(|at| found.files.get(at + 1)).and_then(Option::as_deref);
+        let newer_bundle = keys.and_then(|keys| newer(keys, there));
         let revoked = keys.zip(found.node_key.as_ref());
         let revoked = revoked.is_some_and(|(keys, line)| keys.is_revoked(line));
         let keys = match (keys, &found.node_key) {
@@ -153,6 +188,8 @@ impl Cluster {
             keys_outdated: found.outdated.keys,
             behind: false,
             revoked,
+            newer_bundle,
+            unfit: None,
             out_of_reach: None,
         };
         Ok((facts, certified))

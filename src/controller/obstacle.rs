@@ -22,6 +22,10 @@ pub enum Obstacle {
     },
     /// Somebody else has the node's address.
     PortHeld(String, PortHolder),
+    /// A node's host has a newer bundle than the keys here, of this epoch.
+    OldKeys(String, u64),
+    /// The program that a node would get does not know the version that the cluster is at.
+    Unfit(String, String),
     /// Nodes have logs of a cluster that the controller knows nothing of.
     FormedElsewhere(Vec<String>),
     /// The cluster was formed and its keys are gone.
@@ -60,6 +64,8 @@ impl Obstacle {
         match self {
             Obstacle::OutOfReach { node, .. }
             | Obstacle::PortHeld(node, _)
+            | Obstacle::OldKeys(node, _)
+            | Obstacle::Unfit(node, _)
             | Obstacle::NotAMember(node)
             | Obstacle::Changed(node, _)
             | Obstacle::KeyRevoked(node)
@@ -79,6 +85,14 @@ impl Obstacle {
                     None => "stop what listens there".to_owned(),
                 };
                 format!("{stop}, or give {node} another paxos_port")
+            }
+            Obstacle::OldKeys(..) => {
+                "use the newest copy of the keys directory (--keys-dir)".to_owned()
+            }
+            Obstacle::Unfit(..) => {
+                "use the newest copy of the keys directory, or a newer program: \
+                                    paxos-ctl upgrade --binary FILE, or paxos_binary"
+                    .to_owned()
             }
             Obstacle::FormedElsewhere(_) => format!(
                 "restore state.yaml beside the keys, \
@@ -124,6 +138,12 @@ impl fmt::Display for Obstacle {
                     None => Ok(()),
                 }
             }
+            Obstacle::OldKeys(node, epoch) => write!(
+                f,
+                "the host of {node} has a bundle of epoch {epoch} that the keys here do not know: \
+                 they are an old copy"
+            ),
+            Obstacle::Unfit(node, why) => write!(f, "{node} would get a program that {why}"),
             Obstacle::FormedElsewhere(nodes) => write!(
                 f,
                 "{} already have logs of a cluster that was formed before, \

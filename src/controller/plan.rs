@@ -54,6 +54,10 @@ pub struct NodeFacts {
     pub behind: bool,
     /// Whether its key is revoked.
     pub revoked: bool,
+    /// The epoch of a bundle on its host that is newer than ours, or another one of the same.
+    pub newer_bundle: Option<u64>,
+    /// What the executable that it would get does not fit, in words.
+    pub unfit: Option<String>,
     /// Addresses that it needs and that other processes have.
     pub held: Vec<PortHolder>,
     /// Whether it runs with other settings than lie there.
@@ -182,6 +186,12 @@ pub fn plan(inventory: &Inventory, facts: &Facts) -> Plan {
         match obstacle {
             Some(obstacle) => plan.obstacles.push(obstacle),
             None => usable.push(node),
+        }
+        if let Some(epoch) = of(node).newer_bundle {
+            plan.obstacles.push(Obstacle::OldKeys(node.name.clone(), epoch));
+        }
+        if let Some(why) = &of(node).unfit {
+            plan.obstacles.push(Obstacle::Unfit(node.name.clone(), why.clone()));
         }
         for holder in &of(node).held {
             plan.obstacles.push(Obstacle::PortHeld(node.name.clone(), holder.clone()));

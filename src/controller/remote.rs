@@ -37,6 +37,8 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 pub struct RemoteHost {
     login: Login,
     session: Mutex<Option<Session>>,
+    /// Whom the host is held for, if it is: a new connection takes the lock again before all else.
+    holder: Mutex<Option<Holder>>,
     /// When the last try failed, and why.
     failed: Mutex<Option<(Instant, Trouble)>>,
 }
@@ -60,7 +62,12 @@ enum Greeting {
 impl RemoteHost {
     /// Connects later.
     pub fn new(login: Login) -> RemoteHost {
-        RemoteHost { login, session: Mutex::new(None), failed: Mutex::new(None) }
+        RemoteHost {
+            login,
+            session: Mutex::new(None),
+            holder: Mutex::new(None),
+            failed: Mutex::new(None),
+        }
     }
 
     pub(super) fn error(place: &Place, what: impl Into<String>, trouble: Trouble) -> HostError {
@@ -119,8 +126,30 @@ impl RemoteHost {
         if session.is_none() {
             let failed = |trouble| RemoteHost::error(place, what, trouble);
             *session = Some(self.connect(place).map_err(failed)?);
+            self.hold_again(&mut session, place, what)?;
         }
         self.call_over(&mut session, place, what, call)
+    }
+
+    /// With the connection before, the lock was gone, and somebody else may have it by now.
+    fn hold_again(
+        &self,
+        session: &mut Option<Session>,
+        place: &Place,
+        what: &str,
+    ) -> Result<(), HostError> {
+        let holder = self.holder.lock().expect("no holder of this lock panics").clone();
+        let Some(holder) = holder else { return Ok(()) };
+        match self.call_over(session, place, what, &Call::Hold(place.clone(), holder))? {
+            None | Some(Answer::Held(None)) => Ok(()),
+            Some(Answer::Held(Some(busy))) => {
+                *session = None;
+                let reason = format!("somebody else is at work there by now: {}", busy.who);
+                let hint = "wait until they are done, and do this again".to_owned();
+                Err(RemoteHost::error(place, what, Trouble { reason, hint }))
+            }
+            Some(answer) => Err(unexpected(place, what, &answer)),
+        }
     }
 
     fn call_over(
@@ -355,11 +384,16 @@ impl Host for RemoteHost {
 
     fn hold(&self, place: &Place, holder: &Holder) -> Result<Option<Busy>, HostError> {
         let what = "keep other controllers out";
-        match self.call(place, what, &Call::Hold(place.clone(), holder.clone()))? {
-            Some(Answer::Held(busy)) => Ok(busy),
-            Some(answer) => Err(unexpected(place, what, &answer)),
-            None => Ok(None),
+        *self.holder.lock().expect("no holder of this lock panics") = None;
+        let taken = match self.call(place, what, &Call::Hold(place.clone(), holder.clone()))? {
+            Some(Answer::Held(busy)) => busy,
+            Some(answer) => return Err(unexpected(place, what, &answer)),
+            None => None,
+        };
+        if taken.is_none() {
+            *self.holder.lock().expect("no holder of this lock panics") = Some(holder.clone());
         }
+        Ok(taken)
     }
 
     fn touch(&self, place: &Place) -> Result<(), HostError> {
@@ -374,6 +408,7 @@ impl Host for RemoteHost {
     }
 
     fn release(&self, place: &Place) {
+        *self.holder.lock().expect("no holder of this lock panics") = None;
         let Ok(mut session) = self.session.try_lock() else { return };
         // A connection that is gone has released it.
         let release = Call::Release(place.clone());

@@ -1,5 +1,5 @@
-//! With what a node was started, and what it was told to take up since: so that a deployment that was
-//! cut short between laying files and having their node go by them is taken up by the next.
+//! With what a node was started, and what it was told to take up since: so that a deployment that
+//! was cut short between laying files and having their node go by them is taken up by the next.
 //!
 //! The checksums of everything that a node reads at its start are noted before it is started, that
 //! of its keys also when it is told to take them up anew. When what lies there now has another, the

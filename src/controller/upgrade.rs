@@ -16,6 +16,7 @@
 use super::deploy::{Cluster, state_failure};
 use super::issuer::Issuer;
 use super::keys_failure;
+use super::membership::Membership;
 use super::observe::{ASK_LIMIT, Answer};
 use super::plan::{Facts, FileState};
 use super::program::Program;
@@ -137,15 +138,34 @@ impl Cluster {
         Ok(Some(program))
     }
 
-    /// Raises the cluster version by one, if every member's program knows the next. Gives the
-    /// version that the cluster is at then.
+    /// The version behind the one that the cluster is at.
     ///
     /// # Errors
-    /// When a member does not answer or its program does not know it, or no leader takes it.
-    pub fn raise_version(&self) -> Result<u16, Failure> {
+    /// When no node says which that is.
+    pub fn next_version(&self) -> Result<u16, Failure> {
+        Ok(cluster_version(&self.ask_all_nodes()?)?.saturating_add(1))
+    }
+
+    /// Raises the cluster version to `next`, if every member's program knows it. Where it is that
+    /// already, there is nothing to do.
+    ///
+    /// # Errors
+    /// When somebody else is at work, a member is unknown here or does not answer, its program does
+    /// not know the version, or no leader takes it.
+    pub fn raise_version(&self, next: u16) -> Result<(), Failure> {
+        let _exclusive = self.exclusive("raise the cluster version")?;
         let answers = self.ask_all_nodes()?;
         let version = cluster_version(&answers)?;
-        let next = version.saturating_add(1);
+        if version >= next {
+            return Ok(());
+        }
+        let members = Membership::told(&answers).into_iter().flat_map(|told| told.members);
+        let stranger = members.map(|member| member.name).find(|name| !answers.contains_key(name));
+        if let Some(name) = stranger {
+            let message = format!("{name} is a member and not in the inventory: it was not asked");
+            let hint = "put it back into the inventory, and raise the version then";
+            return Err(Failure::new(Code::BadSettings, message, hint));
+        }
         for (node, answer) in &answers {
             let knows = |status: &StatusReport| status.cluster_versions.1 >= next;
             let why = match answer {
@@ -163,12 +183,12 @@ impl Cluster {
         let asker = self.asker()?;
         for node in nodes {
             match asker.tell(node, &command, ASK_LIMIT) {
-                Ok(()) => return Ok(next),
+                Ok(()) => return Ok(()),
                 Err(why) => last = format!("{}: {why}", node.name),
             }
         }
         let message = format!("the cluster version was not raised to {next}: {last}");
-        Err(Failure::new(Code::NoQuorum, message, "see paxos-ctl status, and raise it again"))
+        Err(Failure::new(Code::UnknownOutcome, message, "see paxos-ctl status, and raise it again"))
     }
 }
 

@@ -87,10 +87,11 @@ impl Applied {
         Ok(())
     }
 
-    /// The version that the cluster is at, if this program does not know it.
+    /// The version that the cluster is at, if this program does not know it yet. A log begins at
+    /// the first, so older ones come by.
     fn too_new(&self) -> Option<u16> {
         let version = self.store.as_ref()?.cluster_version();
-        (!Build::own().runs(version)).then_some(version)
+        (version > Build::own().cluster_versions.1).then_some(version)
     }
 
     /// Takes in the next slot; answers its command and what became of it, where there is a store to

@@ -402,6 +402,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn old_keys_and_a_program_that_is_too_old_stop_everything() {
+        let old_keys = settled(|facts| {
+            at(facts, "n2").newer_bundle = Some(3);
+            at(facts, "n3").running = None;
+        });
+        let unfit = settled(|facts| {
+            let why = "runs clusters of version 1 to 1 (0.1.0), and the cluster is at version 2";
+            at(facts, "n1").unfit = Some(why.to_owned());
+            at(facts, "n1").executable = FileState::Differs;
+        });
+        for (facts, part) in [(old_keys, "epoch 3"), (unfit, "at version 2")] {
+            let plan = plan(&three_nodes(), &facts);
+            let stopper = plan.stopper().expect("it stops everything");
+            assert!(stopper.to_string().contains(part), "{stopper}");
+            assert!(stopper.hint().contains("newest copy of the keys"), "{}", stopper.hint());
+            assert_eq!(plan.steps, []);
+        }
+    }
+
+    #[test]
     fn a_node_whose_key_is_revoked_is_left_alone_and_the_others_are_seen_to() {
         let facts = settled(|facts| {
             at(facts, "n2").revoked = true;

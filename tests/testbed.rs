@@ -41,7 +41,7 @@ fn a_cluster_lives_on_hosts_over_their_own_sshd() {
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/testbed");
     let mut command = Command::new(script);
-    command.arg("run").env("PAXOS_CTL", env!("CARGO_BIN_EXE_paxos-ctl")).stdin(Stdio::null());
+    command.arg("slice").env("PAXOS_CTL", env!("CARGO_BIN_EXE_paxos-ctl")).stdin(Stdio::null());
     let output = command.output().expect("there is a bash");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));

@@ -335,8 +335,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         watchdog: watchdog.clone(),
     };
     let server = Server::bind(&settings.listen, options).await.map_err(|error| {
-        // Not over its settings: whoever holds the port may let it go, and an address may come up
-        // after the host did. Its watcher tries again.
+        // The port may be let go, and an address come up later: its watcher tries again.
         let hint = "give the node an address of this machine that is free";
         Failure::told(Code::Busy, &error.to_string(), hint)
     })?;

@@ -482,6 +482,9 @@ mod tests {
 
         fn reload(&self, place: &Place) -> Result<Option<u32>, HostError> {
             self.at(place, |stage| {
+                if !stage.running {
+                    return None;
+                }
                 stage.reloads += 1;
                 let bundle = stage.files.get(&in_keys(identity::BUNDLE)).cloned();
                 let text = String::from_utf8(bundle.unwrap_or_default()).unwrap();
@@ -489,7 +492,7 @@ mod tests {
                 let host = serial_in(stage, identity::HOST_CERTIFICATE);
                 let peer = serial_in(stage, identity::PEER_CERTIFICATE);
                 stage.active = (epoch.unwrap_or("0").parse().unwrap(), host, peer);
-                stage.running.then_some(7)
+                Some(7)
             })
         }
 

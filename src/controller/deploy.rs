@@ -107,8 +107,8 @@ impl Cluster {
         let now = self.facts()?;
         let same = |(name, was): (&String, &NodeFacts)| {
             let is = now.nodes.get(name)?;
-            let same = (was.log, was.genesis_waiting, was.settings, was.keys)
-                == (is.log, is.genesis_waiting, is.settings, is.keys);
+            // What nodes do themselves is none of a controller's: to take up a genesis, to run.
+            let same = (was.settings, was.keys) == (is.settings, is.keys);
             (same || was.out_of_reach.is_some()).then_some(())
         };
         match facts.nodes.iter().all(|node| same(node).is_some()) {

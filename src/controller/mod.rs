@@ -37,6 +37,7 @@ pub mod destroy;
 pub mod everywhere;
 pub mod examine;
 mod exclusive;
+pub mod facts;
 mod gate;
 mod gather;
 pub mod groups;

@@ -1,4 +1,5 @@
-//! A cluster's life on seven hosts over their own sshd: `scripts/testbed run`, as a person would.
+//! The shorter half of a cluster's life on seven hosts over their own sshd, as
+//! `scripts/testbed slice` runs it.
 //!
 //! It makes namespaces and mounts, so it needs root and a kernel that lets it; elsewhere it says
 //! that it was not run.

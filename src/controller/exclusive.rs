@@ -7,7 +7,8 @@
 //! is.
 //!
 //! What must hold: a run that lost a host to another changes nothing there any more. The agent on
-//! the host sees to that; see [`lock`](super::lock) for the moment that remains.
+//! a host over ssh sees to that; see [`lock`](super::lock) for the moment that remains. On this
+//! machine nobody does: a controller that was suspended for longer than a lock lasts goes on.
 
 use super::deploy::Cluster;
 use super::host::{Host, Place, Wanted};

@@ -33,12 +33,12 @@ fn write_inventory(cluster: &Cluster) {
     fs::write(cluster.path("inventory.yaml"), text).unwrap();
 }
 
-/// The steps in the journal of the run that began last.
-fn steps(keys: &Path) -> usize {
+/// The lines of this kind in the journal of the run that began last.
+fn lines(keys: &Path, kind: &str) -> usize {
     let runs = fs::read_dir(keys.join("runs")).into_iter().flatten().flatten();
     let Some(last) = runs.map(|run| run.path()).max() else { return 0 };
     let text = fs::read_to_string(last).unwrap_or_default();
-    text.lines().filter(|line| line.contains("\"event\":\"step\"")).count()
+    text.lines().filter(|line| line.contains(&format!("\"event\":\"{kind}\""))).count()
 }
 
 fn runs(keys: &Path) -> usize {
@@ -53,21 +53,23 @@ fn kill_at(cluster: &Cluster, keys: &Path, words: &[&str], step: usize) -> bool 
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = Guarded(command.spawn().expect("the program is built"));
     until("the controller comes to its step, or its end", || {
-        if runs(keys) > before && steps(keys) >= step {
+        if runs(keys) > before && lines(keys, "step") >= step {
             child.0.kill().expect("it is our child");
-            return Some(child.0.wait().expect("it is our child").code().is_none());
+            let killed = child.0.wait().expect("it is our child").code().is_none();
+            // The kill may have come after the last of its work.
+            return Some(killed && lines(keys, "end") == 0);
         }
         child.0.try_wait().expect("it is our child").map(|_| false)
     })
 }
 
-/// `paxos-ctl WORD INVENTORY --keys-dir KEYS REST`.
+/// `paxos-ctl -i INVENTORY --keys-dir KEYS WORDS…`.
 fn ctl(cluster: &Cluster, keys: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-ctl"));
     command.env_remove("PAXOS_INVENTORY").env_remove("PAXOS_KEYS_DIR");
     command.env("XDG_STATE_HOME", cluster.path("state"));
-    command.arg(words[0]).arg(cluster.path("inventory.yaml"));
-    command.arg("--keys-dir").arg(keys).args(&words[1..]);
+    command.arg("-i").arg(cluster.path("inventory.yaml"));
+    command.arg("--keys-dir").arg(keys).args(words);
     command
 }
 
@@ -179,6 +181,33 @@ fn an_upgrade_that_was_killed_is_resumed_and_taken_back() {
     }
     assert!(killed > 0, "an upgrade has more steps");
     println!("an upgrade was killed at {killed} of its steps");
+}
+
+#[test]
+fn a_rotation_that_was_killed_is_resumed_and_ends_with_one_authority() {
+    let cluster = Cluster::found();
+    let mut keys = cluster.path("keys");
+    let mut killed = 0;
+    let authority = |keys: &Path| fs::read(keys.join("peer-authority.pub")).unwrap();
+    for step in points(whichever()) {
+        let before = authority(&keys);
+        if !kill_at(&cluster, &keys, &["keys", "rotate", "--authority", "peer"], step) {
+            break;
+        }
+        killed += 1;
+        keys = elsewhere(&cluster, &keys, step);
+        let resumed = ctl_now(&cluster, &keys, &["resume", "--yes"]);
+        assert_eq!(resumed.exit(), 0, "killed at step {step}: {}", resumed.said());
+        is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+        assert_ne!(authority(&keys), before, "killed at step {step}");
+        let bundle = fs::read_to_string(keys.join("bundle")).unwrap();
+        assert_eq!(bundle.matches("authority peer ").count(), 1, "killed at step {step}");
+        assert!(!keys.join("peer-authority.new").exists(), "killed at step {step}");
+        let nothing = ctl_now(&cluster, &keys, &["keys", "rollback"]);
+        assert_eq!(nothing.exit(), 3, "{}", nothing.said());
+    }
+    assert!(killed > 0, "a rotation has more steps");
+    println!("a rotation was killed at {killed} of its steps");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 #[path = "cluster/harness.rs"]
 mod harness;
 
-use harness::{CLUSTER, Cluster, Guarded, NODES, Ran, run, until};
+use harness::{CLUSTER, Cluster, Guarded, NODES, run, until};
 use paxos_ssh::paxos::ballot::NodeId;
 use paxos_ssh::transport::authority::{
     self, Certificate, PersonGrant, PublicKey, Validity, certificate_line,
@@ -23,15 +23,6 @@ use std::time::{Duration, Instant, SystemTime};
 const CUT_MAX: Duration = Duration::from_secs(1);
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// `paxos-ctl keys WORDS…`.
-fn keys(cluster: &Cluster, words: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-ctl"));
-    command.env("XDG_STATE_HOME", cluster.path("state"));
-    command.env("PAXOS_INVENTORY", cluster.path("inventory.yaml"));
-    command.arg("--keys-dir").arg(cluster.path("keys")).arg("keys").args(words);
-    run(&mut command, b"")
-}
 
 /// A batch that runs until its input ends, by a stock ssh with somebody's key.
 struct Batch {
@@ -96,13 +87,13 @@ fn epochs(cluster: &Cluster) -> Vec<Value> {
 fn a_revoked_operator_is_gone_from_every_node_and_nobody_else_notices() {
     let cluster = Cluster::found();
     for person in ["alice", "bob"] {
-        keys(&cluster, &["issue", person, "--role", "write"]).expect(0);
+        cluster.keys(&["issue", person, "--role", "write"]).expect(0);
     }
     let before = pids(&cluster);
     let mut alices: Vec<Batch> =
         NODES.iter().map(|node| Batch::start(&cluster, "alice", node)).collect();
     let mut bobs = Batch::start(&cluster, "bob", "node1");
-    let told = keys(&cluster, &["revoke", "alice", "--reason", "laptop lost", "-o", "json"]);
+    let told = cluster.keys(&["revoke", "alice", "--reason", "laptop lost", "-o", "json"]);
     let since = Instant::now();
     let told = told.expect(0).json();
     assert_eq!((&told["epoch"], &told["changed"]), (&2.into(), &true.into()));
@@ -120,16 +111,16 @@ fn a_revoked_operator_is_gone_from_every_node_and_nobody_else_notices() {
     let refused = run(ssh_as(&cluster, "alice").args(["node2", "paxos", "health"]), b"");
     assert_eq!(refused.exit(), 255, "{}", refused.said());
 
-    let listed = keys(&cluster, &["list", "-o", "json"]).expect(0).json();
+    let listed = cluster.keys(&["list", "-o", "json"]).expect(0).json();
     let entries = listed["issued"].as_array().expect("a list");
     let alice = entries.iter().find(|entry| entry["person"] == "alice").expect("she is listed");
     assert_eq!((&alice["revoked"], &alice["reason"]), (&true.into(), &"laptop lost".into()));
     let people = cluster.path("keys").join("people");
     let file = people.join("alice").display().to_string();
-    let why = keys(&cluster, &["diagnose", &file, "-o", "json"]).expect(3).json();
+    let why = cluster.keys(&["diagnose", &file, "-o", "json"]).expect(3).json();
     assert_eq!((&why["refused"], &why["revoked_by"]), (&"revoked".into(), &alice["revoked_by"]));
     let file = people.join("bob").display().to_string();
-    let text = keys(&cluster, &["diagnose", &file]).expect(0).out();
+    let text = cluster.keys(&["diagnose", &file]).expect(0).out();
     assert!(text.contains("accepted    as bob, with write"), "{text}");
     assert_eq!(cluster.ctl(&["plan"]).exit(), 0, "nothing is left to do");
 }
@@ -139,10 +130,10 @@ fn an_old_bundle_is_refused_while_a_node_runs_and_after() {
     let cluster = Cluster::found();
     let bundle = |node: &str| cluster.directory(node).join("keys/bundle");
     let old = fs::read(bundle("node1")).expect("it is there");
-    keys(&cluster, &["issue", "alice", "--role", "read"]).expect(0);
+    cluster.keys(&["issue", "alice", "--role", "read"]).expect(0);
     // A node that is down while it happens takes the bundle up when it starts.
     cluster.kill("node3");
-    let told = keys(&cluster, &["revoke", "alice", "-o", "json"]).expect(0).json();
+    let told = cluster.keys(&["revoke", "alice", "-o", "json"]).expect(0).json();
     assert_eq!(told["nodes"][2]["reached"], "at_its_start", "{told}");
     cluster.start("node3");
     until("node3 goes by it", || {
@@ -165,7 +156,7 @@ fn an_old_bundle_is_refused_while_a_node_runs_and_after() {
     }
     assert_eq!(cluster.ctl(&["plan"]).exit(), 2, "the host holds an older bundle");
     let before = pids(&cluster);
-    keys(&cluster, &["resume"]).expect(0);
+    cluster.keys(&["resume"]).expect(0);
     let status = cluster.status("node1").expect("it answers");
     assert_eq!((&status["bundle"]["problem"], pids(&cluster)), (&Value::Null, before));
     // A node that was not started by the controller is told once without need.
@@ -185,7 +176,7 @@ fn certificates_are_renewed_while_nodes_run() {
         status["certificates"]["host"]["serial"].clone()
     };
     let (first, second) = (serial("node1"), serial("node2"));
-    let told = keys(&cluster, &["renew", "node2", "--over-host-ssh", "-o", "json"]);
+    let told = cluster.keys(&["renew", "node2", "--over-host-ssh", "-o", "json"]);
     let told = told.expect(0).json();
     assert_eq!(told["renewed"], serde_json::json!(["node2"]));
     assert_eq!(serial("node1"), first);
@@ -255,7 +246,7 @@ fn with_everything_expired_and_no_quorum_certificates_are_renewed_all_the_same()
     until("node2 begins", || cluster.directory("node2").join("paxos.sock").exists().then_some(()));
     assert!(cluster.status("node2").is_none(), "nobody gets in over ssh");
     let pid = cluster.pid("node2");
-    let told = keys(&cluster, &["renew", "--over-host-ssh", "-o", "json"]).expect(0).json();
+    let told = cluster.keys(&["renew", "--over-host-ssh", "-o", "json"]).expect(0).json();
     assert_eq!(told["renewed"], serde_json::json!(NODES));
     let reached = |node: usize| told["nodes"][node]["reached"].clone();
     assert_eq!([reached(0), reached(1), reached(2)], ["at_its_start", "active", "at_its_start"]);

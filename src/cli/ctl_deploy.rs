@@ -3,7 +3,7 @@
 
 use super::ctl::Reply;
 use super::ctl_audit::journaled;
-use super::ctl_keys::resume as resume_keys;
+use super::ctl_rotate::resume as resume_keys;
 use super::plan::{plan_json, plan_text};
 use super::{exit, output};
 use crate::controller::deploy::{Cluster, Progress};
@@ -142,7 +142,7 @@ pub(super) fn resume(
             let limit = run.words.first().and_then(|word| word.strip_prefix("--limit "));
             go_on(cluster, given, limit)
         }
-        keys if keys.starts_with("keys ") => resume_keys(cluster, given.format),
+        keys if keys.starts_with("keys ") => resume_keys(cluster, &run, given.format),
         other => Err(Failure::new(
             Code::Usage,
             format!("run {} is of {other}, which is not resumed", run.id),

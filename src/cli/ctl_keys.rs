@@ -4,18 +4,20 @@
 use super::ctl::{Reply, Words};
 use super::ctl_audit::journaled;
 use super::ctl_deploy::speaker;
-use super::exit;
+use super::{ctl_rotate, exit};
 use crate::controller::delivery::Delivered;
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::issued::{Issued, Target};
 use crate::controller::issuer::Issuer;
 use crate::controller::keys::{ClusterKeys, KeysError, OPERATOR};
+use crate::controller::rotate::Goal;
 use crate::transport::authority::PersonGrant;
+use crate::transport::bundle::AuthorityRole;
 use crate::transport::rights::Rights;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::report::table;
 use crate::wire::request::Format;
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -78,10 +80,36 @@ pub(super) enum KeysVerb {
         #[arg(long)]
         over_host_ssh: bool,
     },
-    /// Delivers the newest bundle and certificates to every node that does not go by them yet
+    /// Replaces an authority by a new one, while the cluster runs
+    Rotate {
+        #[command(flatten)]
+        words: Words,
+        /// Which one
+        #[arg(long, value_name = "ROLE")]
+        authority: AuthorityWord,
+        /// Stop when all nodes have learned of it, or when it signs
+        #[arg(long, value_name = "STAGE")]
+        until: Option<StageWord>,
+        /// Do not wait for this node; several with commas
+        #[arg(long, value_name = "NODE", value_delimiter = ',')]
+        force: Vec<String>,
+    },
+    /// Goes back to the authority of before a rotation, while no node has forgotten it
+    Rollback {
+        #[command(flatten)]
+        words: Words,
+        /// Do not wait for this node; several with commas
+        #[arg(long, value_name = "NODE", value_delimiter = ',')]
+        force: Vec<String>,
+    },
+    /// Delivers the newest bundle and certificates to every node that does not go by them yet, and
+    /// goes on with a rotation
     Resume {
         #[command(flatten)]
         words: Words,
+        /// Do not wait for this node; several with commas
+        #[arg(long, value_name = "NODE", value_delimiter = ',')]
+        force: Vec<String>,
     },
     /// Says why a key or certificate is let in or refused; exit 3 if it is refused
     Diagnose {
@@ -97,6 +125,31 @@ pub(super) enum KeysVerb {
     },
 }
 
+/// A kind of authority, as it is typed.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum AuthorityWord {
+    Host,
+    Peer,
+    Operator,
+}
+
+impl From<AuthorityWord> for AuthorityRole {
+    fn from(word: AuthorityWord) -> AuthorityRole {
+        match word {
+            AuthorityWord::Host => AuthorityRole::Host,
+            AuthorityWord::Peer => AuthorityRole::Peer,
+            AuthorityWord::Operator => AuthorityRole::Operator,
+        }
+    }
+}
+
+/// Where a rotation may stop.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum StageWord {
+    Learned,
+    Switched,
+}
+
 impl KeysVerb {
     pub(super) fn words(&self) -> &[String] {
         match self {
@@ -105,7 +158,9 @@ impl KeysVerb {
             | KeysVerb::List { words }
             | KeysVerb::Revoke { words, .. }
             | KeysVerb::Renew { words, .. }
-            | KeysVerb::Resume { words }
+            | KeysVerb::Rotate { words, .. }
+            | KeysVerb::Rollback { words, .. }
+            | KeysVerb::Resume { words, .. }
             | KeysVerb::Diagnose { words, .. } => &words.words,
         }
     }
@@ -148,10 +203,22 @@ pub(super) fn keys(
         KeysVerb::List { .. } => list(cluster),
         KeysVerb::Revoke { what, reason, .. } => revoke(cluster, what, reason, format),
         KeysVerb::Renew { .. } => renew(cluster, names, format),
-        KeysVerb::Resume { .. } => resume(cluster, format),
+        KeysVerb::Rotate { authority, until, force, .. } => {
+            ctl_rotate::rotate(cluster, (*authority).into(), goal(*until), force, format)
+        }
+        KeysVerb::Rollback { force, .. } => ctl_rotate::rollback(cluster, force, format),
+        KeysVerb::Resume { force, .. } => ctl_rotate::go_on(cluster, Goal::Done, force, format),
         KeysVerb::Diagnose { file, from, .. } => {
             super::ctl_diagnose::diagnose(cluster, file, *from)
         }
+    }
+}
+
+fn goal(until: Option<StageWord>) -> Goal {
+    match until {
+        None => Goal::Done,
+        Some(StageWord::Learned) => Goal::Learned,
+        Some(StageWord::Switched) => Goal::Switched,
     }
 }
 
@@ -311,19 +378,12 @@ fn renew(cluster: &Cluster, names: &[String], format: Format) -> Result<Reply, F
     Ok(Reply { exit: exit::DONE, text, json })
 }
 
-pub(super) fn resume(cluster: &Cluster, format: Format) -> Result<Reply, Failure> {
-    let work = |say: Progress<'_>| cluster.resume_keys(say);
-    let delivered = journaled(cluster, "keys resume", &[], &mut speaker(format), work)?;
-    let json = json!({"ok": true, "nodes": delivered_json(&delivered)});
-    Ok(Reply { exit: exit::DONE, text: delivered_text(&delivered), json })
-}
-
-fn delivered_text(delivered: &[Delivered]) -> String {
+pub(super) fn delivered_text(delivered: &[Delivered]) -> String {
     let line = |one: &Delivered| format!("{} {}\n", one.node, one.reached.describe());
     delivered.iter().map(line).collect()
 }
 
-fn delivered_json(delivered: &[Delivered]) -> Value {
+pub(super) fn delivered_json(delivered: &[Delivered]) -> Value {
     let entry = |one: &Delivered| json!({"name": one.node, "reached": one.reached.name()});
     delivered.iter().map(entry).collect()
 }

@@ -12,6 +12,7 @@ mod ctl_exec;
 mod ctl_keys;
 mod ctl_life;
 mod ctl_logs;
+mod ctl_rotate;
 pub mod daemon;
 pub mod exit;
 mod hidden;

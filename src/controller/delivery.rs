@@ -18,6 +18,7 @@ use super::issued::{Revoked, Target};
 use super::issuer::Issuer;
 use super::keys::{ClusterKeys, KeyFile, KeysError};
 use super::keys_failure;
+use super::rotate::{Goal, Rotated};
 use super::state::ClusterState;
 use super::wait::{at_once, until};
 use crate::transport::bundle::Bundle;
@@ -41,6 +42,8 @@ pub enum Reached {
     AtItsStart,
     /// Nothing of the cluster's is on the host yet; `deploy` brings everything.
     NotInstalled,
+    /// It was not reached, and nobody waits for it.
+    LeftOut,
 }
 
 impl Reached {
@@ -50,6 +53,7 @@ impl Reached {
             Reached::Active => "active",
             Reached::AtItsStart => "at_its_start",
             Reached::NotInstalled => "not_installed",
+            Reached::LeftOut => "left_out",
         }
     }
 
@@ -59,6 +63,7 @@ impl Reached {
             Reached::Active => "goes by it",
             Reached::AtItsStart => "does not run; it goes by it when it starts",
             Reached::NotInstalled => "is not installed yet; deploy brings it",
+            Reached::LeftOut => "was left out; keys resume brings it up to date",
         }
     }
 }
@@ -128,17 +133,28 @@ impl Cluster {
         if issuer.ensure_operator(now).map_err(keys_failure)? {
             say("issue the operator's certificate");
         }
-        Ok((revoked, self.deliver_keys(issuer.keys(), say)?))
+        Ok((revoked, self.deliver_keys(issuer.keys(), &[], say)?))
     }
 
     /// Has every node go by the newest bundle and its certificates: what a delivery that was cut
-    /// short left undone.
+    /// short left undone. Goes on with a rotation that is under way.
     ///
     /// # Errors
-    /// When a node was not reached.
-    pub fn resume_keys(&self, say: Progress<'_>) -> Result<Vec<Delivered>, Failure> {
-        let issuer = self.issuer()?;
-        self.deliver_keys(issuer.keys(), say)
+    /// When a node was not reached that is not among those `left_out`.
+    pub fn resume_keys(
+        &self,
+        goal: Goal,
+        left_out: &[String],
+        say: Progress<'_>,
+    ) -> Result<(Option<Rotated>, Vec<Delivered>), Failure> {
+        self.named(left_out)?;
+        let mut issuer = self.issuer()?;
+        if let Some(rotated) = self.go_on_rotating(&mut issuer, goal, left_out, say)? {
+            let delivered = rotated.delivered.clone();
+            return Ok((Some(rotated), delivered));
+        }
+        self.certify_outdated(&issuer, say)?;
+        Ok((None, self.deliver_keys(issuer.keys(), left_out, say)?))
     }
 
     /// Renews the certificates of the named nodes, or of all whose certificates are near their end,
@@ -173,11 +189,11 @@ impl Cluster {
                 renewed.push(name.clone());
             }
         }
-        Ok((renewed, self.deliver_keys(issuer.keys(), say)?))
+        Ok((renewed, self.deliver_keys(issuer.keys(), &[], say)?))
     }
 
     /// Keys that must have been made before, held against other controllers.
-    fn issuer(&self) -> Result<Issuer, Failure> {
+    pub(super) fn issuer(&self) -> Result<Issuer, Failure> {
         let name = &self.inventory.cluster;
         // None are made in passing.
         ClusterKeys::open_existing(&self.keys_dir, name).map_err(keys_failure)?;
@@ -188,10 +204,12 @@ impl Cluster {
     /// goes by them.
     ///
     /// # Errors
-    /// Names each node that was not brought that far, with the reason; all others are.
+    /// Names each node that was not brought that far and is not among those `left_out`, with the
+    /// reason; all others are.
     pub fn deliver_keys(
         &self,
         keys: &ClusterKeys,
+        left_out: &[String],
         say: Progress<'_>,
     ) -> Result<Vec<Delivered>, Failure> {
         let nodes = self.named(&[])?;
@@ -203,6 +221,10 @@ impl Cluster {
             let node = node.name.clone();
             match outcome {
                 Ok(reached) => delivered.push(Delivered { node, reached }),
+                Err(error) if left_out.contains(&node) => {
+                    say(&format!("left out: {error}"));
+                    delivered.push(Delivered { node, reached: Reached::LeftOut });
+                }
                 Err(error) => missed.push((error.to_string(), error.hint)),
             }
         }
@@ -220,12 +242,16 @@ impl Cluster {
         }
     }
 
-    fn look_at_keys(&self, node: &NodeSpec) -> Result<Found, HostError> {
+    pub(super) fn look_at_keys(&self, node: &NodeSpec) -> Result<Found, HostError> {
         let files: Vec<String> = names::KEY_FILES.iter().map(|name| in_keys(name)).collect();
         self.host.find(&Place::of(node), &Wanted { executable: None, files: &files })
     }
 
-    fn deliver_to(&self, keys: &ClusterKeys, node: &NodeSpec) -> Result<Reached, HostError> {
+    pub(super) fn deliver_to(
+        &self,
+        keys: &ClusterKeys,
+        node: &NodeSpec,
+    ) -> Result<Reached, HostError> {
         let found = self.look_at_keys(node)?;
         let Some(line) = &found.node_key else { return Ok(Reached::NotInstalled) };
         let place = Place::of(node);
@@ -241,7 +267,8 @@ impl Cluster {
                 hint: NEWEST_COPY.to_owned(),
             });
         }
-        let mut changed = false;
+        // Whoever laid the files may have died before the node was told.
+        let mut changed = found.outdated.keys;
         for file in &files {
             let at = names::KEY_FILES.iter().position(|name| *name == file.name);
             let there = at.and_then(|at| found.files.get(at)).and_then(Option::as_deref);
@@ -545,7 +572,7 @@ mod tests {
         drop(issuer);
         let (keys_dir, tool) = (folder.to_owned(), PathBuf::from("/bin/true"));
         let cluster = Cluster { inventory, keys_dir, tool, binary: None, host: play.clone() };
-        cluster.resume_keys(&mut |_| ()).unwrap();
+        cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap();
         (cluster, play)
     }
 
@@ -563,7 +590,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cluster, play) = settled(folder.path());
         assert_eq!(seen(&play, |stage| stage.reloads as u64), [1, 1, 1]);
-        let delivered = cluster.resume_keys(&mut |_| ()).unwrap();
+        let (_, delivered) = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap();
         assert!(delivered.iter().all(|one| one.reached == Reached::Active), "{delivered:?}");
         assert_eq!(seen(&play, |stage| stage.reloads as u64), [1, 1, 1]);
     }
@@ -584,7 +611,7 @@ mod tests {
         assert!(keys.operator_is_current(SystemTime::now()).unwrap(), "it has another certificate");
 
         change(&play, "n2", |stage| stage.away = false);
-        let delivered = cluster.resume_keys(&mut |_| ()).unwrap();
+        let (_, delivered) = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap();
         let reached: Vec<Reached> = delivered.iter().map(|one| one.reached).collect();
         assert_eq!(reached, [Reached::AtItsStart, Reached::Active, Reached::Active]);
         assert_eq!(seen(&play, |stage| stage.active.0), [1, 2, 2]);
@@ -637,7 +664,7 @@ mod tests {
         cluster.revoke_keys(&target, "", &mut |_| ()).unwrap();
         let new = std::fs::read(&path).unwrap();
         std::fs::write(&path, old).unwrap();
-        let failure = cluster.resume_keys(&mut |_| ()).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap_err();
         assert!(failure.message.contains("n1: ") && failure.message.contains("old copy"));
         let stages = play.0.lock().unwrap();
         assert!(stages.values().all(|stage| stage.files[&in_keys(identity::BUNDLE)] == new));
@@ -648,7 +675,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cluster, play) = settled(folder.path());
         change(&play, "n2", |stage| stage.active.0 = 9);
-        let failure = cluster.resume_keys(&mut |_| ()).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap_err();
         assert!(failure.message.contains("n2: ") && failure.message.contains("old copy"));
         assert!(failure.hint.contains("--keys-dir"), "{}", failure.hint);
     }
@@ -661,7 +688,7 @@ mod tests {
         let state = ClusterState::form(&cluster.inventory, keys.cluster_id(), || 9);
         state.save(folder.path()).unwrap();
         cluster.inventory.nodes.pop();
-        let failure = cluster.resume_keys(&mut |_| ()).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap_err();
         assert!(failure.message.contains("n3 is a member"), "{}", failure.message);
     }
 }

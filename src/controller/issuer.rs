@@ -5,6 +5,7 @@
 //! the authorities, comes last. One controller at a time: an [`Issuer`] holds the lock while it
 //! lives.
 
+use super::authorities::new_authority_file;
 use super::keys::{
     ClusterKeys, DAY, KNOWN_HOSTS, KeysError, OPERATOR, SERIAL, SshTarget, exists, parse_public,
     read_optional,
@@ -193,7 +194,6 @@ impl Issuer {
             return Err(IssueError::Name(name.clone()).into());
         }
         let cluster = &self.keys.bundle.cluster;
-        let signer = self.authority(AuthorityRole::Operator)?;
         let key_path = self.keys.person_path(name, "");
         let (subject, key) = match public_line {
             Some(line) => (parse_public(&self.keys.person_path(name, ".pub"), line)?, None),
@@ -203,18 +203,31 @@ impl Issuer {
             }
         };
         self.must_not_be_revoked(name, &subject, "certify another key")?;
-        let serial = self.spend_serial()?;
-        let validity = Validity::starting(now, lifetime);
-        let signed =
-            authority::person_certificate(&signer, &subject, grant, cluster, serial, validity)?;
-        self.note_issued(&signed)?;
-        let public = authority::public_line(&subject);
-        authority::write_file(&self.keys.person_path(name, ".pub"), public.as_bytes(), 0o644)?;
+        let signed = self.sign_person(grant, &subject, Validity::starting(now, lifetime))?;
         let certificate = self.keys.person_path(name, "-cert.pub");
+        let (serial, key_id) = (signed.serial(), signed.key_id().to_owned());
+        Ok(IssuedPerson { serial, key_id, key, certificate, valid_before: now + lifetime })
+    }
+
+    /// Signs a person's certificate, and writes it and the public key beside the others.
+    pub(super) fn sign_person(
+        &self,
+        grant: &PersonGrant,
+        subject: &PublicKey,
+        validity: Validity,
+    ) -> Result<Certificate, KeysError> {
+        let (name, cluster) = (&grant.name, &self.keys.bundle.cluster);
+        let signer = self.authority(AuthorityRole::Operator)?;
+        let serial = self.spend_serial()?;
+        let signed =
+            authority::person_certificate(&signer, subject, grant, cluster, serial, validity)?;
+        self.note_issued(&signed)?;
+        let public = authority::public_line(subject);
+        authority::write_file(&self.keys.person_path(name, ".pub"), public.as_bytes(), 0o644)?;
         let text = authority::certificate_line(&signed);
-        authority::write_file(&certificate, text.as_bytes(), 0o644)?;
-        let (key_id, valid_before) = (signed.key_id().to_owned(), validity.before);
-        Ok(IssuedPerson { serial, key_id, key, certificate, valid_before })
+        let path = self.keys.person_path(name, "-cert.pub");
+        authority::write_file(&path, text.as_bytes(), 0o644)?;
+        Ok(signed)
     }
 
     /// The private key of a file, made if there is none, and made anew if it is revoked.
@@ -270,17 +283,22 @@ impl Issuer {
 
     /// The private key of the authority that signs now.
     fn authority(&self, role: AuthorityRole) -> Result<PrivateKey, KeysError> {
-        let path = self.keys.directory.join(authority_file(role));
-        if !exists(&path)? {
-            return Err(KeysError::Malformed { path, reason: "it is missing".to_owned() });
+        let directory = &self.keys.directory;
+        let path = directory.join(authority_file(role));
+        let mut reason = "it is missing".to_owned();
+        // Two, while the authority is replaced.
+        for path in [&path, &directory.join(new_authority_file(role))] {
+            if !exists(path)? {
+                continue;
+            }
+            let key = authority::load_private_key(path)?;
+            let current = self.keys.current(role).map(PublicKey::key_data);
+            if current == Some(key.public_key().key_data()) {
+                return Ok(key);
+            }
+            reason = format!("it is not the {role} authority that the bundle names");
         }
-        let key = authority::load_private_key(&path)?;
-        let current = self.keys.bundle.authorities(role).next();
-        if current.is_none_or(|current| current.key_data() != key.public_key().key_data()) {
-            let reason = format!("it is not the {role} authority that the bundle names");
-            return Err(KeysError::Malformed { path, reason });
-        }
-        Ok(key)
+        Err(KeysError::Malformed { path, reason })
     }
 
     /// Takes the next serial. It is written as spent before it is used: after a crash one is
@@ -378,7 +396,7 @@ fn init(directory: &Path, cluster: &str) -> Result<(), KeysError> {
 }
 
 /// The private key of a file, which is made if there is none.
-fn ensure_private(path: &Path, comment: &str) -> Result<PrivateKey, KeysError> {
+pub(super) fn ensure_private(path: &Path, comment: &str) -> Result<PrivateKey, KeysError> {
     if exists(path)? {
         return Ok(authority::load_private_key(path)?);
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! root            root.pub            signs trust bundles, and nothing else; may be moved away
 //! host-authority  peer-authority  operator-authority  (and .pub of each)
+//! ROLE-authority.new                  while one is replaced; the bundle says which of both signs
 //! bundle                              the trust bundle that nodes are given; holds the cluster id
 //! known_hosts                         one @cert-authority line per host authority
 //! people/NAME     NAME.pub  NAME-cert.pub
@@ -27,6 +28,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::authorities::new_authority_file;
 use super::issuer::authority_file;
 pub use super::issuer::{IssuedPerson, Issuer};
 
@@ -256,8 +258,8 @@ impl ClusterKeys {
     /// The keys that sign are refused if others can read them, though they are not needed now: who
     /// has read one can make a node or an operator of his own at any time.
     fn refuse_exposed(&self) -> Result<(), KeysError> {
-        let names = AuthorityRole::ALL.map(authority_file);
-        for name in names.iter().map(String::as_str).chain(["root"]) {
+        let names = AuthorityRole::ALL.map(|role| [authority_file(role), new_authority_file(role)]);
+        for name in names.iter().flatten().map(String::as_str).chain(["root"]) {
             let path = self.directory.join(name);
             let mode = match fs::metadata(&path) {
                 Ok(metadata) => metadata.permissions().mode() & 0o777,
@@ -467,14 +469,17 @@ impl ClusterKeys {
     }
 
     /// Whether the certificate is by the authority that signs now, and not revoked.
-    fn serves(&self, role: AuthorityRole, certificate: &Certificate) -> bool {
-        let current = self.bundle.authorities(role).next();
-        current.is_some_and(|key| key.key_data() == certificate.signature_key())
+    pub(super) fn serves(&self, role: AuthorityRole, certificate: &Certificate) -> bool {
+        self.current(role).is_some_and(|key| key.key_data() == certificate.signature_key())
             && self.revocation(role, certificate).is_none()
     }
 
     /// What revokes a certificate of this role, or its key.
-    fn revocation(&self, role: AuthorityRole, certificate: &Certificate) -> Option<&Revocation> {
+    pub(super) fn revocation(
+        &self,
+        role: AuthorityRole,
+        certificate: &Certificate,
+    ) -> Option<&Revocation> {
         let key = PublicKey::from(certificate.public_key().clone());
         let issue = self.bundle.revokes_issue(role, certificate.serial(), certificate.key_id());
         issue.or_else(|| self.bundle.revokes_key(&authority::print(&key)))
@@ -524,7 +529,7 @@ pub(super) fn read_optional(path: &Path) -> Result<Option<String>, KeysError> {
     }
 }
 
-fn read_public(directory: &Path, name: &str) -> Result<Option<PublicKey>, KeysError> {
+pub(super) fn read_public(directory: &Path, name: &str) -> Result<Option<PublicKey>, KeysError> {
     let path = directory.join(format!("{name}.pub"));
     read_optional(&path)?.map(|text| parse_public(&path, &text)).transpose()
 }

@@ -3,7 +3,8 @@
 //! * [`yaml`], [`groups`], [`inventory`] read what somebody wants (`access`: how to get there);
 //!   [`problem`] says what is wrong with it, [`init`] writes a first one.
 //! * [`keys`] reads keys and [`issuer`] makes them, [`issued`] lists and revokes them, [`delivery`]
-//!   has the nodes take them up; [`state`] remembers that a cluster was formed.
+//!   has the nodes take them up, [`rotate`] replaces an authority ([`authorities`] are its keys);
+//!   [`state`] remembers that a cluster was formed.
 //! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`remote`] a host over its
 //!   sshd, [`everywhere`] both, [`process`] whose process is whose. [`systemd`] runs a node as a
 //!   [unit](mod@unit) where it runs the host.
@@ -29,6 +30,7 @@
 mod access;
 pub mod agent;
 pub mod agent_call;
+pub mod authorities;
 pub mod check;
 pub mod check_links;
 pub mod delivery;
@@ -70,6 +72,7 @@ pub mod program;
 pub mod recorded;
 pub mod remote;
 mod resume;
+pub mod rotate;
 pub mod run;
 pub mod settings;
 pub mod started;

@@ -8,6 +8,7 @@ use super::keys::{ClusterKeys, OPERATOR};
 use super::login::Login;
 use crate::client::door::{ChannelEvent, Door};
 use crate::client::ssh_config::Node;
+use crate::transport::authority::PublicKey;
 use crate::transport::client::{ClientIdentity, Endpoint, HostCheck};
 use crate::transport::identity::host_principal;
 use crate::wire::failure::{Code, Failure};
@@ -105,6 +106,12 @@ impl Asker {
             check: HostCheck::Authorities(keys.host_authorities()),
             identity: ClientIdentity::Certificate { key, certificate },
         })
+    }
+
+    /// The same asker, who believes no host that another authority than this one vouches for.
+    pub(super) fn believing_only(mut self, authority: PublicKey) -> Asker {
+        self.check = HostCheck::Authorities(vec![authority]);
+        self
     }
 
     /// Waits for something that uses the asker's doors.

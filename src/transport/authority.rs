@@ -9,6 +9,7 @@
 //! rename, so that a key is there whole or not at all.
 
 use super::bundle::{AuthorityRole, fingerprint};
+use super::checks::{FORCE_COMMAND, SOURCE_ADDRESS};
 use super::identity::{self, TrustError, is_person_name};
 use super::rights::Rights;
 use super::source::AddressList;
@@ -56,6 +57,26 @@ pub struct PersonGrant {
     pub source_addresses: Option<String>,
     /// The only command; none for any.
     pub force_command: Option<String>,
+}
+
+impl PersonGrant {
+    /// What a person's certificate says; none if it is none of this cluster's. Judges nothing: who
+    /// signed it is for the caller to know.
+    pub fn of(certificate: &Certificate, cluster: &str) -> Option<PersonGrant> {
+        let (person, right) =
+            (identity::person_principal("", cluster), identity::right_principal("", cluster));
+        let starting = |prefix| {
+            let all = certificate.valid_principals().iter();
+            all.filter_map(move |principal| principal.strip_prefix(prefix))
+        };
+        let option = |name: &str| certificate.critical_options().get(name).cloned();
+        Some(PersonGrant {
+            name: starting(person.as_str()).next()?.to_owned(),
+            rights: Rights::from_words(starting(right.as_str())).ok()?,
+            source_addresses: option(SOURCE_ADDRESS),
+            force_command: option(FORCE_COMMAND),
+        })
+    }
 }
 
 /// Why a key or certificate was not made.
@@ -180,10 +201,10 @@ pub fn person_certificate(
     let mut options = Vec::new();
     if let Some(addresses) = source_addresses {
         addresses.parse::<AddressList>().map_err(IssueError::Source)?;
-        options.push(("source-address", addresses.clone()));
+        options.push((SOURCE_ADDRESS, addresses.clone()));
     }
     if let Some(command) = force_command {
-        options.push(("force-command", command.clone()));
+        options.push((FORCE_COMMAND, command.clone()));
     }
     let key_id = format!("{name}@{cluster}/{serial}");
     let certificate = Unsigned { kind: CertType::User, key_id, principals, options };

@@ -233,6 +233,16 @@ impl Cluster {
         command
     }
 
+    /// `paxos-ctl keys WORDS…`.
+    #[track_caller]
+    pub fn keys(&self, words: &[&str]) -> Ran {
+        let mut command = clean(Command::new(env!("CARGO_BIN_EXE_paxos-ctl")));
+        command.env("XDG_STATE_HOME", self.path("state"));
+        command.env("PAXOS_INVENTORY", self.path("inventory.yaml"));
+        command.arg("--keys-dir").arg(self.path("keys")).arg("keys").args(words);
+        run(&mut command, b"")
+    }
+
     /// Makes the cluster what its inventory says; starts what is stopped.
     #[track_caller]
     pub fn deploy(&self) -> Ran {

@@ -1,0 +1,406 @@
+//! An authority is replaced while the cluster runs: verifiers learn first, signers switch second,
+//! verifiers forget last.
+//!
+//! ```text
+//! learning     all nodes believe the old and the new authority; the old one signs
+//! switched     the new one signs: every node and person has a certificate of it
+//! forgetting   nodes forget the old one, one at a time, the leader last
+//! ```
+//!
+//! Where a rotation stands is in the bundle beside the keys (see
+//! [`authorities`](super::authorities)), and how far its nodes are is asked of them. So whoever has
+//! the keys goes on with it, by doing what is done at each stage again. No stage begins before
+//! every node of the inventory holds what the one before brings, unless somebody names those that
+//! are left out. The way back is open until the first node forgets.
+//!
+//! Before anything is forgotten a new login is made at each node that runs, which counts only if
+//! the new authority vouches for both sides of it. How nodes recognise each other is proven by the
+//! first of them that forgets: its connections of the old authority are cut, and the next node is
+//! left as it is until leader and node have heard of each other over new ones.
+//!
+//! What must never happen: a node forgets an authority that another one still needs to be let in;
+//! two nodes are cut off at once.
+
+use super::authorities::Phase;
+use super::delivery::{Delivered, Reached};
+use super::deploy::{Cluster, Progress};
+use super::inventory::NodeSpec;
+use super::issuer::Issuer;
+use super::keys_failure;
+use super::observe::{ASK_LIMIT, Answer, Asker, leader};
+use super::wait::{at_once, until};
+use crate::transport::bundle::AuthorityRole;
+use crate::wire::failure::{Code, Failure};
+use crate::wire::report::StatusReport;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long nodes may take to dial each other again, on a busy machine: a few handshakes, and the
+/// waits between them.
+const HEARD_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two looks at them.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How far a rotation goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// All nodes believe the new authority.
+    Learned,
+    /// It signs.
+    Switched,
+    /// The old one is forgotten.
+    Done,
+}
+
+/// A rotation that came to its goal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotated {
+    /// Which authority.
+    pub role: AuthorityRole,
+    /// Where it stands now.
+    pub phase: Phase,
+    /// Those who have another certificate now, and whose copies of the old one are worthless once
+    /// the old authority is forgotten.
+    pub people: Vec<String>,
+    /// How far each node is.
+    pub delivered: Vec<Delivered>,
+}
+
+impl Cluster {
+    /// Replaces the authority of `role` by a new one, as far as `goal`.
+    ///
+    /// # Errors
+    /// When another rotation is under way or somebody else is at work; and when a node was not
+    /// brought as far as the stage needs: then it stands where it stands, and
+    /// [`Cluster::resume_keys`] goes on with it.
+    pub fn rotate_keys(
+        &self,
+        role: AuthorityRole,
+        goal: Goal,
+        left_out: &[String],
+        say: Progress<'_>,
+    ) -> Result<Rotated, Failure> {
+        self.named(left_out)?;
+        let mut issuer = self.issuer()?;
+        let _exclusive = self.exclusive("keys rotate")?;
+        match issuer.keys().rotating().map_err(keys_failure)? {
+            None => {}
+            // Nobody signs with it, or ever did; it is made anew.
+            Some((dropped, Phase::Dropping)) => issuer.settle(dropped).map_err(keys_failure)?,
+            Some((other, _)) => {
+                let message = format!("the {other} authority is being replaced already");
+                let hint = "go on with that: paxos-ctl keys resume; or back: paxos-ctl keys \
+                            rollback";
+                return Err(Failure::new(Code::BadSettings, message, hint));
+            }
+        }
+        say(&format!("make a new {role} authority"));
+        issuer.begin_rotation(role).map_err(keys_failure)?;
+        self.rotate_on(&mut issuer, role, goal, left_out, say)
+    }
+
+    /// Goes on with the rotation that is under way, as far as `goal`; none if there is none.
+    ///
+    /// # Errors
+    /// As [`Cluster::rotate_keys`].
+    pub(super) fn go_on_rotating(
+        &self,
+        issuer: &mut Issuer,
+        goal: Goal,
+        left_out: &[String],
+        say: Progress<'_>,
+    ) -> Result<Option<Rotated>, Failure> {
+        let Some((role, _)) = issuer.keys().rotating().map_err(keys_failure)? else {
+            return Ok(None);
+        };
+        let _exclusive = self.exclusive("keys rotate")?;
+        self.rotate_on(issuer, role, goal, left_out, say).map(Some)
+    }
+
+    /// Goes back to the authority of before.
+    ///
+    /// # Errors
+    /// When no rotation is under way, or a node may have forgotten that authority already; and as
+    /// [`Cluster::rotate_keys`].
+    pub fn roll_back_keys(
+        &self,
+        left_out: &[String],
+        say: Progress<'_>,
+    ) -> Result<Rotated, Failure> {
+        self.named(left_out)?;
+        let mut issuer = self.issuer()?;
+        let _exclusive = self.exclusive("keys rollback")?;
+        let Some((role, phase)) = issuer.keys().rotating().map_err(keys_failure)? else {
+            let message = "no authority is being replaced, so there is nothing to go back from";
+            let hint = "paxos-ctl keys rotate replaces one";
+            return Err(Failure::new(Code::NotFound, message, hint));
+        };
+        match phase {
+            Phase::Learning | Phase::Switched => {
+                say(&format!("go back to the {role} authority of before"));
+                issuer.go_back(role).map_err(keys_failure)?;
+            }
+            Phase::Forgetting => {
+                let message =
+                    format!("nodes may have forgotten the {role} authority of before already");
+                let hint = "go on: paxos-ctl keys resume; then rotate it again, if need be";
+                return Err(Failure::new(Code::BadSettings, message, hint));
+            }
+            // On the way back already.
+            Phase::Returning | Phase::Dropping | Phase::Settled => {}
+        }
+        self.rotate_on(&mut issuer, role, Goal::Done, left_out, say)
+    }
+
+    fn rotate_on(
+        &self,
+        issuer: &mut Issuer,
+        role: AuthorityRole,
+        goal: Goal,
+        left_out: &[String],
+        say: Progress<'_>,
+    ) -> Result<Rotated, Failure> {
+        let mut people = Vec::new();
+        loop {
+            let phase = issuer.keys().phase(role).map_err(keys_failure)?;
+            people.extend(self.certify_outdated(issuer, say)?);
+            if phase == Phase::Forgetting {
+                self.forget_in_turn(issuer, role, left_out, say)?;
+            }
+            let delivered = self.deliver_keys(issuer.keys(), left_out, say)?;
+            let is_there = matches!(
+                (goal, phase),
+                (Goal::Learned, Phase::Learning) | (Goal::Switched, Phase::Switched)
+            );
+            if is_there {
+                return Ok(Rotated { role, phase, people, delivered });
+            }
+            match phase {
+                Phase::Learning => {
+                    say(&format!("have the new {role} authority sign"));
+                    issuer.switch(role).map_err(keys_failure)?;
+                }
+                Phase::Switched | Phase::Returning => {
+                    say("make a new login at every node that runs");
+                    self.prove(issuer, role, &delivered)?;
+                    say(&format!("take the {role} authority that does not sign out"));
+                    issuer.forget(role).map_err(keys_failure)?;
+                }
+                Phase::Forgetting | Phase::Dropping | Phase::Settled => {
+                    say(&format!("keep the key of one {role} authority"));
+                    issuer.settle(role).map_err(keys_failure)?;
+                    let phase = Phase::Settled;
+                    return Ok(Rotated { role, phase, people, delivered });
+                }
+            }
+        }
+    }
+
+    /// Certifies whom the authority that signs now did not: nodes, the operator and other people,
+    /// whose names it gives. Who cannot be reached is named by the delivery.
+    pub(super) fn certify_outdated(
+        &self,
+        issuer: &Issuer,
+        say: Progress<'_>,
+    ) -> Result<Vec<String>, Failure> {
+        let now = SystemTime::now();
+        let nodes = self.named(&[])?;
+        for (node, found) in nodes.iter().zip(at_once(&nodes, |node| self.look_at_keys(node))) {
+            let Some(line) = found.ok().and_then(|found| found.node_key) else { continue };
+            if issuer.keys().is_revoked(&line) {
+                continue;
+            }
+            let is_new = issuer.ensure_node(&node.name, node.id, &line, now);
+            if is_new.map_err(keys_failure)? {
+                say(&format!("{}: certified anew", node.name));
+            }
+        }
+        let people = issuer.recertify_people(now).map_err(keys_failure)?;
+        for name in &people {
+            say(&format!("{name}: certified anew"));
+        }
+        if issuer.ensure_operator(now).map_err(keys_failure)? {
+            say("issue the operator's certificate");
+        }
+        Ok(people)
+    }
+
+    /// A new login at each node that runs, as the operator, that believes the one host authority.
+    fn prove(
+        &self,
+        issuer: &Issuer,
+        role: AuthorityRole,
+        delivered: &[Delivered],
+    ) -> Result<(), Failure> {
+        let asker = self.strict_asker(issuer)?;
+        let answers = asker.ask(&self.running(delivered)?, ASK_LIMIT);
+        let refused =
+            answers.iter().find_map(|(node, answer)| Some((node, answer.as_ref().err()?)));
+        match refused {
+            None => Ok(()),
+            Some((node, why)) => {
+                let message = format!(
+                    "{node} was not logged in to with the {role} authority that signs: {why}; \
+                     nothing was forgotten"
+                );
+                let hint = "mend it, and go on: paxos-ctl keys resume; or back: paxos-ctl keys \
+                            rollback";
+                Err(Failure::new(Code::Internal, message, hint))
+            }
+        }
+    }
+
+    fn strict_asker(&self, issuer: &Issuer) -> Result<Asker, Failure> {
+        let asker = Asker::new(issuer.keys(), &self.inventory.cluster)?;
+        Ok(match issuer.keys().current(AuthorityRole::Host) {
+            Some(authority) => asker.believing_only(authority.clone()),
+            None => asker,
+        })
+    }
+
+    fn running(&self, delivered: &[Delivered]) -> Result<Vec<&NodeSpec>, Failure> {
+        let running = delivered.iter().filter(|one| one.reached == Reached::Active);
+        running.map(|one| self.known(&one.node)).collect()
+    }
+
+    /// Has one node after the other forget what the bundle does not name any more, the leader last.
+    fn forget_in_turn(
+        &self,
+        issuer: &Issuer,
+        role: AuthorityRole,
+        left_out: &[String],
+        say: Progress<'_>,
+    ) -> Result<(), Failure> {
+        let asker = self.strict_asker(issuer)?;
+        let mut nodes = self.named(&[])?;
+        nodes.retain(|node| !left_out.contains(&node.name));
+        let answers = asker.ask(&nodes, ASK_LIMIT);
+        let leader = leader(&answers);
+        nodes.sort_by_key(|node| leader.as_ref() == Some(&node.name));
+        let epoch = issuer.keys().bundle().epoch;
+        for node in &nodes {
+            let goes_by = |status: &StatusReport| status.bundle.as_ref().map(|bundle| bundle.epoch);
+            let told = answers.get(&node.name).and_then(|answer| answer.as_ref().ok());
+            if told.and_then(goes_by) == Some(epoch) {
+                continue;
+            }
+            say(&format!("{}: forget the other {role} authority", node.name));
+            let since = Instant::now();
+            // Who was not reached is named by the delivery that follows, and nothing rests on it.
+            let reached = self.deliver_to(issuer.keys(), node).ok();
+            if reached == Some(Reached::Active) {
+                self.wait_heard(&asker, node, &nodes, since)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a node and every other one that answers have heard of each other since a moment.
+    fn wait_heard(
+        &self,
+        asker: &Asker,
+        node: &NodeSpec,
+        nodes: &[&NodeSpec],
+        since: Instant,
+    ) -> Result<(), Failure> {
+        let mut deaf = None;
+        let look = || -> Result<Option<()>, Failure> {
+            let answers = asker.ask(nodes, ASK_LIMIT);
+            deaf = unheard(&answers, &node.name, since.elapsed());
+            Ok(deaf.is_none().then_some(()))
+        };
+        if until(HEARD_LIMIT, LOOK_EVERY, look)?.is_some() {
+            return Ok(());
+        }
+        let message = format!(
+            "after {} forgot an authority, {} for {HEARD_LIMIT:?}; the nodes after it were left as \
+             they are",
+            node.name,
+            deaf.unwrap_or_default()
+        );
+        let hint = "see paxos-ctl status and paxos-ctl logs; go on with: paxos-ctl keys resume";
+        Err(Failure::new(Code::Internal, message, hint))
+    }
+}
+
+/// Who has not heard of whom within this time: `node` of the leader, or the leader of it; of a
+/// leader, that goes for each other that answers. Two that do not lead have little to say to each
+/// other.
+fn unheard(answers: &BTreeMap<String, Answer>, node: &str, within: Duration) -> Option<String> {
+    let hears = |status: &StatusReport, whom: &str| {
+        let member = status.members.iter().find(|member| member.name == whom);
+        let heard = member.and_then(|member| member.last_heard_seconds);
+        // Who is no member is heard by nobody, and needs not be.
+        member.is_none() || heard.is_some_and(|seconds| seconds < within.as_secs_f64())
+    };
+    let own = match answers.get(node) {
+        Some(Ok(status)) => status,
+        Some(Err(why)) => return Some(format!("it did not answer: {why}")),
+        None => return Some("it did not answer".to_owned()),
+    };
+    let Some(leader) = leader(answers) else { return Some("nobody leads".to_owned()) };
+    let concerned = |name: &str| name != node && (leader == node || leader == name);
+    let others = answers.iter().filter(|(name, _)| concerned(name));
+    let mut answering = others.filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?)));
+    answering.find_map(|(name, status)| match (hears(own, name), hears(status, node)) {
+        (true, true) => None,
+        (false, _) => Some(format!("it has not heard of {name}")),
+        (true, false) => Some(format!("{name} has not heard of it")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::report::tests::sample;
+
+    /// Three nodes that were all heard this long ago, of which n1 leads.
+    fn answers(seconds: f64) -> BTreeMap<String, Answer> {
+        let names = ["n1", "n2", "n3"];
+        let answer = |name: &str| {
+            let mut status = sample();
+            status.leader = Some("n1".to_owned());
+            let one = status.members[0].clone();
+            status.members = Vec::new();
+            for other in names.iter().filter(|other| **other != name) {
+                let mut member = one.clone();
+                member.name = (*other).to_owned();
+                member.last_heard_seconds = Some(seconds);
+                status.members.push(member);
+            }
+            (name.to_owned(), Ok(status))
+        };
+        names.into_iter().map(answer).collect()
+    }
+
+    fn forget(answers: &mut BTreeMap<String, Answer>, at: &str, of: &str) {
+        let Some(Ok(status)) = answers.get_mut(at) else { panic!("{at} answers") };
+        for member in status.members.iter_mut().filter(|member| member.name == of) {
+            member.last_heard_seconds = None;
+        }
+    }
+
+    #[test]
+    fn the_leader_and_a_node_must_have_heard_of_each_other_since() {
+        let second = Duration::from_secs(1);
+        let all = answers(0.5);
+        for node in ["n1", "n2", "n3"] {
+            assert_eq!(unheard(&all, node, second), None);
+            assert!(unheard(&answers(1.5), node, second).is_some(), "before the moment");
+        }
+        let deaf = |at: &str, of: &str, node: &str| {
+            let mut answers = answers(0.5);
+            forget(&mut answers, at, of);
+            unheard(&answers, node, second)
+        };
+        assert_eq!(deaf("n2", "n1", "n2").as_deref(), Some("it has not heard of n1"));
+        assert_eq!(deaf("n1", "n2", "n2").as_deref(), Some("n1 has not heard of it"));
+        assert_eq!(deaf("n3", "n1", "n1").as_deref(), Some("n3 has not heard of it"));
+        assert_eq!(deaf("n2", "n3", "n2"), None, "neither leads");
+        let mut lost = answers(0.5);
+        lost.insert("n2".to_owned(), Err("it is gone".to_owned()));
+        assert_eq!(unheard(&lost, "n1", second), None, "who does not answer is not waited for");
+        assert_eq!(unheard(&lost, "n2", second).as_deref(), Some("it did not answer: it is gone"));
+    }
+}

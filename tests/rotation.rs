@@ -1,0 +1,144 @@
+//! Authorities that are replaced while a cluster of real processes serves, and what becomes of
+//! those that come with certificates of the one before, through the stock `ssh`.
+
+#[allow(dead_code, reason = "tests/roles uses more of it")]
+#[path = "cluster/harness.rs"]
+mod harness;
+
+use harness::{Cluster, NODES, Ran, run};
+use serde_json::Value;
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+fn rotate(cluster: &Cluster, role: &str, more: &[&str]) -> Ran {
+    let words = [&["rotate", "--authority", role, "-o", "json"], more].concat();
+    cluster.keys(&words)
+}
+
+fn pids(cluster: &Cluster) -> Vec<Option<u32>> {
+    cluster.nodes.iter().map(|node| cluster.pid(node)).collect()
+}
+
+/// A login at a node with another file in the place of one that the ssh_config names.
+fn login_with(cluster: &Cluster, from: &str, to: &str) -> Ran {
+    let text = fs::read_to_string(cluster.ssh_config()).expect("it was written");
+    let keys = cluster.path("keys");
+    let path = |name: &str| keys.join(name).display().to_string();
+    assert!(text.contains(&path(from)), "{text}");
+    let config = cluster.path("ssh_config.other");
+    fs::write(&config, text.replace(&path(from), &path(to))).expect("it is writable");
+    run(cluster.ssh_with(&config).args(["node1", "paxos", "health"]), b"")
+}
+
+/// Writes through node2, each time by a login of its own, while `work` is done. Gives how many
+/// writes there were; none may fail.
+fn while_somebody_writes(cluster: &Cluster, work: impl FnOnce()) -> usize {
+    let (over, writes) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|threads| {
+        let writer = threads.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let next = writes.fetch_add(1, Ordering::Relaxed) + 1;
+                cluster.ssh("node2", &format!("paxos put /writes {next}")).expect(0);
+            }
+        });
+        work();
+        over.store(true, Ordering::Relaxed);
+        writer.join().expect("no write fails");
+    });
+    writes.into_inner()
+}
+
+#[test]
+fn each_authority_is_replaced_and_no_write_fails() {
+    let cluster = Cluster::found();
+    let before = pids(&cluster);
+    let keys = cluster.path("keys");
+    for file in ["", ".pub", "-cert.pub"] {
+        let people = keys.join("people");
+        fs::copy(people.join(format!("operator{file}")), people.join(format!("former{file}")))
+            .expect("it is there");
+    }
+    let known_hosts = keys.join("known_hosts");
+    let old_line = fs::read_to_string(&known_hosts).expect("it is there");
+    let mut signers = Vec::new();
+    let writes = while_somebody_writes(&cluster, || {
+        for role in ["host", "peer", "operator"] {
+            let told = rotate(&cluster, role, &[]).expect(0).json();
+            assert_eq!((&told["stage"], &told["authority"]), (&"settled".into(), &role.into()));
+            for node in 0..NODES.len() {
+                assert_eq!(told["nodes"][node]["reached"], "active", "{told}");
+            }
+            assert!(!keys.join(format!("{role}-authority.new")).exists());
+            signers.push(told["signs"].clone());
+        }
+    });
+    let last = cluster.ssh("node3", "paxos get /writes").expect(0).out();
+    assert_eq!(last, format!("{writes}\n"), "the last write is there");
+    println!("{writes} writes while three authorities were replaced");
+    signers.dedup();
+    assert_eq!(signers.len(), 3, "each has its own");
+    assert_eq!(pids(&cluster), before, "nobody was restarted");
+    let status = cluster.status("node1").expect("it answers");
+    assert_eq!(
+        (&status["bundle"]["epoch"], &status["bundle"]["problem"]),
+        (&10.into(), &Value::Null)
+    );
+    cluster.ctl(&["plan"]).expect(0);
+
+    let new_line = fs::read_to_string(&known_hosts).expect("it is there");
+    assert_eq!((new_line.lines().count(), new_line == old_line), (1, false));
+    cluster.ssh("node1", "paxos health").expect(0);
+    fs::write(keys.join("known_hosts.old"), &old_line).expect("it is writable");
+    let refused = login_with(&cluster, "known_hosts", "known_hosts.old").expect(255);
+    assert!(refused.said().contains("Host key verification failed"), "{}", refused.said());
+    let refused = login_with(&cluster, "people/operator", "people/former").expect(255);
+    assert!(refused.said().contains("Permission denied"), "{}", refused.said());
+    let former = keys.join("people/former-cert.pub").display().to_string();
+    let why = cluster.keys(&["diagnose", &former]).expect(3).out();
+    assert!(why.contains("authority"), "{why}");
+}
+
+#[test]
+fn the_way_back_is_open_until_the_old_authority_is_forgotten() {
+    let cluster = Cluster::found();
+    let keys = cluster.path("keys");
+    let nothing = cluster.keys(&["rollback"]).expect(3);
+    assert!(nothing.said().contains("no authority is being replaced"), "{}", nothing.said());
+    cluster.keys(&["issue", "alice", "--role", "write"]).expect(0);
+    let line = fs::read_to_string(keys.join("operator-authority.pub")).expect("it is there");
+    for until in ["learned", "switched"] {
+        let told = rotate(&cluster, "operator", &["--until", until]).expect(0).json();
+        assert_eq!(told["stage"], until);
+        let busy = rotate(&cluster, "host", &[]).expect(78);
+        assert!(busy.said().contains("keys rollback"), "{}", busy.said());
+        // Whoever has a certificate of either gets in.
+        login_with(&cluster, "people/operator", "people/alice").expect(0);
+        let back = cluster.keys(&["rollback", "-o", "json"]).expect(0).json();
+        assert_eq!(back["stage"], "settled");
+        let now = fs::read_to_string(keys.join("operator-authority.pub")).expect("it is there");
+        assert_eq!(now, line, "after {until}");
+        assert!(!keys.join("operator-authority.new").exists());
+        login_with(&cluster, "people/operator", "people/alice").expect(0);
+        cluster.ctl(&["plan"]).expect(0);
+    }
+    let copy = keys.join("people/alice-cert.pub");
+    let older = fs::read(&copy).expect("it is there");
+    rotate(&cluster, "operator", &["--until", "switched"]).expect(0);
+    let told = cluster.keys(&["resume", "-o", "json"]).expect(0).json();
+    assert_eq!(told["stage"], "settled");
+    login_with(&cluster, "people/operator", "people/alice").expect(0);
+    fs::write(&copy, older).expect("it is writable");
+    login_with(&cluster, "people/operator", "people/alice").expect(255);
+}
+
+#[test]
+fn a_node_that_is_down_takes_the_new_authority_up_when_it_starts() {
+    let cluster = Cluster::found();
+    cluster.kill("node3");
+    let told = rotate(&cluster, "peer", &[]).expect(0).json();
+    assert_eq!(told["nodes"][2]["reached"], "at_its_start", "{told}");
+    cluster.ssh("node1", "paxos put k v").expect(0);
+    cluster.deploy().expect(0);
+    cluster.wait_healthy();
+    assert_eq!(cluster.ssh("node3", "paxos get k").expect(0).out(), "v\n");
+}

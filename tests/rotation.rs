@@ -142,3 +142,39 @@ fn a_node_that_is_down_takes_the_new_authority_up_when_it_starts() {
     cluster.wait_healthy();
     assert_eq!(cluster.ssh("node3", "paxos get k").expect(0).out(), "v\n");
 }
+
+#[test]
+fn a_host_that_takes_no_files_stops_it_and_is_brought_back_later() {
+    let cluster = Cluster::found();
+    let bundle = cluster.directory("node3").join("keys/bundle");
+    let aside = bundle.with_extension("aside");
+    fs::rename(&bundle, &aside).expect("it is there");
+    fs::create_dir_all(bundle.join("in-the-way")).expect("it is writable");
+    let stopped = rotate(&cluster, "peer", &[]).expect(1).json();
+    let message = stopped["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("node3") && !message.contains("node2"), "{message}");
+    let signs = |stages: [&str; 3]| {
+        let text = fs::read_to_string(cluster.path("keys/bundle")).expect("it is there");
+        stages.map(|stage| text.matches(&format!("authority peer {stage} ")).count())
+    };
+    assert_eq!(signs(["current", "next", "retiring"]), [1, 1, 0], "nobody signs otherwise yet");
+    cluster.ssh("node2", "paxos put k before").expect(0);
+    cluster.keys(&["resume"]).expect(1);
+
+    let told = cluster.keys(&["resume", "--force", "node3", "-o", "json"]).expect(0).json();
+    assert_eq!(
+        (&told["stage"], &told["nodes"][2]["reached"]),
+        (&"settled".into(), &"left_out".into())
+    );
+    cluster.ssh("node1", "paxos put k without").expect(0);
+    let status = cluster.status("node3").expect("it lets the operator in");
+    assert_eq!(status["bundle"]["epoch"], 1, "it slept through all of it");
+
+    fs::remove_dir_all(&bundle).expect("it is ours");
+    fs::rename(&aside, &bundle).expect("it is there");
+    let told = cluster.keys(&["resume", "-o", "json"]).expect(0).json();
+    assert_eq!(told["nodes"][2]["reached"], "active", "{told}");
+    cluster.wait_healthy();
+    assert_eq!(cluster.ssh("node3", "paxos get k").expect(0).out(), "without\n");
+    cluster.ctl(&["plan"]).expect(0);
+}

@@ -3,7 +3,7 @@
 //!
 //! A journal's line is on disk before its step begins, so a kill that follows the line comes at
 //! the step's beginning or within it. `KILL_POINTS=all` goes through every line; otherwise every
-//! fourth is taken, from another first one each time.
+//! sixth is taken, from another first one each time.
 
 #[allow(dead_code, reason = "tests/roles uses more of it")]
 #[path = "cluster/harness.rs"]
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Of how many lines one is taken, unless all are.
-const EVERY: usize = 4;
+const EVERY: usize = 6;
 
 /// No run here has more steps.
 const STEPS_MAX: usize = 40;

@@ -12,6 +12,7 @@ use paxos_ssh::controller::local::LocalHost;
 use paxos_ssh::controller::lock::{Busy, Holder};
 use paxos_ssh::controller::observe::Asker;
 use paxos_ssh::controller::plan::FileState;
+use paxos_ssh::controller::remains::Remains;
 use paxos_ssh::controller::state::ClusterState;
 use paxos_ssh::controller::trial_login::{Dial, Dialled};
 use paxos_ssh::paxos::ballot::ClusterId;
@@ -79,6 +80,10 @@ impl Host for Stage {
 
     fn status(&self, _place: &Place) -> Result<StatusReport, HostError> {
         unreachable!("nobody here has a socket")
+    }
+
+    fn survey(&self, _place: &Place) -> Result<Remains, HostError> {
+        unreachable!("nobody is recovered here")
     }
 
     fn log_tail(&self, _place: &Place, _lines: usize) -> Result<Vec<String>, HostError> {

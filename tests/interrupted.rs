@@ -95,13 +95,18 @@ fn is_settled(cluster: &Cluster, keys: &Path, version: &str) {
     until("all of it is healthy", || {
         (ctl_now(cluster, keys, &["status"]).exit() == 0).then_some(())
     });
-    let config = ctl_now(cluster, keys, &["ssh-config"]).expect(0);
-    fs::write(cluster.ssh_config(), &config.stdout).unwrap();
+    log_in_with(cluster, keys);
     for node in NODES {
         let status = cluster.status(node).expect("it answers");
         assert_eq!((&status["version"], &status["cluster"]), (&version.into(), &CLUSTER.into()));
         assert_eq!(status["chosen_slot"].as_u64().map(|slot| slot > 0), Some(true));
     }
+}
+
+/// From now on `ssh` goes by these keys.
+fn log_in_with(cluster: &Cluster, keys: &Path) {
+    let config = ctl_now(cluster, keys, &["ssh-config"]).expect(0);
+    fs::write(cluster.ssh_config(), &config.stdout).unwrap();
 }
 
 /// The steps to be killed at: all, or some.
@@ -208,6 +213,37 @@ fn a_rotation_that_was_killed_is_resumed_and_ends_with_one_authority() {
     }
     assert!(killed > 0, "a rotation has more steps");
     println!("a rotation was killed at {killed} of its steps");
+}
+
+#[test]
+fn a_recovery_that_was_killed_is_resumed_from_the_same_log() {
+    let words = ["recover", "--lost", "node2,node3", "--from", "node1", "--confirm", CLUSTER];
+    let mut killed = 0;
+    for step in points(whichever()) {
+        let cluster = Cluster::found();
+        cluster.ssh("node2", "paxos put k before").expect(0);
+        for node in ["node2", "node3"] {
+            cluster.kill(node);
+            fs::remove_dir_all(cluster.directory(node)).unwrap();
+        }
+        let keys = cluster.path("keys");
+        if !kill_at(&cluster, &keys, &words, step) {
+            assert!(killed > 0, "it ended before its step {step}");
+            break;
+        }
+        killed += 1;
+        let keys = elsewhere(&cluster, &keys, step);
+        let resumed = ctl_now(&cluster, &keys, &["resume", "--yes"]);
+        assert_eq!(resumed.exit(), 0, "killed at step {step}: {}", resumed.said());
+        log_in_with(&cluster, &keys);
+        assert_eq!(cluster.ssh("node1", "paxos get k").expect(0).out(), "before\n");
+        cluster.ssh("node1", "paxos put k after").expect(0);
+        let status = cluster.status("node1").expect("it answers");
+        assert_eq!(status["members"].as_array().map(Vec::len), Some(1), "{status}");
+        let over = ctl_now(&cluster, &keys, &words).expect(78);
+        assert!(over.said().contains("nothing to recover from"), "{}", over.said());
+    }
+    println!("a recovery was killed at {killed} of its steps");
 }
 
 #[test]

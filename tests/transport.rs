@@ -234,12 +234,12 @@ async fn a_host_that_is_not_the_expected_one_is_not_talked_to() {
     assert!(matches!(error, DialError::Host { .. }), "{error}");
 
     let mut endpoint = node.endpoint();
-    endpoint.check = client::HostCheck::Authorities(vec![new_key().public_key().clone()]);
+    endpoint.check = client::HostCheck::by(vec![new_key().public_key().clone()]);
     let error = client::dial(&endpoint, &alice, &Settings::default()).await.err().unwrap();
     assert!(matches!(error, DialError::Host { .. }), "{error}");
 
     let mut endpoint = node.endpoint();
-    endpoint.check = client::HostCheck::Authorities(vec![cluster.host_authority()]);
+    endpoint.check = client::HostCheck::by(vec![cluster.host_authority()]);
     assert!(client::dial(&endpoint, &alice, &Settings::default()).await.is_ok());
 }
 

@@ -11,6 +11,7 @@ use super::ctl_exec::exec;
 use super::ctl_keys::{KeysVerb, keys, ssh_config};
 use super::ctl_life::{destroy, halt, kill, restart, status, verify};
 use super::ctl_logs::{self, LogArgs};
+use super::ctl_recover::recover;
 use super::plan::show_plan;
 use super::{exit, output};
 use crate::controller::deploy::Cluster;
@@ -205,6 +206,24 @@ enum ClusterVerb {
     /// Issues, lists, revokes, renews and diagnoses keys
     #[command(subcommand)]
     Keys(KeysVerb),
+    /// Has the survivors go on when so many nodes are lost for ever that they are no quorum
+    ///
+    /// Without --confirm it looks, says who holds most and what may be lost, and changes nothing;
+    /// exit 2. With it the survivors are stopped, the lost are given up and revoked, and one
+    /// survivor's log becomes the cluster's.
+    Recover {
+        #[command(flatten)]
+        words: Whole,
+        /// Nodes that never come back
+        #[arg(long, value_name = "NODE,…", value_delimiter = ',', required = true)]
+        lost: Vec<String>,
+        /// The survivor from whose log the cluster goes on
+        #[arg(long, value_name = "NODE")]
+        from: Option<String>,
+        /// The cluster's name, as a confirmation
+        #[arg(long, value_name = "CLUSTER")]
+        confirm: Option<String>,
+    },
     /// Ends the cluster for good: its processes, its data and its keys
     Destroy {
         #[command(flatten)]
@@ -301,6 +320,7 @@ fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure
         | ClusterVerb::Rollback { words: Whole { words }, .. }
         | ClusterVerb::Exec { words: Whole { words }, .. }
         | ClusterVerb::Verify { words: Whole { words }, .. }
+        | ClusterVerb::Recover { words: Whole { words }, .. }
         | ClusterVerb::Destroy { words: Whole { words }, .. }
         | ClusterVerb::Stop(Words { words })
         | ClusterVerb::Audit(Runs { words })
@@ -353,6 +373,9 @@ fn act(line: &Line, verb: &ClusterVerb, format: Format) -> Result<Reply, Failure
         ClusterVerb::SshConfig(_) => ssh_config(&cluster),
         ClusterVerb::Audit(_) => audit(&cluster, &names),
         ClusterVerb::Keys(verb) => keys(&cluster, verb, &names, format),
+        ClusterVerb::Recover { lost, from, confirm, .. } => {
+            recover(&cluster, &file, from.as_deref(), lost, confirm.as_deref(), format)
+        }
         ClusterVerb::Destroy { confirm, .. } => destroy(&cluster, confirm.as_deref(), format),
     }
 }

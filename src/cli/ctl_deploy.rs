@@ -3,6 +3,7 @@
 
 use super::ctl::Reply;
 use super::ctl_audit::journaled;
+use super::ctl_recover::resume as resume_recovery;
 use super::ctl_rotate::resume as resume_keys;
 use super::plan::{plan_json, plan_text};
 use super::{exit, output};
@@ -142,6 +143,7 @@ pub(super) fn resume(
             let limit = run.words.first().and_then(|word| word.strip_prefix("--limit "));
             go_on(cluster, given, limit)
         }
+        "recover" => resume_recovery(cluster, &run, given.format),
         keys if keys.starts_with("keys ") => resume_keys(cluster, &run, given.format),
         other => Err(Failure::new(
             Code::Usage,

@@ -19,10 +19,12 @@ use crate::node::founding;
 use crate::node::handle::NodeHandle;
 use crate::node::inbox::Inbox;
 use crate::node::links::{Arrivals, Departures};
+use crate::node::reforming;
 use crate::node::report::Identity;
 use crate::node::runner::{self, Runner};
 use crate::node::settings::Settings;
 use crate::paxos::ballot::NodeId;
+use crate::paxos::configuration::{Configuration, Member};
 use crate::paxos::record::Recovered;
 use crate::telemetry::logging::{self, LogFormat};
 use crate::telemetry::metrics::Metrics;
@@ -209,22 +211,28 @@ fn prepare(settings: &Settings) -> Result<Ground, Failure> {
             Failure::told(Code::BadSettings, &error.to_string(), hint)
         },
     )?;
+    let me = settings.node_id();
+    reforming::reformed(&settings.data_dir, me, &mut log, &mut recovered, &founding_events)
+        .map_err(|error| {
+            let hint = "paxos-ctl recover says how far it is, and goes on";
+            Failure::told(Code::BadSettings, &error.to_string(), hint)
+        })?;
     drop(founding_events);
     keyring.set_members(member_names(&recovered));
     Ok(Ground { keyring: Arc::new(keyring), log, recovered, inbox, metrics, watchdog })
 }
 
 fn member_names(recovered: &Recovered<Bytes>) -> BTreeMap<NodeId, String> {
-    let members = recovered.genesis.iter().flat_map(|g| g.configuration.members());
+    let members = recovered.members().into_iter().flat_map(Configuration::members);
     members.map(|(id, member)| (*id, member.name.clone())).collect()
 }
 
 /// Whom to dial: the members that the log names, or the settings' hints while it names none.
 fn addresses(settings: &Settings, recovered: &Recovered<Bytes>) -> Vec<PeerAddress> {
-    match &recovered.genesis {
-        Some(genesis) => {
-            let members = genesis.configuration.members().iter();
-            let address = |(id, member): (&NodeId, &crate::paxos::configuration::Member)| {
+    match recovered.members() {
+        Some(newest) => {
+            let members = newest.members().iter();
+            let address = |(id, member): (&NodeId, &Member)| {
                 let (name, address) = (member.name.clone(), member.address.clone());
                 PeerAddress { id: *id, name, address }
             };

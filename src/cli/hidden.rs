@@ -1,9 +1,10 @@
 //! Words that this program says to itself, and that no help mentions.
 
-use super::{exit, output, supervise};
+use super::{exit, output, supervise, survey};
 use crate::controller::agent::{self, AGENT};
 use crate::controller::local::{DAEMONISE, SUPERVISE};
 use crate::controller::process;
+use crate::controller::remains::SURVEY;
 use crate::controller::unit::SERVE;
 use crate::wire::failure::Code;
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ pub(super) fn run(args: &[OsString]) -> Option<u8> {
         SUPERVISE => Some(supervise::run(rest)),
         SERVE => Some(become_service(rest)),
         AGENT => Some(become_agent()),
+        SURVEY => Some(survey::run(rest)),
         _ => None,
     }
 }

@@ -12,6 +12,7 @@ mod ctl_exec;
 mod ctl_keys;
 mod ctl_life;
 mod ctl_logs;
+mod ctl_recover;
 mod ctl_rotate;
 pub mod daemon;
 pub mod exit;
@@ -22,6 +23,7 @@ pub mod paxos;
 mod plan;
 mod relay;
 mod supervise;
+mod survey;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -8,7 +8,7 @@ use crate::wire::failure::{Code, Failure};
 use serde_json::{Value, json};
 
 /// Exit status of a plan with changes in it.
-const CHANGES_PENDING: u8 = 2;
+pub(super) const CHANGES_PENDING: u8 = 2;
 
 pub(super) fn plan_text(plan: &Plan, cluster: &str) -> String {
     let mut text = String::new();

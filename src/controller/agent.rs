@@ -88,6 +88,7 @@ impl Agent {
             | Call::Listen { .. }
             | Call::Unlisten(_)
             | Call::Status(_)
+            | Call::Survey(_)
             | Call::Dial { .. }
             | Call::Hold(..)
             | Call::Touch(_)
@@ -128,6 +129,7 @@ impl Agent {
             Call::Remove(place) => Answer::Left(host.remove(&place)?),
             Call::Reload(place) => Answer::Told(host.reload(&place)?),
             Call::Status(place) => Answer::Line(host.status_text(&place)?),
+            Call::Survey(place) => Answer::Surveyed(Box::new(host.survey(&place)?)),
             Call::Probe(place) => Answer::Probed(Box::new(probe(&place)?)),
             Call::Listen { place, cluster, callers } => {
                 Answer::Line(host.stand_in(&place, &cluster, &callers)?)

@@ -7,6 +7,7 @@
 use super::host::{Found, Halt, Halted, Place};
 use super::lock::{Busy, Holder};
 use super::probe::Probed;
+use super::remains::Remains;
 use super::trial_login::{Dial, Dialled};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -102,6 +103,8 @@ pub enum Call {
     Reload(Place),
     /// Ask the node how it is, by its socket.
     Status(Place),
+    /// Read what its log holds, while it does not run.
+    Survey(Place),
 }
 
 /// What came of a call.
@@ -129,6 +132,8 @@ pub enum Answer {
     Dialled(Vec<Dialled>),
     /// Who was told, if anybody.
     Told(Option<u32>),
+    /// What the log holds.
+    Surveyed(Box<Remains>),
     /// It could not be done.
     Failed {
         /// What was tried.

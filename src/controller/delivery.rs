@@ -229,8 +229,9 @@ impl Cluster {
             }
         }
         let state = ClusterState::load(&self.keys_dir, &self.inventory.cluster);
-        let founders = state.map_err(state_failure)?.map(|state| state.nodes).unwrap_or_default();
-        let left_out = founders.iter().filter(|node| self.inventory.node(&node.name).is_none());
+        let state = state.map_err(state_failure)?;
+        let members = state.iter().flat_map(ClusterState::members);
+        let left_out = members.filter(|node| self.inventory.node(&node.name).is_none());
         missed.extend(left_out.map(|node| {
             let why =
                 format!("{} is a member, and not in the inventory: it was not told", node.name);
@@ -404,6 +405,7 @@ fn not_all(epoch: u64, missed: &[(String, String)]) -> Failure {
 mod tests {
     use super::super::examine::{Examined, Examiner, Unexamined};
     use super::super::lock::{Busy, Holder};
+    use super::super::remains::Remains;
     use super::super::trial_login::{Dial, Dialled};
     use super::*;
     use crate::controller::host::{Halt, Halted, Host};
@@ -535,6 +537,10 @@ mod tests {
                     ..sample()
                 }
             })
+        }
+
+        fn survey(&self, _: &Place) -> Result<Remains, HostError> {
+            unreachable!("nobody is recovered")
         }
 
         fn log_tail(&self, _: &Place, _: usize) -> Result<Vec<String>, HostError> {

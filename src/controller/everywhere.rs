@@ -25,6 +25,7 @@ use super::host::{Found, Halt, Halted, Host, HostError, Place, Wanted};
 use super::local::LocalHost;
 use super::lock::{Busy, Holder};
 use super::login::{self, Login};
+use super::remains::Remains;
 use super::remote::RemoteHost;
 use crate::wire::report::StatusReport;
 use std::collections::HashMap;
@@ -95,6 +96,10 @@ impl Host for Everywhere {
 
     fn status(&self, place: &Place) -> Result<StatusReport, HostError> {
         self.at(place, |host| host.status(place))
+    }
+
+    fn survey(&self, place: &Place) -> Result<Remains, HostError> {
+        self.at(place, |host| host.survey(place))
     }
 
     fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError> {

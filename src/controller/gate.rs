@@ -61,7 +61,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When it does not come that far in time.
-    fn wait_caught_up(&self, asker: &Asker, node: &NodeSpec) -> Result<(), Failure> {
+    pub(super) fn wait_caught_up(&self, asker: &Asker, node: &NodeSpec) -> Result<(), Failure> {
         if !node.learner {
             return Ok(());
         }

@@ -10,6 +10,7 @@ use super::lock::{Busy, Holder};
 use super::login::Login;
 use super::plan::{FileState, PortHolder};
 use super::process::Identity;
+use super::remains::Remains;
 use super::started::Outdated;
 use super::system;
 use crate::wire::report::StatusReport;
@@ -27,6 +28,8 @@ pub mod names {
     pub const SETTINGS: &str = "config.yaml";
     /// The genesis, until the node takes it up.
     pub const GENESIS: &str = "genesis.yaml";
+    /// What an operator decreed, until the node takes it up.
+    pub const DECREE: &str = crate::wire::decree::DECREE_FILE;
     /// Keys and certificates.
     pub const KEYS: &str = "keys";
     /// The acceptor's log.
@@ -56,9 +59,9 @@ pub mod names {
     pub const SOCKET: &str = crate::wire::local::SOCKET_NAME;
 
     /// All that a node may leave in its data directory, and so all that is removed with it.
-    pub const ALL: [&str; 12] = [
-        EXECUTABLE, SETTINGS, GENESIS, KEYS, BUNDLE, LOG, OUTPUT, PID, "store", SOCKET, STARTED,
-        LOCK,
+    pub const ALL: [&str; 13] = [
+        EXECUTABLE, SETTINGS, GENESIS, DECREE, KEYS, BUNDLE, LOG, OUTPUT, PID, "store", SOCKET,
+        STARTED, LOCK,
     ];
 }
 
@@ -231,6 +234,9 @@ pub trait Host: Examiner + Send + Sync {
 
     /// What the node says of itself over the socket on its host, which asks for no key.
     fn status(&self, place: &Place) -> Result<StatusReport, HostError>;
+
+    /// What the log of a node that does not run holds.
+    fn survey(&self, place: &Place) -> Result<Remains, HostError>;
 
     /// The last lines of the node's log.
     fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError>;

@@ -76,7 +76,7 @@ impl Issuer {
         for folder in ["people", "nodes"] {
             make_directory(&issuer.keys.directory.join(folder))?;
         }
-        issuer.ensure_file(KNOWN_HOSTS, &issuer.keys.known_hosts())?;
+        issuer.ensure_file(KNOWN_HOSTS, &issuer.keys.known_hosts()?)?;
         Ok(issuer)
     }
 
@@ -257,7 +257,7 @@ impl Issuer {
         let signed = self.sign_by_root(&bundle)?;
         authority::write_file(&path, signed.as_bytes(), 0o644)?;
         self.keys = ClusterKeys::open_existing(&directory, &bundle.cluster)?;
-        self.ensure_file(KNOWN_HOSTS, &self.keys.known_hosts())
+        self.ensure_file(KNOWN_HOSTS, &self.keys.known_hosts()?)
     }
 
     /// Signs with the root key: with its file, or with the agent that holds it where there is no

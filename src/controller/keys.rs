@@ -31,6 +31,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::authorities::new_authority_file;
 use super::issuer::authority_file;
 pub use super::issuer::{IssuedPerson, Issuer};
+pub use super::openssh::SshTarget;
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -215,20 +216,6 @@ pub struct PlainKey {
     pub key: String,
 }
 
-/// How a node is reached, for the ssh_config.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SshTarget {
-    /// The node's name.
-    pub name: String,
-    /// Name or address of its host.
-    pub host: String,
-    /// Port of its SSH server.
-    pub port: u16,
-    /// What makes the connection, where it leads by way of another host. No ProxyJump: the jump
-    /// would be made with this file, which knows nothing of the bastion.
-    pub proxy_command: Option<String>,
-}
-
 /// The keys of one cluster, for reading.
 #[derive(Debug, Clone)]
 pub struct ClusterKeys {
@@ -402,8 +389,8 @@ impl ClusterKeys {
         KeyFile { name: identity::BUNDLE, mode: 0o644, text: self.signed_bundle.clone() }
     }
 
-    /// Every node's peer certificate, by name.
-    fn members_text(&self) -> Result<String, KeysError> {
+    /// The nodes that there are keys of here, in their order.
+    pub(super) fn node_directories(&self) -> Result<Vec<PathBuf>, KeysError> {
         let directory = self.directory.join("nodes");
         let mut names = Vec::new();
         if exists(&directory)? {
@@ -413,49 +400,15 @@ impl ClusterKeys {
             }
         }
         names.sort();
+        Ok(names.into_iter().map(|name| directory.join(name)).collect())
+    }
+
+    /// Every node's peer certificate, by name.
+    fn members_text(&self) -> Result<String, KeysError> {
         let mut text = String::new();
-        for name in names {
-            let path = directory.join(name).join(identity::PEER_CERTIFICATE);
+        for node in self.node_directories()? {
+            let path = node.join(identity::PEER_CERTIFICATE);
             text.push_str(&read_optional(&path)?.unwrap_or_default());
-        }
-        Ok(text)
-    }
-
-    /// The known_hosts file: whom OpenSSH may believe about hosts of this cluster. No host is ever
-    /// taken on trust at first use.
-    pub fn known_hosts(&self) -> String {
-        let cluster = &self.bundle.cluster;
-        let lines = self.bundle.authorities(AuthorityRole::Host).map(|key| {
-            let line = authority::public_line(key);
-            let comment = authority::authority_comment(AuthorityRole::Host, cluster);
-            format!("@cert-authority *.{cluster}.paxos {} {comment}\n", line.trim_end())
-        });
-        lines.collect()
-    }
-
-    /// An ssh_config with one `Host` per node and nothing that concerns other hosts.
-    ///
-    /// # Errors
-    /// When the keys lie at a path that an ssh_config cannot hold.
-    pub fn ssh_config(&self, targets: &[SshTarget], person: &str) -> Result<String, KeysError> {
-        let cluster = &self.bundle.cluster;
-        let known_hosts = config_path(&self.directory.join(KNOWN_HOSTS))?;
-        let key = config_path(&self.person_path(person, ""))?;
-        let certificate = config_path(&self.person_path(person, "-cert.pub"))?;
-        let mut text = format!(
-            "# How to reach the nodes of cluster {cluster}, as {person}. Written by paxos-ctl.\n"
-        );
-        for SshTarget { name, host, port, proxy_command } in targets {
-            let alias = identity::host_principal(name, cluster);
-            text.push_str(&format!(
-                "\nHost {name}\n  HostName {host}\n  Port {port}\n  HostKeyAlias {alias}\n  \
-                 UserKnownHostsFile {known_hosts}\n  GlobalKnownHostsFile none\n  \
-                 StrictHostKeyChecking yes\n  IdentitiesOnly yes\n  \
-                 IdentityFile {key}\n  CertificateFile {certificate}\n"
-            ));
-            if let Some(command) = proxy_command {
-                text.push_str(&format!("  ProxyCommand {command}\n"));
-            }
         }
         Ok(text)
     }
@@ -554,15 +507,6 @@ pub(super) fn read_certificate(path: &Path) -> Result<Option<Certificate>, KeysE
 fn has_left(certificate: &Certificate, now: SystemTime, left: Duration) -> bool {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     (now + left).as_secs() < certificate.valid_before()
-}
-
-/// A path as ssh_config takes it: quoted, and with the one character doubled that OpenSSH would
-/// expand.
-fn config_path(path: &Path) -> Result<String, KeysError> {
-    let text =
-        path.to_str().filter(|t| !t.contains(['"', '$', '\\']) && !t.contains(char::is_control));
-    let text = text.ok_or_else(|| KeysError::Path(path.to_owned()))?;
-    Ok(format!("\"{}\"", text.replace('%', "%%")))
 }
 
 /// The file of plain keys, checked as the node will check it.

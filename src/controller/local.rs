@@ -12,6 +12,7 @@ use super::lock::{Busy, Holder, Holdings};
 use super::observe::say;
 use super::plan::{FileState, PortHolder};
 use super::process;
+use super::remains::{Remains, remains};
 use super::remote::sha256;
 use super::started::{self, Outdated};
 use super::system;
@@ -376,6 +377,10 @@ impl Host for LocalHost {
 
     fn status(&self, place: &Place) -> Result<StatusReport, HostError> {
         status_of(place, &self.status_text(place)?)
+    }
+
+    fn survey(&self, place: &Place) -> Result<Remains, HostError> {
+        remains(place)
     }
 
     fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError> {

@@ -45,7 +45,7 @@ impl From<&ClusterState> for Membership {
                 roles: roles.map(|(name, _)| name.to_owned()).collect(),
             }
         };
-        let members = state.nodes.iter().map(known).collect();
+        let members = state.members().map(known).collect();
         Membership { phase1: phase1.into(), phase2: phase2.into(), members }
     }
 }

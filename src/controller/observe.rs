@@ -103,14 +103,17 @@ impl Asker {
         Ok(Asker {
             runtime,
             cluster: cluster.to_owned(),
-            check: HostCheck::Authorities(keys.host_authorities()),
+            check: HostCheck::Authorities {
+                believed: keys.host_authorities(),
+                revoked: keys.revoked_nodes().map_err(super::keys_failure)?,
+            },
             identity: ClientIdentity::Certificate { key, certificate },
         })
     }
 
     /// The same asker, who believes no host that another authority than this one vouches for.
     pub(super) fn believing_only(mut self, authority: PublicKey) -> Asker {
-        self.check = HostCheck::Authorities(vec![authority]);
+        self.check = HostCheck::by(vec![authority]);
         self
     }
 

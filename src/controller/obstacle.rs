@@ -45,6 +45,13 @@ pub enum Obstacle {
     LogLost(String),
     /// A node whose key is revoked.
     KeyRevoked(String),
+    /// A node that was given up when the cluster was recovered.
+    GivenUp {
+        /// Which.
+        node: String,
+        /// When, RFC 3339.
+        at: String,
+    },
 }
 
 impl Obstacle {
@@ -54,6 +61,7 @@ impl Obstacle {
             self,
             Obstacle::LogLost(_)
                 | Obstacle::KeyRevoked(_)
+                | Obstacle::GivenUp { .. }
                 | Obstacle::NotAMember(_)
                 | Obstacle::OutOfReach { formed: true, .. }
         )
@@ -63,6 +71,7 @@ impl Obstacle {
     pub fn node(&self) -> Option<&str> {
         match self {
             Obstacle::OutOfReach { node, .. }
+            | Obstacle::GivenUp { node, .. }
             | Obstacle::PortHeld(node, _)
             | Obstacle::OldKeys(node, _)
             | Obstacle::Unfit(node, _)
@@ -115,6 +124,10 @@ impl Obstacle {
                 "if {node} is to take part again: stop it, delete keys/node_key in its data \
                  directory, and deploy again; it makes another key"
             ),
+            Obstacle::GivenUp { node, .. } => format!(
+                "take {node} out of the inventory; if it came back, end its process and remove \
+                 its data: it holds an old end of the log, and no survivor lets it in"
+            ),
             Obstacle::LogLost(node) => format!(
                 "the cluster goes on with its other acceptors; \
                  do not copy an old log back, for {node} may have voted since. \
@@ -166,6 +179,9 @@ impl fmt::Display for Obstacle {
                  and the cluster was formed with {} and {}",
                 wanted.0, wanted.1, formed.0, formed.1
             ),
+            Obstacle::GivenUp { node, at } => {
+                write!(f, "{node} was given up when the cluster was recovered, at {at}")
+            }
             Obstacle::KeyRevoked(node) => {
                 write!(f, "the key of {node} is revoked, so no other node talks to it")
             }

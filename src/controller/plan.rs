@@ -138,7 +138,7 @@ pub fn plan(inventory: &Inventory, facts: &Facts) -> Plan {
         Some(_) if !facts.keys => plan.obstacles.push(Obstacle::KeysGone),
         Some(state) => {
             plan.obstacles.extend(other_quorums(inventory, state));
-            let left_out = state.nodes.iter().filter(|node| inventory.node(&node.name).is_none());
+            let left_out = state.members().filter(|node| inventory.node(&node.name).is_none());
             plan.notes.extend(left_out.map(|node| {
                 let name = &node.name;
                 format!(
@@ -203,6 +203,9 @@ pub(super) fn obstacle(
     state: Option<&ClusterState>,
 ) -> Option<Obstacle> {
     let name = node.name.clone();
+    if let Some(recovery) = state.and_then(|state| state.lost(&node.name)) {
+        return Some(Obstacle::GivenUp { node: name, at: recovery.at.clone() });
+    }
     if let Some((why, hint)) = &facts.out_of_reach {
         let (why, hint, formed) = (why.clone(), hint.clone(), state.is_some());
         return Some(Obstacle::OutOfReach { node: name, why, hint, formed });
@@ -237,7 +240,7 @@ fn difference(node: &NodeSpec, founder: &Founder) -> Option<&'static str> {
 /// and are no wish of anybody's while an acceptor is left out.
 fn other_quorums(inventory: &Inventory, state: &ClusterState) -> Option<Obstacle> {
     let formed = state.quorums();
-    let founders = state.nodes.iter().filter(|node| node.generation.is_some()).count();
+    let founders = state.members().filter(|node| node.generation.is_some()).count();
     let all_there = inventory.quorums.acceptors() == founders;
     let wanted = |place: usize, formed: u16| match inventory.sizes[place] {
         Some(size) => u16::try_from(size).unwrap_or(u16::MAX),

@@ -13,6 +13,7 @@ use super::landing::{Landing, Program, Trouble};
 use super::local::status_of;
 use super::lock::{Busy, Holder};
 use super::login::Login;
+use super::remains::Remains;
 use super::system;
 use crate::wire::agent_frame::{read_frame, write_frame};
 use crate::wire::build::Build;
@@ -370,6 +371,14 @@ impl Host for RemoteHost {
         let what = "ask it how it is";
         match self.demand(place, what, &Call::Status(place.clone()))? {
             Answer::Line(text) => status_of(place, &text),
+            answer => Err(unexpected(place, what, &answer)),
+        }
+    }
+
+    fn survey(&self, place: &Place) -> Result<Remains, HostError> {
+        let what = "read what its log holds";
+        match self.demand(place, what, &Call::Survey(place.clone()))? {
+            Answer::Surveyed(remains) => Ok(*remains),
             answer => Err(unexpected(place, what, &answer)),
         }
     }

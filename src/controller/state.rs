@@ -58,6 +58,26 @@ pub struct Founder {
     pub genesis: Handout,
 }
 
+/// A recovery: the cluster went on with its survivors. See [`super::recover`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recovery {
+    /// The number of the survivors' configuration.
+    pub configuration: u64,
+    /// From whose log they go on.
+    pub from: String,
+    /// Who was lost.
+    pub lost: Vec<String>,
+    /// When it was decreed, RFC 3339.
+    pub at: String,
+    /// Acceptors that must promise from then on.
+    pub phase1: u16,
+    /// Acceptors that must accept from then on.
+    pub phase2: u16,
+    /// Whether the survivors serve again.
+    pub done: bool,
+}
+
 /// What a cluster was formed with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +98,9 @@ pub struct ClusterState {
     /// What it ran before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Program>,
+    /// When it lost its quorum for ever, and how it went on; the last one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recoveries: Vec<Recovery>,
 }
 
 /// Why the state cannot be used.
@@ -165,6 +188,7 @@ impl ClusterState {
             nodes: inventory.nodes.iter().map(&mut founder).collect(),
             program: None,
             previous: None,
+            recoveries: Vec::new(),
         }
     }
 
@@ -190,9 +214,21 @@ impl ClusterState {
         self.nodes.iter().find(|node| node.name == name)
     }
 
-    /// The quorum sizes for phase 1 and 2 that the cluster was formed with.
+    /// The recovery in which a node was given up, if it was.
+    pub fn lost(&self, name: &str) -> Option<&Recovery> {
+        self.recoveries.iter().find(|recovery| recovery.lost.iter().any(|lost| lost == name))
+    }
+
+    /// Those of its nodes that were not given up.
+    pub fn members(&self) -> impl Iterator<Item = &Founder> {
+        self.nodes.iter().filter(|node| self.lost(&node.name).is_none())
+    }
+
+    /// The quorum sizes for phase 1 and 2: of the last recovery, else those that the cluster was
+    /// formed with.
     pub fn quorums(&self) -> (u16, u16) {
-        (self.phase1, self.phase2)
+        let last = self.recoveries.last();
+        last.map_or((self.phase1, self.phase2), |recovery| (recovery.phase1, recovery.phase2))
     }
 
     /// Notes that a node has its genesis. To be saved before the node is started.

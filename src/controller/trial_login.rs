@@ -319,7 +319,7 @@ async fn try_one(
         host: to.host.clone(),
         port: to.port,
         host_principal: to.principal.clone(),
-        check: HostCheck::Authorities(authorities),
+        check: HostCheck::by(authorities),
         by_way_of: None,
     };
     let outcome = match dial(&endpoint, &identity, settings).await {
@@ -458,7 +458,7 @@ mod tests {
             host: to.host,
             port,
             host_principal: to.principal,
-            check: HostCheck::Authorities(vec![signer]),
+            check: HostCheck::by(vec![signer]),
             by_way_of: None,
         };
         let identity = ClientIdentity::Key(Arc::new(key));

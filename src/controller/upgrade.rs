@@ -57,7 +57,7 @@ impl Cluster {
         Ok(previous)
     }
 
-    fn formed(&self) -> Result<ClusterState, Failure> {
+    pub(super) fn formed(&self) -> Result<ClusterState, Failure> {
         let cluster = &self.inventory.cluster;
         let state = ClusterState::load(&self.keys_dir, cluster).map_err(state_failure)?;
         state.ok_or_else(|| {

@@ -14,7 +14,7 @@
 use super::files::{Handle, Kernel, Storage};
 use super::index::SlotIndex;
 use super::queue::Shared;
-use super::recovery::{Replayed, replay, segment_path};
+use super::recovery::{Replayed, read, replay, segment_path};
 use super::segment::{
     BLOCK_ALIGNMENT, FRAME_HEADER_BYTES, HEADER_BYTES, NAME_BYTES_MAX, claimed_frame_bytes,
     read_frame,
@@ -234,6 +234,18 @@ fn prepare_directory(directory: &Path) -> Result<(), LogError> {
         return Err(LogError::Exposed { path: directory.to_owned(), mode });
     }
     Ok(())
+}
+
+/// What a log holds that nobody uses now. Nothing is changed, not even a tail that a crash tore.
+///
+/// # Errors
+/// When somebody uses it, and as [`open`].
+pub fn survey(directory: &Path, owner: &LogOwner) -> Result<Recovered<Bytes>, LogError> {
+    if is_in_use(directory) {
+        return Err(LogError::InUse { path: directory.to_owned(), holder: None });
+    }
+    let (replayed, _last) = read(directory, owner, &Kernel)?;
+    Ok(replayed.recovered)
 }
 
 /// Whether a process has the log in this directory open now. One that was killed may have it for a

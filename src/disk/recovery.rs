@@ -57,9 +57,32 @@ pub(super) fn replay(
     owner: &LogOwner,
     storage: &dyn Storage,
 ) -> Result<Replayed, LogError> {
+    let (mut replayed, last) = read(directory, owner, storage)?;
+    if let Some(last) = last {
+        replayed.last = Some(last.finish()?);
+        storage.sync_directory(directory).map_err(|source| LogError::Io {
+            action: "make durable the names in",
+            path: directory.to_owned(),
+            source,
+        })?;
+    }
+    Ok(replayed)
+}
+
+/// Reads all segments, and changes nothing in any case; the last one, if there is any, is handed
+/// over to be finished.
+///
+/// # Errors
+/// See [`LogError`].
+pub(super) fn read(
+    directory: &Path,
+    owner: &LogOwner,
+    storage: &dyn Storage,
+) -> Result<(Replayed, Option<SegmentReader>), LogError> {
     let numbers = segment_numbers(directory, storage)?;
     let mut replayed =
         Replayed { recovered: Recovered::default(), index: SlotIndex::new(), last: None };
+    let mut last = None;
     for (index, &number) in numbers.iter().enumerate() {
         let is_last = index + 1 == numbers.len();
         if number != index as u64 + 1 {
@@ -74,18 +97,11 @@ pub(super) fn replay(
         while let Some(block) = reader.next_block(is_last)? {
             replayed.take_in(directory, &reader, &block)?;
         }
-        if is_last {
-            replayed.last = Some(reader.finish()?);
-            storage.sync_directory(directory).map_err(|source| LogError::Io {
-                action: "make durable the names in",
-                path: directory.to_owned(),
-                source,
-            })?;
-        }
+        last = Some(reader);
     }
     replayed.recovered.votes.values_mut().for_each(|vote| detach(&mut vote.entry));
     replayed.recovered.learned.values_mut().for_each(detach);
-    Ok(replayed)
+    Ok((replayed, last))
 }
 
 impl Replayed {
@@ -157,7 +173,7 @@ impl Read for Sequential {
     }
 }
 
-struct SegmentReader {
+pub(super) struct SegmentReader {
     path: PathBuf,
     input: BufReader<Sequential>,
     header: SegmentHeader,

@@ -7,6 +7,8 @@
 use crate::disk::log::DiskLog;
 use crate::disk::{Log, LogEvent};
 use crate::paxos::record::{Record, Recovered};
+use crate::paxos::reform::ReformError;
+use crate::wire::decree::DecreeError;
 use crate::wire::genesis::{GenesisError, decode_genesis};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -17,8 +19,8 @@ use tracing::info;
 /// The file's name in the data directory.
 pub const GENESIS_FILE: &str = "genesis.yaml";
 
-/// How long the first record of a log may take to become durable before somebody should look at the
-/// disk.
+/// How long what is added before a node takes part may take to become durable before somebody
+/// should look at the disk.
 const FIRST_SYNC_MAX: Duration = Duration::from_secs(60);
 
 /// Why a log cannot begin.
@@ -56,8 +58,27 @@ pub enum FoundingError {
         /// The log's cluster.
         found: String,
     },
-    /// The disk did not take the first record.
-    #[error("the first record of the log did not become durable within {0:?}; look at the disk")]
+    /// The file is no decree.
+    #[error("{path}: {source}")]
+    Decree {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: DecreeError,
+    },
+    /// What is decreed cannot be done to this log.
+    #[error(
+        "{path} was not taken up, and the log is as it was: {source}; if it lies here by mistake, \
+         remove it, else recover again with paxos-ctl"
+    )]
+    Reform {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: ReformError,
+    },
+    /// The disk did not take what the log begins with, or goes on with.
+    #[error("what was added to the log did not become durable within {0:?}; look at the disk")]
     Slow(Duration),
     /// The log contradicts itself.
     #[error("the log cannot begin: {0}")]
@@ -75,15 +96,7 @@ pub fn found(
     durable: &Receiver<LogEvent>,
 ) -> Result<(), FoundingError> {
     let path = data_dir.join(GENESIS_FILE);
-    let io = |action| {
-        let path = path.clone();
-        move |source| FoundingError::Io { action, path, source }
-    };
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(io("read")(error)),
-    };
+    let Some(text) = read_optional(&path)? else { return Ok(()) };
     let file = decode_genesis(&text)
         .map_err(|source| FoundingError::Genesis { path: path.clone(), source })?;
     match &recovered.genesis {
@@ -97,20 +110,51 @@ pub fn found(
         Some(_) => {}
         None => {
             let record = Record::Genesis { genesis: file.genesis, generation: file.generation };
-            log.append(vec![record.clone()]);
-            log.sync();
-            recovered.replay(record)?;
-            let end = recovered.end;
-            let is_durable = |event| match event {
-                LogEvent::Durable { position, .. } => position >= end,
-                LogEvent::Full | LogEvent::Room => false,
-            };
-            let mut events = std::iter::from_fn(|| durable.recv_timeout(FIRST_SYNC_MAX).ok());
-            if !events.any(is_durable) {
-                return Err(FoundingError::Slow(FIRST_SYNC_MAX));
-            }
+            append(vec![record], log, recovered, durable)?;
             info!("the log begins: genesis consumed");
         }
     }
-    std::fs::remove_file(&path).map_err(io("remove"))
+    consumed(&path)
+}
+
+/// The file's text; none if there is no file.
+pub(super) fn read_optional(path: &Path) -> Result<Option<String>, FoundingError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FoundingError::Io { action: "read", path: path.to_owned(), source }),
+    }
+}
+
+/// Appends records, and waits until they are durable.
+pub(super) fn append(
+    records: Vec<Record<Bytes>>,
+    log: &mut DiskLog,
+    recovered: &mut Recovered<Bytes>,
+    durable: &Receiver<LogEvent>,
+) -> Result<(), FoundingError> {
+    for record in &records {
+        recovered.replay(record.clone())?;
+    }
+    let end = recovered.end;
+    log.append(records);
+    log.sync();
+    let is_durable = |event| match event {
+        LogEvent::Durable { position, .. } => position >= end,
+        LogEvent::Full | LogEvent::Room => false,
+    };
+    let mut events = std::iter::from_fn(|| durable.recv_timeout(FIRST_SYNC_MAX).ok());
+    match events.any(is_durable) {
+        true => Ok(()),
+        false => Err(FoundingError::Slow(FIRST_SYNC_MAX)),
+    }
+}
+
+/// Removes a file that was taken up.
+pub(super) fn consumed(path: &Path) -> Result<(), FoundingError> {
+    std::fs::remove_file(path).map_err(|source| FoundingError::Io {
+        action: "remove",
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -18,6 +18,7 @@ pub mod links;
 mod measures;
 mod outlook;
 pub mod recorder;
+pub mod reforming;
 pub mod report;
 mod requests;
 pub mod runner;

@@ -22,6 +22,7 @@ pub mod proposer;
 pub mod quorum;
 mod reads;
 pub mod record;
+pub mod reform;
 pub mod replica;
 pub mod timing;
 pub mod witness;

@@ -5,8 +5,8 @@
 //! record that contradicts what came before it is an error, for the log is ours and nobody else's.
 
 use super::ballot::{Ballot, Slot, VoterGeneration};
-use super::configuration::Genesis;
-use super::message::{Entry, Vote};
+use super::configuration::{Configuration, Genesis};
+use super::message::{Entry, Payload, Vote};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -63,6 +63,9 @@ pub struct Recovered<V> {
     pub floor: Slot,
     /// Accepted values of slots not known chosen.
     pub votes: BTreeMap<Slot, Vote<V>>,
+    /// The newest configuration of the chosen prefix and where it was chosen; none if that of the
+    /// genesis still holds.
+    pub configuration: Option<(Slot, Configuration)>,
     /// Values learned out of order, above the chosen prefix.
     pub learned: BTreeMap<Slot, Arc<Entry<V>>>,
     /// Where the next record goes.
@@ -108,10 +111,20 @@ impl<V> Default for Recovered<V> {
             promised: Ballot::ZERO,
             chosen: Slot(0),
             floor: Slot(1),
+            configuration: None,
             votes: BTreeMap::new(),
             learned: BTreeMap::new(),
             end: LogPosition(0),
         }
+    }
+}
+
+impl<V> Recovered<V> {
+    /// Who takes part, by the newest configuration that is known to be chosen; none if the log
+    /// never began.
+    pub fn members(&self) -> Option<&Configuration> {
+        let genesis = self.genesis.as_ref().map(|genesis| &genesis.configuration);
+        self.configuration.as_ref().map(|(_, newest)| newest).or(genesis)
     }
 }
 
@@ -151,11 +164,13 @@ impl<V: Clone> Recovered<V> {
             Record::Chosen(up_to) => {
                 let mut slot = self.chosen.next();
                 while slot <= up_to {
-                    if !self.votes.contains_key(&slot) && !self.learned.contains_key(&slot) {
+                    let vote = self.votes.remove(&slot).map(|vote| vote.entry);
+                    let Some(entry) = self.learned.remove(&slot).or(vote) else {
                         return Err(ReplayError::ChosenWithoutValue(at, slot));
+                    };
+                    if let Payload::Configuration(configuration) = &entry.payload {
+                        self.configuration = Some((slot, configuration.clone()));
                     }
-                    self.votes.remove(&slot);
-                    self.learned.remove(&slot);
                     slot = slot.next();
                 }
                 self.chosen = self.chosen.max(up_to);

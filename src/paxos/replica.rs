@@ -102,8 +102,8 @@ impl<V: Value> Replica<V> {
         let recovered = start.recovered;
         let genesis = recovered.genesis.as_ref()?;
         let configurations = Configurations::new(genesis);
-        let roles = configurations.newest().member(start.id).map(|member| member.roles);
-        let roles = roles.unwrap_or_default();
+        let member = recovered.members().and_then(|newest| newest.member(start.id));
+        let roles = member.map(|member| member.roles).unwrap_or_default();
         let generation = recovered
             .generation
             .filter(|_| !recovered.fenced)

@@ -7,6 +7,7 @@ use super::channel::{ChannelEvent, Inbox};
 use super::client::HostCheck;
 use super::identity;
 use super::live::DialledHost;
+use super::refusal::Refusal;
 use bytes::Bytes;
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
@@ -93,8 +94,11 @@ impl Callbacks {
         let now = SystemTime::now();
         let judged = match &self.check {
             HostCheck::Trust(trust) => trust.load().accept_host(certificate, &self.expected, now),
-            HostCheck::Authorities(authorities) => {
-                identity::accept_host(certificate, authorities, &self.expected, now)
+            HostCheck::Authorities { believed, revoked } => {
+                if revoked.iter().any(|key| key.key_data() == certificate.public_key()) {
+                    return Err(Refusal::Revoked("its host key".to_owned()).to_string());
+                }
+                identity::accept_host(certificate, believed, &self.expected, now)
             }
         };
         judged.map_err(|refusal| refusal.to_string())?;

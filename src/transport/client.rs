@@ -67,8 +67,20 @@ pub struct Endpoint {
 pub enum HostCheck {
     /// The cluster's trust of the moment.
     Trust(Arc<LiveTrust>),
-    /// Host authorities, as in the `@cert-authority` lines of a known-hosts file.
-    Authorities(Vec<PublicKey>),
+    /// As a known-hosts file says.
+    Authorities {
+        /// Host authorities: the `@cert-authority` lines.
+        believed: Vec<PublicKey>,
+        /// Hosts' own keys that nobody vouches for any more: the `@revoked` lines.
+        revoked: Vec<PublicKey>,
+    },
+}
+
+impl HostCheck {
+    /// Believes these host authorities about every host.
+    pub fn by(believed: Vec<PublicKey>) -> HostCheck {
+        HostCheck::Authorities { believed, revoked: Vec::new() }
+    }
 }
 
 /// Who dials.

@@ -123,26 +123,29 @@ fn with_agent(
 /// [`CredentialsError`], also when there is none.
 pub fn load_host_check(known_hosts: &Path, host: &str) -> Result<HostCheck, CredentialsError> {
     let text = read("known-hosts file", known_hosts)?;
-    let mut authorities = Vec::new();
+    let (mut believed, mut revoked) = (Vec::new(), Vec::new());
     for line in text.lines() {
         let mut fields = line.split_ascii_whitespace();
-        if fields.next() != Some("@cert-authority") {
-            continue;
-        }
+        let list = match fields.next() {
+            Some("@cert-authority") => &mut believed,
+            Some("@revoked") => &mut revoked,
+            _ => continue,
+        };
         let patterns = fields.next().unwrap_or_default();
         if !patterns.split(',').any(|pattern| matches_host(pattern, host)) {
             continue;
         }
         let key = fields.collect::<Vec<_>>().join(" ");
         let key = PublicKey::from_openssh(&key)
-            .map_err(|error| malformed("key of a host authority", known_hosts, &error))?;
-        authorities.push(key);
+            .map_err(|error| malformed("key of a host or its authority", known_hosts, &error))?;
+        list.push(key);
     }
-    if authorities.is_empty() {
+    believed.retain(|key| !revoked.iter().any(|other| other.key_data() == key.key_data()));
+    if believed.is_empty() {
         let (path, host) = (known_hosts.to_owned(), host.to_owned());
         return Err(CredentialsError::NoAuthority { path, host });
     }
-    Ok(HostCheck::Authorities(authorities))
+    Ok(HostCheck::Authorities { believed, revoked })
 }
 
 /// `*` stands for any text; nothing else is special. Enough for what `paxos-ctl ssh-config` writes.
@@ -259,6 +262,9 @@ mod tests {
         ] {
             assert!(matches!(check(&line), Err(CredentialsError::NoAuthority { .. })), "{line}");
         }
+        let both = "@cert-authority *.local.paxos";
+        let revoked = check(&format!("{both} {key}\n@revoked *.local.paxos {key}"));
+        assert!(matches!(revoked, Err(CredentialsError::NoAuthority { .. })), "it is revoked");
         let garbage = check("@cert-authority *.local.paxos ssh-ed25519 AAAA");
         assert!(matches!(garbage, Err(CredentialsError::Malformed { .. })));
     }

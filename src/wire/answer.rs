@@ -3,7 +3,6 @@
 //! Rendering touches nothing but memory. A value goes out as it was stored: the table form of `get`
 //! is its bytes, the JSON form is `value` if they are UTF-8 and `value_base64` if not.
 
-use super::base64;
 use super::event::{Columns, ProtocolEvent};
 use super::failure::{Code, Failure};
 use super::grammar::escaped;
@@ -11,6 +10,7 @@ use super::report::{self, HealthReport, JsonId, MemberReport, StatusReport};
 use super::request::Format;
 use super::trace::TraceReport;
 use crate::store::KeyValue;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
@@ -324,7 +324,7 @@ fn write_record_fields<M: SerializeMap>(record: &Record, map: &mut M) -> Result<
 fn write_bytes<M: SerializeMap>(name: &str, bytes: &[u8], map: &mut M) -> Result<(), M::Error> {
     match std::str::from_utf8(bytes) {
         Ok(text) => map.serialize_entry(name, text),
-        Err(_) => map.serialize_entry(&format!("{name}_base64"), &base64::encode(bytes)),
+        Err(_) => map.serialize_entry(&format!("{name}_base64"), &BASE64_STANDARD.encode(bytes)),
     }
 }
 

@@ -4,11 +4,10 @@
 //! cluster that was formed before; that is the controller's promise, and the node refuses one that
 //! does not fit the log it has.
 
-use crate::paxos::ballot::{ClusterId, NodeId, ProposerId, VoterGeneration};
-use crate::paxos::configuration::{Configuration, ConfigurationNumber, Genesis, Member, Roles};
-use crate::paxos::quorum::QuorumSystem;
+use super::members::{self, MemberText};
+use crate::paxos::ballot::VoterGeneration;
+use crate::paxos::configuration::{ConfigurationNumber, Genesis};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The one layout there is so far.
 const GENESIS_VERSION: u32 = 1;
@@ -45,42 +44,21 @@ struct GenesisText {
     members: Vec<MemberText>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MemberText {
-    name: String,
-    id: u64,
-    address: String,
-    proposer: Option<u64>,
-    acceptor: Option<String>,
-    learner: bool,
-}
-
 /// The file's text.
 ///
 /// # Errors
 /// Never for what [`decode_genesis`] accepts; the writer of YAML has an error type of its own.
 pub fn encode_genesis(file: &GenesisFile) -> Result<String, GenesisError> {
     let configuration = &file.genesis.configuration;
-    let quorums = configuration.quorums();
-    let size = |size: usize| u16::try_from(size).map_err(|error| GenesisError(error.to_string()));
-    let generation = |generation: VoterGeneration| format!("{:016x}", generation.0);
-    let members = configuration.members().iter().map(|(id, member)| MemberText {
-        name: member.name.clone(),
-        id: id.0,
-        address: member.address.clone(),
-        proposer: member.roles.proposer.map(|id| u64::from(id.value())),
-        acceptor: member.roles.acceptor.map(generation),
-        learner: member.roles.learner,
-    });
+    let (phase1, phase2) = members::sizes(configuration).map_err(GenesisError)?;
     let text = GenesisText {
         version: GENESIS_VERSION,
         cluster_id: file.genesis.cluster.to_string(),
         window: file.genesis.window,
-        generation: file.generation.map(generation),
-        phase1: size(quorums.phase1())?,
-        phase2: size(quorums.phase2())?,
-        members: members.collect(),
+        generation: file.generation.map(members::generation_text),
+        phase1,
+        phase2,
+        members: members::texts(configuration),
     };
     serde_saphyr::to_string(&text).map_err(|error| GenesisError(error.to_string()))
 }
@@ -99,44 +77,20 @@ pub fn decode_genesis(text: &str) -> Result<GenesisFile, GenesisError> {
     if !WINDOW_RANGE.contains(&text.window) {
         return Err(GenesisError(format!("window {} is not within {WINDOW_RANGE:?}", text.window)));
     }
-    let invalid = |error: &dyn std::fmt::Display| GenesisError(error.to_string());
-    let mut members = BTreeMap::new();
-    for member in text.members {
-        let proposer = member.proposer.map(ProposerId::new).transpose();
-        let roles = Roles {
-            proposer: proposer.map_err(|error| invalid(&error))?,
-            acceptor: member.acceptor.as_deref().map(read_generation).transpose()?,
-            learner: member.learner,
-        };
-        let id = NodeId(member.id);
-        let member = Member { name: member.name, address: member.address, roles };
-        if members.insert(id, member).is_some() {
-            return Err(GenesisError(format!("node {} is listed twice", id.0)));
-        }
-    }
-    let acceptors = members.values().filter(|m| m.roles.acceptor.is_some()).count();
-    let acceptors = u16::try_from(acceptors).map_err(|error| invalid(&error))?;
-    let quorums = QuorumSystem::flexible(acceptors, text.phase1, text.phase2)
-        .map_err(|error| invalid(&error))?;
-    let configuration = Configuration::new(ConfigurationNumber(1), members, quorums)
-        .map_err(|error| invalid(&error))?;
-    let cluster = u128::from_str_radix(&text.cluster_id, 16).map_err(|_| {
-        GenesisError(format!("cluster_id {:?} is not hexadecimal", text.cluster_id))
-    })?;
-    let genesis = Genesis { cluster: ClusterId(cluster), configuration, window: text.window };
-    let generation = text.generation.as_deref().map(read_generation).transpose()?;
-    Ok(GenesisFile { genesis, generation })
-}
-
-fn read_generation(text: &str) -> Result<VoterGeneration, GenesisError> {
-    u64::from_str_radix(text, 16)
-        .map(VoterGeneration)
-        .map_err(|_| GenesisError(format!("voter generation {text:?} is not hexadecimal")))
+    let (first, sizes) = (ConfigurationNumber(1), (text.phase1, text.phase2));
+    let configuration = members::configuration(first, sizes, text.members).map_err(GenesisError)?;
+    let cluster = members::cluster_id(&text.cluster_id).map_err(GenesisError)?;
+    let genesis = Genesis { cluster, configuration, window: text.window };
+    let generation = text.generation.as_deref().map(members::read_generation).transpose();
+    Ok(GenesisFile { genesis, generation: generation.map_err(GenesisError)? })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paxos::ballot::{ClusterId, NodeId, ProposerId};
+    use crate::paxos::configuration::{Configuration, Member, Roles};
+    use crate::paxos::quorum::QuorumSystem;
 
     fn file() -> GenesisFile {
         let member = |id: u64| {

@@ -15,10 +15,10 @@
 
 pub mod agent_frame;
 pub mod answer;
-pub mod base64;
 pub mod build;
 pub mod command;
 pub mod configuration;
+pub mod decree;
 pub mod entry;
 pub mod event;
 pub mod failure;
@@ -28,6 +28,7 @@ pub mod grammar;
 pub mod help;
 pub mod local;
 pub mod logs;
+mod members;
 pub mod message;
 pub mod peer;
 pub mod record;

@@ -1,0 +1,254 @@
+//! From whose log a cluster goes on, of which so many acceptors were lost that the others are no
+//! quorum; a pure function of what the survivors' logs hold.
+//!
+//! The one must be as far as any other in what is known to be chosen: a survivor that applied more
+//! would contradict it. Among those that are, any will do, for the votes of all survivors are
+//! counted: of each slot the vote of the highest ballot, wherever it lies. See
+//! [`crate::paxos::reform`] for what is made of them.
+
+use super::remains::Remains;
+use super::state::{ClusterState, Founder};
+use crate::paxos::ballot::{Ballot, ClusterId, NodeId, Slot};
+use crate::paxos::configuration::{Configuration, ConfigurationNumber, Member, Roles};
+use crate::paxos::message::Vote;
+use crate::paxos::quorum::QuorumSystem;
+use crate::paxos::reform::Reform;
+use crate::wire::decree::decode_vote;
+use bytes::Bytes;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// What is decreed, and what is to be said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What the one survivor is told.
+    pub decree: Reform<Bytes>,
+    /// Slots above the chosen prefix whose entry is taken over, though nobody knows it chosen.
+    pub taken_over: u64,
+    /// Slots below the last one of which no survivor holds anything.
+    pub empty: u64,
+}
+
+/// The survivors' names, those first from whose logs the cluster should go on.
+pub fn ranking(survivors: &BTreeMap<String, Remains>) -> Vec<&str> {
+    let mut names: Vec<(&String, &Remains)> = survivors.iter().collect();
+    names.sort_by_key(|(_, remains)| Reverse((!remains.fenced, remains.chosen, remains.last)));
+    names.into_iter().map(|(name, _)| name.as_str()).collect()
+}
+
+/// What to decree, to go on from the log of `from`, without those of `lost`.
+///
+/// # Errors
+/// Why that cannot be, in words.
+pub fn decide(
+    state: &ClusterState,
+    survivors: &BTreeMap<String, Remains>,
+    from: &str,
+    lost: &[String],
+) -> Result<Decision, String> {
+    let Some(base) = survivors.get(from) else {
+        return Err(format!("{from} is none of the survivors"));
+    };
+    for (name, remains) in survivors {
+        if remains.chosen > base.chosen {
+            return Err(format!(
+                "{name} knows slot {} to be chosen and {from} only slot {}: going on from {from} \
+                 would undo what {name} has applied",
+                remains.chosen, base.chosen
+            ));
+        }
+        match &remains.cluster_id {
+            Some(found) if *found != state.cluster_id => {
+                return Err(format!("the log of {name} is of another cluster, {found}"));
+            }
+            _ => {}
+        }
+    }
+    let configuration = configuration(state, survivors, lost)?;
+    let cluster = u128::from_str_radix(&state.cluster_id, 16).map_err(|error| error.to_string())?;
+    let best = best_votes(survivors)?;
+    let last = survivors.values().map(|remains| remains.last).max().unwrap_or(0);
+    let own: BTreeMap<Slot, Ballot> =
+        votes_of(base)?.map(|vote| (vote.slot, vote.ballot)).collect();
+    let above = || best.values().filter(|vote| vote.slot.0 > base.chosen);
+    let learned = |slot: u64| base.learned.contains(&slot);
+    let carried = above().filter(|vote| {
+        own.get(&vote.slot).is_none_or(|ballot| *ballot < vote.ballot) && !learned(vote.slot.0)
+    });
+    let held = |slot: &u64| learned(*slot) || best.contains_key(&Slot(*slot));
+    let open = base.chosen.saturating_add(1)..=last;
+    Ok(Decision {
+        taken_over: above().filter(|vote| !learned(vote.slot.0)).count() as u64,
+        empty: open.filter(|slot| !held(slot)).count() as u64,
+        decree: Reform {
+            cluster: ClusterId(cluster),
+            configuration,
+            last: Slot(last),
+            votes: carried.cloned().collect(),
+        },
+    })
+}
+
+fn votes_of(remains: &Remains) -> Result<impl Iterator<Item = Vote<Bytes>>, String> {
+    let decoded: Result<Vec<_>, String> =
+        remains.votes.iter().map(|bytes| decode_vote(&Bytes::copy_from_slice(bytes))).collect();
+    Ok(decoded?.into_iter())
+}
+
+/// Of each slot the vote of the highest ballot.
+fn best_votes(
+    survivors: &BTreeMap<String, Remains>,
+) -> Result<BTreeMap<Slot, Vote<Bytes>>, String> {
+    let mut best: BTreeMap<Slot, Vote<Bytes>> = BTreeMap::new();
+    for (name, remains) in survivors {
+        let votes = votes_of(remains).map_err(|why| format!("the votes of {name}: {why}"))?;
+        for vote in votes {
+            if best.get(&vote.slot).is_none_or(|other| other.ballot < vote.ballot) {
+                best.insert(vote.slot, vote);
+            }
+        }
+    }
+    Ok(best)
+}
+
+/// The survivors with the roles that they had; without a vote, where the log cannot have one.
+fn configuration(
+    state: &ClusterState,
+    survivors: &BTreeMap<String, Remains>,
+    lost: &[String],
+) -> Result<Configuration, String> {
+    let genesis = state.genesis().map_err(|error| error.to_string())?;
+    let mut members = BTreeMap::new();
+    for founder in state.members().filter(|founder| !lost.contains(&founder.name)) {
+        let id = NodeId(founder.id);
+        let Some(formed) = genesis.configuration.member(id) else { continue };
+        let remains = survivors.get(&founder.name);
+        let votes = |remains: &&Remains| {
+            !remains.fenced
+                && remains.cluster_id.is_some()
+                && remains.generation == formed.roles.acceptor.map(|life| life.0)
+        };
+        let acceptor = formed.roles.acceptor.filter(|_| remains.filter(votes).is_some());
+        let roles = Roles { acceptor, ..formed.roles };
+        members.insert(id, Member { roles, ..formed.clone() });
+    }
+    let acceptors = members.values().filter(|member| member.roles.acceptor.is_some()).count();
+    let acceptors = u16::try_from(acceptors).map_err(|error| error.to_string())?;
+    let quorums = QuorumSystem::majority(acceptors).map_err(|error| error.to_string())?;
+    let known = survivors.values().map(|remains| remains.configuration).max().unwrap_or(0);
+    let number = ConfigurationNumber(known.saturating_add(1));
+    Configuration::new(number, members, quorums).map_err(|error| error.to_string())
+}
+
+/// Whether every write that was ever acknowledged is among what the survivors hold: the lost alone
+/// were too few to choose anything.
+pub fn loses_nothing(state: &ClusterState, lost: &[String]) -> bool {
+    let is_lost = |founder: &&Founder| founder.generation.is_some() && lost.contains(&founder.name);
+    let lost = state.members().filter(is_lost).count();
+    lost < usize::from(state.quorums().1)
+}
+
+/// Whether those that are not lost could choose something: then there is nothing to recover from.
+pub fn is_quorum(state: &ClusterState, lost: &[String]) -> bool {
+    let stays = |founder: &&Founder| founder.generation.is_some() && !lost.contains(&founder.name);
+    let left = state.members().filter(stays).count();
+    let (phase1, phase2) = state.quorums();
+    left >= usize::from(phase1.max(phase2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::plan::tests::three_nodes;
+    use crate::paxos::ballot::{Incarnation, ProposalNumber};
+    use crate::paxos::message::{Entry, Payload};
+    use crate::wire::decree::encode_vote;
+    use std::sync::Arc;
+
+    fn state() -> ClusterState {
+        let mut last = 0;
+        ClusterState::form(&three_nodes(), ClusterId(7), || {
+            last += 1;
+            last
+        })
+    }
+
+    fn vote(slot: u64, counter: u64, value: &'static [u8]) -> Vote<Bytes> {
+        let number = ProposalNumber::from_raw(counter * 100 + 1);
+        let payload = Payload::Command(Bytes::from_static(value));
+        let entry = Arc::new(Entry { payload, ..Entry::noop() });
+        Vote { slot: Slot(slot), ballot: Ballot { number, incarnation: Incarnation(1) }, entry }
+    }
+
+    /// The log of the node of this generation.
+    fn remains(generation: u64, chosen: u64, votes: &[Vote<Bytes>]) -> Remains {
+        let last = votes.iter().map(|vote| vote.slot.0).max().unwrap_or(chosen);
+        Remains {
+            cluster_id: Some(format!("{:032x}", 7)),
+            generation: Some(generation),
+            configuration: 1,
+            chosen,
+            last,
+            votes: votes.iter().map(encode_vote).collect(),
+            ..Remains::default()
+        }
+    }
+
+    fn survivors(all: &[(&str, Remains)]) -> BTreeMap<String, Remains> {
+        all.iter().map(|(name, remains)| ((*name).to_owned(), remains.clone())).collect()
+    }
+
+    fn lost(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn of_each_slot_the_vote_of_the_highest_ballot_is_taken_over() {
+        let n1 = remains(1, 4, &[vote(5, 2, b"five"), vote(6, 2, b"old")]);
+        let n2 = remains(2, 3, &[vote(4, 2, b"known"), vote(6, 3, b"new"), vote(8, 2, b"far")]);
+        let all = survivors(&[("n1", n1), ("n2", n2)]);
+        assert_eq!(ranking(&all), ["n1", "n2"]);
+        let decision = decide(&state(), &all, "n1", &lost(&["n3"])).unwrap();
+        let decree = &decision.decree;
+        assert_eq!((decree.last, decision.taken_over, decision.empty), (Slot(8), 3, 1));
+        assert_eq!(decree.votes, [vote(6, 3, b"new"), vote(8, 2, b"far")]);
+        assert_eq!(decree.configuration.number, ConfigurationNumber(2));
+        assert_eq!(decree.configuration.acceptors().collect::<Vec<_>>(), [NodeId(1), NodeId(2)]);
+        assert_eq!(decree.configuration.quorums().phase1(), 2);
+        let why = decide(&state(), &all, "n2", &lost(&["n3"])).unwrap_err();
+        assert!(why.contains("n1 knows slot 4 to be chosen and n2 only slot 3"), "{why}");
+    }
+
+    #[test]
+    fn a_log_that_cannot_vote_is_no_voter_and_a_strange_one_stops_everything() {
+        let fenced = Remains { fenced: true, ..remains(2, 9, &[]) };
+        let all = survivors(&[("n1", remains(1, 9, &[])), ("n2", fenced)]);
+        assert_eq!(ranking(&all), ["n1", "n2"]);
+        let decision = decide(&state(), &all, "n1", &lost(&["n3"])).unwrap();
+        let configuration = decision.decree.configuration;
+        assert_eq!(configuration.acceptors().collect::<Vec<_>>(), [NodeId(1)]);
+        assert!(configuration.member(NodeId(2)).is_some_and(|member| member.roles.learner));
+        let other = Remains { cluster_id: Some("8".to_owned()), ..remains(2, 1, &[]) };
+        let all = survivors(&[("n1", remains(1, 9, &[])), ("n2", other)]);
+        assert!(decide(&state(), &all, "n1", &lost(&["n3"])).is_err());
+        let another_life = survivors(&[("n1", remains(5, 9, &[]))]);
+        let why = decide(&state(), &another_life, "n1", &lost(&["n2", "n3"])).unwrap_err();
+        assert!(why.contains("acceptor"), "{why}");
+        assert!(decide(&state(), &another_life, "n2", &lost(&["n3"])).is_err());
+    }
+
+    #[test]
+    fn whether_anything_is_lost_is_a_matter_of_counting() {
+        let state = state();
+        let table: [(&[&str], bool, bool); 4] = [
+            (&[], true, true),
+            (&["n3"], true, true),
+            (&["n2", "n3"], false, false),
+            (&["n1", "n2", "n3"], false, false),
+        ];
+        for (names, quorum, nothing) in table {
+            assert_eq!(is_quorum(&state, &lost(names)), quorum, "{names:?}");
+            assert_eq!(loses_nothing(&state, &lost(names)), nothing, "{names:?}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! What a plan is made of: what lies on hosts, what runs there, and what the controller remembers.
 
+use super::membership::Membership;
 use super::state::ClusterState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -73,4 +74,6 @@ pub struct Facts {
     pub nodes: BTreeMap<String, NodeFacts>,
     /// Who leads, if anybody said.
     pub leader: Option<String>,
+    /// Who takes part, if anybody said.
+    pub told: Option<Membership>,
 }

@@ -6,6 +6,7 @@ use super::deploy::{Cluster, state_failure};
 use super::host::{Found, HostError, Place, Wanted, names};
 use super::inventory::{Connection, NodeSpec};
 use super::keys::ClusterKeys;
+use super::membership::Membership;
 use super::observe::{ASK_LIMIT, Asker, leader};
 use super::plan::{Facts, FileState, NodeFacts, obstacle};
 use super::settings::settings_text;
@@ -87,6 +88,7 @@ impl Cluster {
             let running: Vec<&NodeSpec> = self.inventory.nodes.iter().filter(running).collect();
             let answers = asker.ask(&running, ASK_LIMIT);
             facts.leader = leader(&answers);
+            facts.told = Membership::told(&answers);
             let epoch = keys.bundle().epoch;
             for (name, found) in &mut facts.nodes {
                 let answer = answers.get(name).and_then(|answer| answer.as_ref().ok());

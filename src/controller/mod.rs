@@ -36,6 +36,7 @@ pub mod check_links;
 pub mod delivery;
 pub mod deploy;
 pub mod destroy;
+mod drift;
 pub mod everywhere;
 pub mod examine;
 mod exclusive;

@@ -45,6 +45,13 @@ pub enum Obstacle {
     LogLost(String),
     /// A node whose key is revoked.
     KeyRevoked(String),
+    /// The running cluster is not what the inventory says.
+    Drift {
+        /// About whom.
+        node: String,
+        /// How it differs.
+        what: String,
+    },
     /// A node that was given up when the cluster was recovered.
     GivenUp {
         /// Which.
@@ -62,6 +69,7 @@ impl Obstacle {
             Obstacle::LogLost(_)
                 | Obstacle::KeyRevoked(_)
                 | Obstacle::GivenUp { .. }
+                | Obstacle::Drift { .. }
                 | Obstacle::NotAMember(_)
                 | Obstacle::OutOfReach { formed: true, .. }
         )
@@ -72,6 +80,7 @@ impl Obstacle {
         match self {
             Obstacle::OutOfReach { node, .. }
             | Obstacle::GivenUp { node, .. }
+            | Obstacle::Drift { node, .. }
             | Obstacle::PortHeld(node, _)
             | Obstacle::OldKeys(node, _)
             | Obstacle::Unfit(node, _)
@@ -124,6 +133,11 @@ impl Obstacle {
                 "if {node} is to take part again: stop it, delete keys/node_key in its data \
                  directory, and deploy again; it makes another key"
             ),
+            Obstacle::Drift { .. } => {
+                "somebody else may have changed the cluster: use the newest copy of the keys \
+                 directory, and have the inventory say what paxos-ctl status shows"
+                    .to_owned()
+            }
             Obstacle::GivenUp { node, .. } => format!(
                 "take {node} out of the inventory; if it came back, end its process and remove \
                  its data: it holds an old end of the log, and no survivor lets it in"
@@ -179,6 +193,7 @@ impl fmt::Display for Obstacle {
                  and the cluster was formed with {} and {}",
                 wanted.0, wanted.1, formed.0, formed.1
             ),
+            Obstacle::Drift { node, what } => write!(f, "{node}: {what}"),
             Obstacle::GivenUp { node, at } => {
                 write!(f, "{node} was given up when the cluster was recovered, at {at}")
             }

@@ -4,6 +4,7 @@
 //! that never ran, of a cluster that never was; and what the inventory leaves out is never taken
 //! away.
 
+use super::drift::drift;
 use super::inventory::{Inventory, NodeSpec};
 use super::state::{ClusterState, Founder, Handout};
 use std::collections::BTreeSet;
@@ -138,6 +139,8 @@ pub fn plan(inventory: &Inventory, facts: &Facts) -> Plan {
         Some(_) if !facts.keys => plan.obstacles.push(Obstacle::KeysGone),
         Some(state) => {
             plan.obstacles.extend(other_quorums(inventory, state));
+            let told = facts.told.iter();
+            plan.obstacles.extend(told.flat_map(|told| drift(inventory, state, told)));
             let left_out = state.members().filter(|node| inventory.node(&node.name).is_none());
             plan.notes.extend(left_out.map(|node| {
                 let name = &node.name;
@@ -307,6 +310,7 @@ pub(crate) mod tests {
             operator: true,
             nodes: nodes.map(|(name, pid)| (name.to_owned(), running(pid))).into(),
             leader: Some("n1".to_owned()),
+            told: None,
         };
         change(&mut facts);
         facts

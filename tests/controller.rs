@@ -16,6 +16,7 @@ use paxos_ssh::controller::remains::Remains;
 use paxos_ssh::controller::state::ClusterState;
 use paxos_ssh::controller::trial_login::{Dial, Dialled};
 use paxos_ssh::paxos::ballot::ClusterId;
+use paxos_ssh::transport::bundle::AuthorityRole;
 use paxos_ssh::wire::failure::Code;
 use paxos_ssh::wire::report::StatusReport;
 use std::fs;
@@ -178,8 +179,9 @@ fn destroy_removes_what_was_made_and_tells_what_it_left() {
     for forged in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let cluster = cluster(folder.path(), "c");
-        let issuer = Issuer::open_or_init(&cluster.keys_dir, "c").unwrap();
+        let mut issuer = Issuer::open_or_init(&cluster.keys_dir, "c").unwrap();
         issuer.ensure_operator(SystemTime::now()).unwrap();
+        issuer.begin_rotation(AuthorityRole::Host).unwrap();
         issuer.write_ssh_config(&cluster.ssh_targets()).unwrap();
         drop(issuer);
         let state = ClusterState::form(&cluster.inventory, ClusterId(1), || 1);

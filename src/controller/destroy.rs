@@ -4,6 +4,7 @@
 //! go, whatever else lies there is left and told, and a directory that nobody can tell to be this
 //! cluster's is refused before anything happens.
 
+use super::authorities::new_authority_file;
 use super::deploy::{Cluster, Progress};
 use super::host::{Halt, Place};
 use super::issued;
@@ -110,9 +111,10 @@ fn key_names() -> Vec<String> {
     .map(str::to_owned)
     .into();
     for role in AuthorityRole::ALL {
-        let key = issuer::authority_file(role);
-        names.push(format!("{key}.pub"));
-        names.push(key);
+        for key in [issuer::authority_file(role), new_authority_file(role)] {
+            names.push(format!("{key}.pub"));
+            names.push(key);
+        }
     }
     let last = ["root", issuer::LOCK, STATE, identity::BUNDLE, identity::ROOT];
     names.extend(last.map(str::to_owned));

@@ -13,7 +13,7 @@ use super::keys::{
 use super::state::{ClusterState, STATE, StateError};
 use crate::paxos::ballot::NodeId;
 use crate::transport::authority::{self, PublicKey};
-use crate::transport::bundle::{AuthorityRole, Revocation};
+use crate::transport::bundle::{Authority, AuthorityRole, Revocation};
 use crate::transport::diagnosis::Presented;
 use crate::transport::identity::{self, Trust};
 use serde::{Deserialize, Serialize};
@@ -169,7 +169,14 @@ impl ClusterKeys {
                 let text = read_optional(path)?.ok_or_else(|| malformed("it is missing".into()))?;
                 match Presented::parse(&text).map_err(malformed)? {
                     Presented::Key(key) => {
-                        Ok(vec![Revocation::Fingerprint(authority::print(&key))])
+                        let print = authority::print(&key);
+                        let mut all = self.bundle.authorities.iter();
+                        match all.find(|authority| authority.key.key_data() == key.key_data()) {
+                            None => Ok(vec![Revocation::Fingerprint(print)]),
+                            Some(Authority { role, .. }) => {
+                                Err(KeysError::RevokedAuthority { print, role: *role })
+                            }
+                        }
                     }
                     Presented::Certificate(certificate) => {
                         let signer = certificate.signature_key();
@@ -410,6 +417,27 @@ mod tests {
         };
         let refused = issuer.issue(&grant, HOUR, Some(&before), now).unwrap_err();
         assert!(matches!(refused, KeysError::RevokedKey { .. }), "{refused}");
+    }
+
+    #[test]
+    fn an_authority_is_replaced_and_not_revoked() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let mut issuer = Issuer::open_or_init(folder.path(), "c").unwrap();
+        let role = AuthorityRole::Peer;
+        let file = Target::File(folder.path().join("peer-authority.pub"));
+        let refused = issuer.revoke(&file, "", now).unwrap_err();
+        assert!(refused.to_string().contains("keys rotate --authority peer"), "{refused}");
+        assert_eq!(issuer.keys().bundle().epoch, 1);
+        std::fs::copy(folder.path().join("peer-authority.pub"), folder.path().join("old.pub"))
+            .unwrap();
+        issuer.begin_rotation(role).unwrap();
+        issuer.switch(role).unwrap();
+        let old = Target::File(folder.path().join("old.pub"));
+        assert!(issuer.revoke(&old, "", now).is_err(), "it is believed still");
+        issuer.forget(role).unwrap();
+        issuer.settle(role).unwrap();
+        assert!(issuer.revoke(&old, "", now).unwrap().changed);
     }
 
     #[test]

@@ -142,6 +142,17 @@ pub enum KeysError {
     /// A name of a person and of a node.
     #[error("{0} is a node and a person; name the serial or the key file that is meant")]
     Ambiguous(String),
+    /// An authority, which would take everybody with it.
+    #[error(
+        "{print} is the {role} authority, and whoever it vouched for would be cut off at once; \
+         replace it: paxos-ctl keys rotate --authority {role}"
+    )]
+    RevokedAuthority {
+        /// Its fingerprint.
+        print: String,
+        /// What it vouches for.
+        role: AuthorityRole,
+    },
     /// A key that no certificate would help any more.
     #[error("the key {print} of {name} is revoked; {next}")]
     RevokedKey {

@@ -44,10 +44,7 @@ impl ClusterKeys {
     /// # Errors
     /// When a file cannot be read.
     pub fn phase(&self, role: AuthorityRole) -> Result<Phase, KeysError> {
-        let at = |stage| {
-            let mut all = self.bundle.authorities.iter();
-            all.any(|authority| authority.role == role && authority.stage == stage)
-        };
+        let at = |stage| self.at(role, stage).is_some();
         let new = read_public(&self.directory, &new_authority_file(role))?;
         let signs = new.as_ref().zip(self.current(role));
         let signs = signs.is_some_and(|(new, current)| new.key_data() == current.key_data());
@@ -89,9 +86,13 @@ impl ClusterKeys {
 
     /// The key that signs now.
     pub(super) fn current(&self, role: AuthorityRole) -> Option<&PublicKey> {
+        self.at(role, AuthorityStage::Current)
+    }
+
+    fn at(&self, role: AuthorityRole, stage: AuthorityStage) -> Option<&PublicKey> {
         let mut all = self.bundle.authorities.iter();
-        let signs = |a: &&Authority| a.role == role && a.stage == AuthorityStage::Current;
-        all.find(signs).map(|authority| &authority.key)
+        let is = |authority: &&Authority| authority.role == role && authority.stage == stage;
+        all.find(is).map(|authority| &authority.key)
     }
 }
 
@@ -130,8 +131,10 @@ impl Issuer {
     /// Has the new authority sign from now on.
     ///
     /// # Errors
-    /// As [`Issuer::begin_rotation`].
+    /// As [`Issuer::begin_rotation`]; also when its private key is not here, for then nobody could
+    /// sign.
     pub fn switch(&mut self, role: AuthorityRole) -> Result<(), KeysError> {
+        self.private_authority(role, self.keys.at(role, AuthorityStage::Next))?;
         self.advance(|bundle| {
             restage(bundle, role, |stage| match stage {
                 AuthorityStage::Next => Some(AuthorityStage::Current),
@@ -153,8 +156,11 @@ impl Issuer {
     /// Has the old authority sign again, where the new one does, and else drops the new one.
     ///
     /// # Errors
-    /// As [`Issuer::begin_rotation`].
+    /// As [`Issuer::switch`].
     pub fn go_back(&mut self, role: AuthorityRole) -> Result<(), KeysError> {
+        if let Some(old) = self.keys.at(role, AuthorityStage::Retiring) {
+            self.private_authority(role, Some(old))?;
+        }
         self.advance(|bundle| {
             restage(bundle, role, |stage| match stage {
                 AuthorityStage::Next => None,
@@ -314,6 +320,39 @@ mod tests {
         assert_eq!((phase(&stages), signs(&stages)), (Phase::Settled, new));
         assert!(!file("operator-authority.new.pub").exists());
         assert_eq!(stages.keys().bundle().authorities.len(), AuthorityRole::ALL.len());
+    }
+
+    #[test]
+    fn nobody_is_to_sign_whose_key_is_not_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let phase = |issuer: &Issuer| issuer.keys().phase(ROLE).unwrap();
+        let mut issuer = issuer(folder.path());
+        issuer.begin_rotation(ROLE).unwrap();
+        for name in ["operator-authority.new", "operator-authority.new.pub"] {
+            fs::rename(file(name), file(&format!("aside-{name}"))).unwrap();
+        }
+        let error = issuer.switch(ROLE).unwrap_err();
+        assert!(error.to_string().contains("operator-authority.new"), "{error}");
+        assert_eq!((phase(&issuer), issuer.keys().bundle().epoch), (Phase::Learning, 2));
+        for name in ["operator-authority.new", "operator-authority.new.pub"] {
+            fs::rename(file(&format!("aside-{name}")), file(name)).unwrap();
+        }
+        issuer.switch(ROLE).unwrap();
+        fs::rename(file("operator-authority"), file("aside")).unwrap();
+        let error = issuer.go_back(ROLE).unwrap_err();
+        assert!(error.to_string().contains("operator-authority"), "{error}");
+        assert_eq!((phase(&issuer), issuer.keys().bundle().epoch), (Phase::Switched, 3));
+        // What is lost is no reason not to give the rotation up before anybody signs with it.
+        fs::rename(file("aside"), file("operator-authority")).unwrap();
+        issuer.go_back(ROLE).unwrap();
+        issuer.forget(ROLE).unwrap();
+        issuer.settle(ROLE).unwrap();
+        issuer.begin_rotation(ROLE).unwrap();
+        fs::remove_file(file("operator-authority.new")).unwrap();
+        issuer.go_back(ROLE).unwrap();
+        issuer.settle(ROLE).unwrap();
+        assert_eq!(phase(&issuer), Phase::Settled);
     }
 
     #[test]

@@ -283,22 +283,35 @@ impl Issuer {
 
     /// The private key of the authority that signs now.
     fn authority(&self, role: AuthorityRole) -> Result<PrivateKey, KeysError> {
+        self.private_authority(role, self.keys.current(role))
+    }
+
+    /// The private key of this authority, which is here if it is to sign.
+    pub(super) fn private_authority(
+        &self,
+        role: AuthorityRole,
+        wanted: Option<&PublicKey>,
+    ) -> Result<PrivateKey, KeysError> {
         let directory = &self.keys.directory;
-        let path = directory.join(authority_file(role));
-        let mut reason = "it is missing".to_owned();
         // Two, while the authority is replaced.
-        for path in [&path, &directory.join(new_authority_file(role))] {
+        let paths = [authority_file(role), new_authority_file(role)].map(|f| directory.join(f));
+        for path in &paths {
             if !exists(path)? {
                 continue;
             }
             let key = authority::load_private_key(path)?;
-            let current = self.keys.current(role).map(PublicKey::key_data);
-            if current == Some(key.public_key().key_data()) {
+            if wanted.map(PublicKey::key_data) == Some(key.public_key().key_data()) {
                 return Ok(key);
             }
-            reason = format!("it is not the {role} authority that the bundle names");
         }
-        Err(KeysError::Malformed { path, reason })
+        let print = wanted.map_or_else(|| "none".to_owned(), authority::print);
+        let [old, new] = paths;
+        let reason = format!(
+            "the private key of the {role} authority that is to sign ({print}) is neither there \
+             nor in {}",
+            new.display()
+        );
+        Err(KeysError::Malformed { path: old, reason })
     }
 
     /// Takes the next serial. It is written as spent before it is used: after a crash one is

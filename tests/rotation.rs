@@ -8,6 +8,7 @@ mod harness;
 use harness::{Cluster, NODES, Ran, run};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn rotate(cluster: &Cluster, role: &str, more: &[&str]) -> Ran {
@@ -33,17 +34,23 @@ fn login_with(cluster: &Cluster, from: &str, to: &str) -> Ran {
 /// Writes through node2, each time by a login of its own, while `work` is done. Gives how many
 /// writes there were; none may fail.
 fn while_somebody_writes(cluster: &Cluster, work: impl FnOnce()) -> usize {
+    /// Also where the work panics: the writer is waited for.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let (over, writes) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|threads| {
-        let writer = threads.spawn(|| {
+        let _over = Over(&over);
+        threads.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 let next = writes.fetch_add(1, Ordering::Relaxed) + 1;
                 cluster.ssh("node2", &format!("paxos put /writes {next}")).expect(0);
             }
         });
         work();
-        over.store(true, Ordering::Relaxed);
-        writer.join().expect("no write fails");
     });
     writes.into_inner()
 }
@@ -107,8 +114,12 @@ fn the_way_back_is_open_until_the_old_authority_is_forgotten() {
     cluster.keys(&["issue", "alice", "--role", "write"]).expect(0);
     let line = fs::read_to_string(keys.join("operator-authority.pub")).expect("it is there");
     for until in ["learned", "switched"] {
+        rotate(&cluster, "operator", &["--until", "learned"]).expect(0);
+        // Who types it again goes on with it.
         let told = rotate(&cluster, "operator", &["--until", until]).expect(0).json();
         assert_eq!(told["stage"], until);
+        let told = rotate(&cluster, "operator", &["--until", "learned"]).expect(0).json();
+        assert_eq!(told["stage"], until, "it goes no farther than it was to go");
         let busy = rotate(&cluster, "host", &[]).expect(78);
         assert!(busy.said().contains("keys rollback"), "{}", busy.said());
         // Whoever has a certificate of either gets in.
@@ -143,6 +154,64 @@ fn a_node_that_is_down_takes_the_new_authority_up_when_it_starts() {
     assert_eq!(cluster.ssh("node3", "paxos get k").expect(0).out(), "v\n");
 }
 
+/// How many authorities of peers the newest bundle here names, at each stage.
+fn stages(cluster: &Cluster) -> [usize; 3] {
+    let text = fs::read_to_string(cluster.path("keys/bundle")).expect("it is there");
+    ["current", "next", "retiring"]
+        .map(|stage| text.matches(&format!("authority peer {stage} ")).count())
+}
+
+#[test]
+fn the_way_back_cuts_off_one_node_after_the_other() {
+    let cluster = Cluster::found();
+    rotate(&cluster, "peer", &["--until", "switched"]).expect(0);
+    // From now on the new authority vouches for every connection.
+    cluster.ctl(&["restart"]).expect(0);
+    while_somebody_writes(&cluster, || {
+        let told = cluster.keys(&["rollback"]).expect(0).said();
+        for node in NODES {
+            let step = format!("{node}: forget the other peer authority");
+            assert!(told.contains(&step), "{told}");
+        }
+    });
+    cluster.ctl(&["plan"]).expect(0);
+}
+
+#[test]
+fn without_a_quorum_nothing_is_forgotten() {
+    let cluster = Cluster::found();
+    let killed = ["node2", "node3"];
+    killed.iter().for_each(|node| cluster.kill(node));
+    let stopped = rotate(&cluster, "peer", &[]).expect(69).json();
+    let message = stopped["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("nothing was forgotten"), "{message}");
+    assert_eq!(stages(&cluster), [1, 0, 1], "the way back is open");
+    cluster.deploy().expect(0);
+    let told = cluster.keys(&["resume", "-o", "json"]).expect(0).json();
+    assert_eq!(told["stage"], "settled", "{told}");
+    cluster.wait_healthy();
+}
+
+#[test]
+fn nobody_forgets_after_one_that_could_not() {
+    let cluster = Cluster::found();
+    rotate(&cluster, "peer", &["--until", "switched"]).expect(0);
+    let leader = cluster.leader();
+    let first = NODES.into_iter().find(|node| *node != leader).expect("one leads");
+    // A node refuses all that lies there when others can read its key.
+    let key = cluster.directory(first).join("keys/node_key");
+    let mode = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode));
+    mode(0o644).expect("it is ours");
+    let stopped = cluster.keys(&["resume"]).expect(1);
+    assert!(stopped.said().contains(first), "{}", stopped.said());
+    let epoch = |node: &str| cluster.status(node).expect("it answers")["bundle"]["epoch"].clone();
+    assert_eq!(NODES.map(epoch), [3, 3, 3], "all believe both still");
+    mode(0o600).expect("it is ours");
+    let told = cluster.keys(&["resume", "-o", "json"]).expect(0).json();
+    assert_eq!(told["stage"], "settled", "{told}");
+    cluster.wait_healthy();
+}
+
 #[test]
 fn a_host_that_takes_no_files_stops_it_and_is_brought_back_later() {
     let cluster = Cluster::found();
@@ -153,11 +222,7 @@ fn a_host_that_takes_no_files_stops_it_and_is_brought_back_later() {
     let stopped = rotate(&cluster, "peer", &[]).expect(1).json();
     let message = stopped["error"]["message"].as_str().unwrap_or_default();
     assert!(message.contains("node3") && !message.contains("node2"), "{message}");
-    let signs = |stages: [&str; 3]| {
-        let text = fs::read_to_string(cluster.path("keys/bundle")).expect("it is there");
-        stages.map(|stage| text.matches(&format!("authority peer {stage} ")).count())
-    };
-    assert_eq!(signs(["current", "next", "retiring"]), [1, 1, 0], "nobody signs otherwise yet");
+    assert_eq!(stages(&cluster), [1, 1, 0], "nobody signs otherwise yet");
     cluster.ssh("node2", "paxos put k before").expect(0);
     cluster.keys(&["resume"]).expect(1);
 

@@ -7,6 +7,7 @@ use super::ctl_deploy::speaker;
 use super::ctl_keys::{delivered_json, delivered_text, existing, keys_failure};
 use super::exit;
 use crate::controller::authorities::Phase;
+use crate::controller::delivery::Reached;
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::journal::Run;
 use crate::controller::rotate::{Goal, Rotated};
@@ -109,9 +110,13 @@ fn told(cluster: &Cluster, rotated: &Rotated) -> Result<Reply, Failure> {
     let keys = existing(cluster)?;
     let (role, epoch) = (rotated.role, keys.bundle().epoch);
     let signer = keys.signer(role).map_err(keys_failure)?;
+    let whoever = match rotated.delivered.iter().any(|one| one.reached == Reached::LeftOut) {
+        true => "every node that was not left out",
+        false => "every node",
+    };
     let mut text = match rotated.phase {
         Phase::Learning => format!(
-            "every node believes a new {role} authority too, and {signer} signs; bundle epoch \
+            "{whoever} believes a new {role} authority too, and {signer} signs; bundle epoch \
              {epoch}\n"
         ),
         Phase::Switched => format!(

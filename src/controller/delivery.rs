@@ -89,6 +89,12 @@ struct Expected {
 const NEWEST_COPY: &str = "use the newest copy of the keys directory (--keys-dir)";
 
 fn old_copy(there: u64, here: u64) -> String {
+    if there == here {
+        return format!(
+            "there is another bundle of epoch {there} than here: two copies of the keys directory \
+             were used to sign"
+        );
+    }
     format!(
         "there is a bundle of epoch {there}, and the newest here has epoch {here}: the keys \
          directory is an old copy"
@@ -126,6 +132,7 @@ impl Cluster {
         say: Progress<'_>,
     ) -> Result<(Revoked, Vec<Delivered>), Failure> {
         let mut issuer = self.issuer()?;
+        self.must_be_newest(issuer.keys())?;
         let now = SystemTime::now();
         say("sign a bundle of the next epoch");
         let revoked = issuer.revoke(target, reason, now).map_err(keys_failure)?;
@@ -153,8 +160,10 @@ impl Cluster {
             let delivered = rotated.delivered.clone();
             return Ok((Some(rotated), delivered));
         }
-        self.certify_outdated(&issuer, say)?;
-        Ok((None, self.deliver_keys(issuer.keys(), left_out, say)?))
+        let certified = self.certify_outdated(&issuer, say)?;
+        let delivered = self.deliver_keys(issuer.keys(), left_out, say)?;
+        certified.must_be_all(left_out)?;
+        Ok((None, delivered))
     }
 
     /// Renews the certificates of the named nodes, or of all whose certificates are near their end,
@@ -179,6 +188,10 @@ impl Cluster {
         for (node, found) in nodes.iter().zip(at_once(&nodes, |node| self.look_at_keys(node))) {
             // Who cannot be reached is named by the delivery, and who has no key is not installed.
             let Some(line) = found.ok().and_then(|found| found.node_key) else { continue };
+            // Who asks for one of these by name is told why it gets none.
+            if names.is_empty() && issuer.keys().is_revoked(&line) {
+                continue;
+            }
             let (name, id) = (&node.name, node.id);
             let is_new = match names.is_empty() {
                 true => issuer.ensure_node(name, id, &line, now),
@@ -198,6 +211,22 @@ impl Cluster {
         // None are made in passing.
         ClusterKeys::open_existing(&self.keys_dir, name).map_err(keys_failure)?;
         Issuer::open_or_init(&self.keys_dir, name).map_err(keys_failure)
+    }
+
+    /// Refuses to sign with a copy of the keys that is not the newest: its second bundle would have
+    /// a higher epoch than the one that it does not know of, and what that one revokes would be
+    /// believed again. A host that cannot be reached says nothing.
+    pub(super) fn must_be_newest(&self, keys: &ClusterKeys) -> Result<(), Failure> {
+        let nodes = self.named(&[])?;
+        for (node, found) in nodes.iter().zip(at_once(&nodes, |node| self.look_at_keys(node))) {
+            let Ok(found) = found else { continue };
+            if let Some(epoch) = newer(keys, bundle_in(&found)) {
+                let why = old_copy(epoch, keys.bundle().epoch);
+                let message = format!("{}: {why}; nothing was signed", node.name);
+                return Err(Failure::new(Code::BadSettings, message, NEWEST_COPY));
+            }
+        }
+        Ok(())
     }
 
     /// Brings every host to what these keys are, and waits until each node that runs says that it
@@ -254,13 +283,11 @@ impl Cluster {
         node: &NodeSpec,
     ) -> Result<Reached, HostError> {
         let found = self.look_at_keys(node)?;
-        let Some(line) = &found.node_key else { return Ok(Reached::NotInstalled) };
+        let Some(line) = key_in(&found, node)? else { return Ok(Reached::NotInstalled) };
         let place = Place::of(node);
         let (files, expected) =
             parcel(keys, node, line).map_err(|error| unreadable(node, &error))?;
-        let at = names::KEY_FILES.iter().position(|name| *name == identity::BUNDLE);
-        let there = at.and_then(|at| found.files.get(at)).and_then(Option::as_deref);
-        if let Some(epoch) = newer(keys, there) {
+        if let Some(epoch) = newer(keys, bundle_in(&found)) {
             return Err(HostError {
                 node: node.name.clone(),
                 what: "deliver the bundle".to_owned(),
@@ -271,9 +298,7 @@ impl Cluster {
         // Whoever laid the files may have died before the node was told.
         let mut changed = found.outdated.keys;
         for file in &files {
-            let at = names::KEY_FILES.iter().position(|name| *name == file.name);
-            let there = at.and_then(|at| found.files.get(at)).and_then(Option::as_deref);
-            if there != Some(file.text.as_bytes()) {
+            if file_in(&found, file.name) != Some(file.text.as_bytes()) {
                 let name = in_keys(file.name);
                 self.host.receive(&place, &name, file.mode, file.text.as_bytes())?;
                 changed = true;
@@ -294,7 +319,7 @@ impl Cluster {
         node: &NodeSpec,
     ) -> Result<Reached, HostError> {
         let found = self.look_at_keys(node)?;
-        let Some(line) = &found.node_key else { return Ok(Reached::NotInstalled) };
+        let Some(line) = key_in(&found, node)? else { return Ok(Reached::NotInstalled) };
         let (_, expected) = parcel(keys, node, line).map_err(|error| unreadable(node, &error))?;
         self.await_keys(&Place::of(node), expected, true)
     }
@@ -358,6 +383,33 @@ pub(super) fn newer(keys: &ClusterKeys, there: Option<&[u8]>) -> Option<u64> {
     (there.epoch > ours.epoch || is_other).then_some(there.epoch)
 }
 
+/// What lies on a host under the name of one of its key files.
+fn file_in<'a>(found: &'a Found, name: &str) -> Option<&'a [u8]> {
+    let at = names::KEY_FILES.iter().position(|file| *file == name)?;
+    found.files.get(at)?.as_deref()
+}
+
+fn bundle_in(found: &Found) -> Option<&[u8]> {
+    file_in(found, identity::BUNDLE)
+}
+
+/// The public line of the key of a node; none where nothing of it is installed.
+///
+/// # Errors
+/// When something is: a node that runs and could not be told is none that needs not be.
+pub(super) fn key_in<'a>(found: &'a Found, node: &NodeSpec) -> Result<Option<&'a str>, HostError> {
+    match &found.node_key {
+        Some(line) => Ok(Some(line)),
+        None if found.running.is_none() && !found.log => Ok(None),
+        None => Err(HostError {
+            node: node.name.clone(),
+            what: "see which key it has".to_owned(),
+            reason: "it is installed, and its key or the public half of it is gone".to_owned(),
+            hint: format!("deploy again: what {} is missing is put back", node.name),
+        }),
+    }
+}
+
 fn in_keys(name: &str) -> String {
     format!("{}/{name}", names::KEYS)
 }
@@ -389,13 +441,19 @@ fn parcel(
     Ok((files, Expected { epoch, serials }))
 }
 
-fn not_all(epoch: u64, missed: &[(String, String)]) -> Failure {
-    let lines: Vec<&str> = missed.iter().map(|(why, _)| why.as_str()).collect();
+/// The failure of a delivery, by why each of the others was not reached and what to do about it.
+pub(super) fn not_all(epoch: u64, missed: &[(String, String)]) -> Failure {
     let message = format!(
         "the bundle of epoch {epoch} is signed, but not every node goes by it, and those that do \
-         not still believe what they believed before:\n  {}",
-        lines.join("\n  ")
+         not still believe what they believed before"
     );
+    unfinished(&message, missed)
+}
+
+/// As [`not_all`], in other words.
+pub(super) fn unfinished(message: &str, missed: &[(String, String)]) -> Failure {
+    let lines: Vec<&str> = missed.iter().map(|(why, _)| why.as_str()).collect();
+    let message = format!("{message}:\n  {}", lines.join("\n  "));
     let mut hints: Vec<&str> = missed.iter().map(|(_, hint)| hint.as_str()).collect();
     hints.push("then go on with: paxos-ctl keys resume");
     Failure::new(Code::Internal, message, hints.join("\n"))
@@ -403,6 +461,7 @@ fn not_all(epoch: u64, missed: &[(String, String)]) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::authorities::Phase;
     use super::super::examine::{Examined, Examiner, Unexamined};
     use super::super::lock::{Busy, Holder};
     use super::super::remains::Remains;
@@ -411,6 +470,7 @@ mod tests {
     use crate::controller::host::{Halt, Halted, Host};
     use crate::controller::plan::tests::three_nodes;
     use crate::transport::authority;
+    use crate::transport::bundle::AuthorityRole;
     use crate::wire::report::tests::sample;
     use crate::wire::report::{BundleReport, CertificateReport, CertificatesReport, JsonId};
     use std::collections::BTreeMap;
@@ -428,6 +488,8 @@ mod tests {
         reloads: usize,
         /// Why the host cannot be reached.
         away: bool,
+        /// How many looks at it fail.
+        misses: usize,
     }
 
     #[derive(Default)]
@@ -439,13 +501,17 @@ mod tests {
             let stage = stages.get_mut(&place.node).unwrap();
             match stage.away {
                 false => Ok(act(stage)),
-                true => Err(HostError {
-                    node: place.node.clone(),
-                    what: "look at the host".to_owned(),
-                    reason: "it is away".to_owned(),
-                    hint: "start it".to_owned(),
-                }),
+                true => Err(away(place)),
             }
+        }
+    }
+
+    fn away(place: &Place) -> HostError {
+        HostError {
+            node: place.node.clone(),
+            what: "look at the host".to_owned(),
+            reason: "it is away".to_owned(),
+            hint: "start it".to_owned(),
         }
     }
 
@@ -475,6 +541,14 @@ mod tests {
 
     impl Host for Play {
         fn find(&self, place: &Place, wanted: &Wanted<'_>) -> Result<Found, HostError> {
+            let missed = |stage: &mut Stage| {
+                let left = stage.misses.checked_sub(1);
+                stage.misses = left.unwrap_or_default();
+                left.is_some()
+            };
+            if self.at(place, missed)? {
+                return Err(away(place));
+            }
             self.at(place, |stage| Found {
                 running: stage.running.then_some(7),
                 node_key: stage.key.clone(),
@@ -548,7 +622,7 @@ mod tests {
         }
 
         fn hold(&self, _: &Place, _: &Holder) -> Result<Option<Busy>, HostError> {
-            unreachable!("keys are delivered whoever is at work")
+            Ok(None)
         }
 
         fn touch(&self, _: &Place) -> Result<(), HostError> {
@@ -674,6 +748,70 @@ mod tests {
         assert!(failure.message.contains("n1: ") && failure.message.contains("old copy"));
         let stages = play.0.lock().unwrap();
         assert!(stages.values().all(|stage| stage.files[&in_keys(identity::BUNDLE)] == new));
+    }
+
+    #[test]
+    fn an_old_copy_of_the_keys_signs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        let path = folder.path().join(identity::BUNDLE);
+        let old = std::fs::read(&path).unwrap();
+        cluster.revoke_keys(&Target::Name("operator".to_owned()), "", &mut |_| ()).unwrap();
+        std::fs::write(&path, &old).unwrap();
+        // A second bundle of its own would be newer than the one that it does not know.
+        for serial in [2, 3] {
+            let failure = cluster.revoke_keys(&Target::Serial(serial), "", &mut |_| ());
+            let failure = failure.unwrap_err();
+            assert!(failure.message.contains("old copy"), "{}", failure.message);
+            assert!(failure.hint.contains("--keys-dir"), "{}", failure.hint);
+            assert_eq!(std::fs::read(&path).unwrap(), old);
+        }
+        let peer = AuthorityRole::Peer;
+        assert!(cluster.rotate_keys(peer, Goal::Done, &[], &mut |_| ()).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), old);
+        assert_eq!(seen(&play, |stage| stage.active.0), [2, 2, 2]);
+    }
+
+    #[test]
+    fn a_node_that_runs_without_a_public_key_is_not_taken_for_an_empty_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        change(&play, "n1", |stage| stage.key = None);
+        let target = Target::Name("operator".to_owned());
+        let failure = cluster.revoke_keys(&target, "", &mut |_| ()).unwrap_err();
+        assert!(failure.message.contains("n1: "), "{}", failure.message);
+        assert_eq!(seen(&play, |stage| stage.active.0), [1, 2, 2]);
+    }
+
+    #[test]
+    fn one_whose_key_is_revoked_keeps_no_other_from_being_renewed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, _play) = settled(folder.path());
+        cluster.revoke_keys(&Target::Name("n1".to_owned()), "", &mut |_| ()).unwrap();
+        std::fs::remove_file(folder.path().join("nodes/n2/host-cert.pub")).unwrap();
+        let (renewed, _) = cluster.renew_keys(&[], &mut |_| ()).unwrap();
+        assert_eq!(renewed, ["n2"]);
+        let named = cluster.renew_keys(&["n1".to_owned()], &mut |_| ()).unwrap_err();
+        assert!(named.message.contains("is revoked"), "{}", named.message);
+    }
+
+    #[test]
+    fn who_was_away_when_certificates_were_made_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        let mut say = |step: &str| {
+            if step.contains("peer authority sign") {
+                change(&play, "n3", |stage| stage.misses = 1);
+            }
+        };
+        let rotated = cluster.rotate_keys(AuthorityRole::Peer, Goal::Switched, &[], &mut say);
+        let failure = rotated.unwrap_err();
+        assert!(failure.message.contains("n3: ") && !failure.message.contains("n2: "));
+        let before = seen(&play, |stage| stage.active.2);
+        let (rotated, _) = cluster.resume_keys(Goal::Switched, &[], &mut |_| ()).unwrap();
+        assert_eq!(rotated.map(|rotated| rotated.phase), Some(Phase::Switched));
+        let after = seen(&play, |stage| stage.active.2);
+        assert_eq!((before[..2].to_vec(), before[2] < after[2]), (after[..2].to_vec(), true));
     }
 
     #[test]

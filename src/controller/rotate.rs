@@ -22,8 +22,9 @@
 //! two nodes are cut off at once.
 
 use super::authorities::Phase;
-use super::delivery::{Delivered, Reached};
+use super::delivery::{Delivered, Reached, key_in, not_all, unfinished};
 use super::deploy::{Cluster, Progress};
+use super::host::HostError;
 use super::inventory::NodeSpec;
 use super::issuer::Issuer;
 use super::keys_failure;
@@ -38,6 +39,10 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long nodes may take to dial each other again, on a busy machine: a few handshakes, and the
 /// waits between them.
 const HEARD_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a read may take that shows a quorum before anything is forgotten: a few elections, at a
+/// time when nothing else is under way.
+const QUORUM_LIMIT: Duration = Duration::from_secs(10);
 
 /// Between two looks at them.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -67,8 +72,30 @@ pub struct Rotated {
     pub delivered: Vec<Delivered>,
 }
 
+/// Who was certified by the authority that signs.
+pub(super) struct Certified {
+    /// People whose certificates were signed again.
+    people: Vec<String>,
+    /// Nodes of which it is not known whether they were.
+    unseen: Vec<HostError>,
+}
+
+impl Certified {
+    /// Whether everybody was, but for those left out. One that comes back while it is asked for
+    /// gets the bundle with the certificates of before, and would be cut off by the next stage.
+    pub(super) fn must_be_all(&self, left_out: &[String]) -> Result<(), Failure> {
+        let unseen = self.unseen.iter().filter(|error| !left_out.contains(&error.node));
+        let unseen: Vec<_> = unseen.map(|error| (error.to_string(), error.hint.clone())).collect();
+        match unseen.is_empty() {
+            true => Ok(()),
+            false => Err(unfinished("not every node was certified anew", &unseen)),
+        }
+    }
+}
+
 impl Cluster {
-    /// Replaces the authority of `role` by a new one, as far as `goal`.
+    /// Replaces the authority of `role` by a new one, as far as `goal`. Goes on with that where it
+    /// was begun.
     ///
     /// # Errors
     /// When another rotation is under way or somebody else is at work; and when a node was not
@@ -84,10 +111,17 @@ impl Cluster {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
         let _exclusive = self.exclusive("keys rotate")?;
+        self.must_be_newest(issuer.keys())?;
         match issuer.keys().rotating().map_err(keys_failure)? {
             None => {}
-            // Nobody signs with it, or ever did; it is made anew.
-            Some((dropped, Phase::Dropping)) => issuer.settle(dropped).map_err(keys_failure)?,
+            // Some nodes may believe it still, and nobody signs with it.
+            Some((dropped, Phase::Dropping)) => {
+                self.rotate_on(&mut issuer, dropped, Goal::Done, left_out, say)?;
+            }
+            Some((begun, phase)) if begun == role && phase != Phase::Returning => {
+                say(&format!("go on with the {role} authority that was made before"));
+                return self.rotate_on(&mut issuer, role, goal, left_out, say);
+            }
             Some((other, _)) => {
                 let message = format!("the {other} authority is being replaced already");
                 let hint = "go on with that: paxos-ctl keys resume; or back: paxos-ctl keys \
@@ -115,6 +149,7 @@ impl Cluster {
             return Ok(None);
         };
         let _exclusive = self.exclusive("keys rotate")?;
+        self.must_be_newest(issuer.keys())?;
         self.rotate_on(issuer, role, goal, left_out, say).map(Some)
     }
 
@@ -131,6 +166,7 @@ impl Cluster {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
         let _exclusive = self.exclusive("keys rollback")?;
+        self.must_be_newest(issuer.keys())?;
         let Some((role, phase)) = issuer.keys().rotating().map_err(keys_failure)? else {
             let message = "no authority is being replaced, so there is nothing to go back from";
             let hint = "paxos-ctl keys rotate replaces one";
@@ -164,14 +200,17 @@ impl Cluster {
         let mut people = Vec::new();
         loop {
             let phase = issuer.keys().phase(role).map_err(keys_failure)?;
-            people.extend(self.certify_outdated(issuer, say)?);
-            if phase == Phase::Forgetting {
+            let certified = self.certify_outdated(issuer, say)?;
+            people.extend(certified.people.iter().cloned());
+            if matches!(phase, Phase::Forgetting | Phase::Dropping) {
                 self.forget_in_turn(issuer, role, left_out, say)?;
             }
             let delivered = self.deliver_keys(issuer.keys(), left_out, say)?;
+            certified.must_be_all(left_out)?;
             let is_there = matches!(
                 (goal, phase),
-                (Goal::Learned, Phase::Learning) | (Goal::Switched, Phase::Switched)
+                (Goal::Learned, Phase::Learning | Phase::Switched)
+                    | (Goal::Switched, Phase::Switched)
             );
             if is_there {
                 return Ok(Rotated { role, phase, people, delivered });
@@ -197,20 +236,25 @@ impl Cluster {
         }
     }
 
-    /// Certifies whom the authority that signs now did not: nodes, the operator and other people,
-    /// whose names it gives. Who cannot be reached is named by the delivery.
+    /// Certifies whom the authority that signs now did not: nodes, the operator and other people.
     pub(super) fn certify_outdated(
         &self,
         issuer: &Issuer,
         say: Progress<'_>,
-    ) -> Result<Vec<String>, Failure> {
+    ) -> Result<Certified, Failure> {
         let now = SystemTime::now();
         let nodes = self.named(&[])?;
+        let mut unseen = Vec::new();
         for (node, found) in nodes.iter().zip(at_once(&nodes, |node| self.look_at_keys(node))) {
-            let Some(line) = found.ok().and_then(|found| found.node_key) else { continue };
-            if issuer.keys().is_revoked(&line) {
-                continue;
-            }
+            let found = match found.and_then(|found| Ok(key_in(&found, node)?.map(str::to_owned))) {
+                Ok(found) => found,
+                Err(error) => {
+                    unseen.push(error);
+                    continue;
+                }
+            };
+            // Nobody believes what is revoked, whoever vouches for it.
+            let Some(line) = found.filter(|line| !issuer.keys().is_revoked(line)) else { continue };
             let is_new = issuer.ensure_node(&node.name, node.id, &line, now);
             if is_new.map_err(keys_failure)? {
                 say(&format!("{}: certified anew", node.name));
@@ -223,32 +267,48 @@ impl Cluster {
         if issuer.ensure_operator(now).map_err(keys_failure)? {
             say("issue the operator's certificate");
         }
-        Ok(people)
+        Ok(Certified { people, unseen })
     }
 
-    /// A new login at each node that runs, as the operator, that believes the one host authority.
+    /// A new login at each node that runs, as the operator, that believes the one host authority;
+    /// and one of them serves a read, which takes a quorum: without one there is nobody to tell
+    /// whether what is forgotten next was needed.
     fn prove(
         &self,
         issuer: &Issuer,
         role: AuthorityRole,
         delivered: &[Delivered],
     ) -> Result<(), Failure> {
+        const GO_ON: &str = "mend it, and go on: paxos-ctl keys resume; or back: paxos-ctl keys \
+                             rollback";
+        let running = self.running(delivered)?;
+        if running.is_empty() {
+            return Ok(());
+        }
         let asker = self.strict_asker(issuer)?;
-        let answers = asker.ask(&self.running(delivered)?, ASK_LIMIT);
+        let answers = asker.ask(&running, ASK_LIMIT);
         let refused =
             answers.iter().find_map(|(node, answer)| Some((node, answer.as_ref().err()?)));
-        match refused {
-            None => Ok(()),
-            Some((node, why)) => {
-                let message = format!(
-                    "{node} was not logged in to with the {role} authority that signs: {why}; \
-                     nothing was forgotten"
-                );
-                let hint = "mend it, and go on: paxos-ctl keys resume; or back: paxos-ctl keys \
-                            rollback";
-                Err(Failure::new(Code::Internal, message, hint))
-            }
+        if let Some((node, why)) = refused {
+            let message = format!(
+                "{node} was not logged in to with the {role} authority that signs: {why}; \
+                 nothing was forgotten"
+            );
+            return Err(Failure::new(Code::Internal, message, GO_ON));
         }
+        // What nodes say of a leader may be of a moment ago.
+        let leads = leader(&answers);
+        let node = running.iter().find(|node| leads.as_ref() == Some(&node.name));
+        let node = node.unwrap_or(&running[0]);
+        let command = format!("paxos list --limit 1 --timeout {}ms", QUORUM_LIMIT.as_millis());
+        asker.tell(node, &command, QUORUM_LIMIT).map_err(|why| {
+            let message = format!(
+                "the cluster does not serve, so nothing was forgotten; asked for a key, {} said: \
+                 {why}",
+                node.name
+            );
+            Failure::new(Code::NoQuorum, message, GO_ON)
+        })
     }
 
     fn strict_asker(&self, issuer: &Issuer) -> Result<Asker, Failure> {
@@ -277,6 +337,10 @@ impl Cluster {
         nodes.retain(|node| !left_out.contains(&node.name));
         let answers = asker.ask(&nodes, ASK_LIMIT);
         let leader = leader(&answers);
+        if leader.is_none() && issuer.keys().phase(role).map_err(keys_failure)? == Phase::Dropping {
+            // Without a quorum there is nothing to keep, and what did not sign cuts off nobody.
+            return Ok(());
+        }
         nodes.sort_by_key(|node| leader.as_ref() == Some(&node.name));
         let epoch = issuer.keys().bundle().epoch;
         for node in &nodes {
@@ -286,9 +350,11 @@ impl Cluster {
                 continue;
             }
             say(&format!("{}: forget the other {role} authority", node.name));
-            // Who was not reached is named by the delivery that follows, and nothing rests on it.
-            let reached = self.deliver_to(issuer.keys(), node).ok();
-            if reached == Some(Reached::Active) {
+            // One that was told, and does not say so, may be cut off now: it is to be the only one.
+            let reached = self
+                .deliver_to(issuer.keys(), node)
+                .map_err(|error| not_all(epoch, &[(error.to_string(), error.hint)]))?;
+            if reached == Reached::Active {
                 // It has cut what it does not believe any more by the time it says that it goes by
                 // the bundle; what was heard before proves nothing.
                 self.wait_heard(&asker, node, &nodes, Instant::now())?;
@@ -307,8 +373,7 @@ impl Cluster {
     ) -> Result<(), Failure> {
         let mut deaf = None;
         let look = || -> Result<Option<()>, Failure> {
-            let answers = asker.ask(nodes, ASK_LIMIT);
-            deaf = unheard(&answers, &node.name, since.elapsed());
+            deaf = unheard_since(since, &node.name, || asker.ask(nodes, ASK_LIMIT));
             Ok(deaf.is_none().then_some(()))
         };
         if until(HEARD_LIMIT, LOOK_EVERY, look)?.is_some() {
@@ -323,6 +388,17 @@ impl Cluster {
         let hint = "see paxos-ctl status and paxos-ctl logs; go on with: paxos-ctl keys resume";
         Err(Failure::new(Code::Internal, message, hint))
     }
+}
+
+/// Who has not heard of whom since a moment, by what nodes answer now.
+fn unheard_since(
+    since: Instant,
+    node: &str,
+    ask: impl FnOnce() -> BTreeMap<String, Answer>,
+) -> Option<String> {
+    // Before they are asked: each answers for a moment after this one.
+    let within = since.elapsed();
+    unheard(&ask(), node, within)
 }
 
 /// Who has not heard of whom within this time: `node` of the leader, or the leader of it; of a
@@ -341,6 +417,9 @@ fn unheard(answers: &BTreeMap<String, Answer>, node: &str, within: Duration) -> 
         None => return Some("it did not answer".to_owned()),
     };
     let Some(leader) = leader(answers) else { return Some("nobody leads".to_owned()) };
+    if let Some(Err(why)) = answers.get(&leader) {
+        return Some(format!("{leader}, which leads, did not answer: {why}"));
+    }
     let concerned = |name: &str| name != node && (leader == node || leader == name);
     let others = answers.iter().filter(|(name, _)| concerned(name));
     let mut answering = others.filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?)));
@@ -399,9 +478,32 @@ mod tests {
         assert_eq!(deaf("n1", "n2", "n2").as_deref(), Some("n1 has not heard of it"));
         assert_eq!(deaf("n3", "n1", "n1").as_deref(), Some("n3 has not heard of it"));
         assert_eq!(deaf("n2", "n3", "n2"), None, "neither leads");
+        let mut gone = answers(0.5);
+        gone.insert("n1".to_owned(), Err("it is gone".to_owned()));
+        let why = unheard(&gone, "n2", second);
+        assert_eq!(why.as_deref(), Some("n1, which leads, did not answer: it is gone"));
         let mut lost = answers(0.5);
         lost.insert("n2".to_owned(), Err("it is gone".to_owned()));
         assert_eq!(unheard(&lost, "n1", second), None, "who does not answer is not waited for");
         assert_eq!(unheard(&lost, "n2", second).as_deref(), Some("it did not answer: it is gone"));
+    }
+    #[test]
+    fn what_was_heard_before_proves_nothing_however_long_the_asking_takes() {
+        let since = Instant::now();
+        let slow = |seconds: f64| {
+            move || {
+                let answers = answers(seconds);
+                // Longer than it is since they were heard.
+                while since.elapsed().as_secs_f64() < 2.0 * seconds {
+                    std::hint::spin_loop();
+                }
+                answers
+            }
+        };
+        assert!(unheard_since(since, "n2", slow(0.02)).is_some());
+        while since.elapsed().as_secs_f64() < 0.1 {
+            std::hint::spin_loop();
+        }
+        assert_eq!(unheard_since(since, "n2", slow(0.02)), None);
     }
 }

@@ -43,6 +43,15 @@ fn roles(id: NodeId) -> Roles {
     }
 }
 
+fn configuration(number: u64, quorums: QuorumSystem) -> Configuration {
+    let member = |id: u64| {
+        let (name, address, roles) = (format!("n{id}"), String::new(), roles(NodeId(id)));
+        (NodeId(id), Member { name, address, roles })
+    };
+    let members = (1..=7).map(member).collect();
+    Configuration::new(ConfigurationNumber(number), members, quorums).unwrap()
+}
+
 struct Node<V = u64> {
     replica: Replica<V>,
     effects: Effects<V>,
@@ -56,12 +65,7 @@ impl Node {
 
 impl<V: Value> Node<V> {
     fn with(id: NodeId, quorums: QuorumSystem) -> Node<V> {
-        let member = |id: u64| {
-            let (name, address, roles) = (format!("n{id}"), String::new(), roles(NodeId(id)));
-            (NodeId(id), Member { name, address, roles })
-        };
-        let members = (1..=7).map(member).collect();
-        let configuration = Configuration::new(ConfigurationNumber(1), members, quorums).unwrap();
+        let configuration = configuration(1, quorums);
         let genesis = Genesis { cluster: ClusterId(1), configuration, window: WINDOW };
         let mut recovered = Recovered::default();
         recovered.replay(Record::Genesis { genesis, generation: roles(id).acceptor }).unwrap();
@@ -222,6 +226,22 @@ fn a_learner_counts_votes_that_came_before_the_proposal() {
     learner.hear(A1, accepted(A1, 1, 1)).hear(A2, accepted(A2, 1, 1));
     learner.hear(P1, accept(1, &[10], 0));
     assert_eq!(learner.effects.take_chosen(), [(Slot(1), entry(10))]);
+}
+
+#[test]
+fn votes_are_counted_by_no_configuration_that_may_be_over() {
+    let mut learner = Node::with(L1, QuorumSystem::flexible(3, 3, 1).unwrap());
+    let far = 2 + u64::from(WINDOW);
+    learner.hear(P1, accept(far, &[60], 2)).hear(A1, accepted(A1, far, far));
+    // From slot 5 on two votes are a quorum, and one was before.
+    let payload = Payload::Configuration(configuration(2, QuorumSystem::majority(3).unwrap()));
+    let mut entries = vec![Arc::new(Entry { payload, ..Entry::noop() })];
+    entries.extend((2..far).map(entry));
+    let (chosen, floor) = (Slot(far - 1), Slot(1));
+    learner.hear(A2, Statement::Fetched { first: Slot(1), entries, chosen, floor, more: false });
+    assert_eq!(learner.replica.status().chosen, Slot(far - 1), "one vote is no quorum there");
+    learner.hear(A3, accepted(A3, far, far));
+    assert_eq!(learner.replica.status().chosen, Slot(far));
 }
 
 #[test]

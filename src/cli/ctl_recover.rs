@@ -8,7 +8,7 @@ use super::exit;
 use super::plan::CHANGES_PENDING;
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::journal::Run;
-use crate::controller::recover::{Look, Recovered, Survivor};
+use crate::controller::recover::{Decreed, Look, Recovered, Survivor};
 use crate::wire::failure::{Code, Failure};
 use crate::wire::report::table;
 use crate::wire::request::Format;
@@ -74,14 +74,14 @@ fn shown(cluster: &Cluster, file: &Path, lost: &[String], look: &Look) -> Reply 
             survivor.node.clone(),
             if survivor.running { "yes" } else { "no" }.to_owned(),
             if survivor.votes { "yes" } else { "no" }.to_owned(),
-            survivor.chosen.to_string(),
+            survivor.chosen.map_or_else(dash, |chosen| chosen.to_string()),
             survivor.last.map_or_else(dash, |last| last.to_string()),
             idle.unwrap_or_else(dash),
         ]
     };
     let columns = ["SURVIVOR", "RUNS", "VOTES", "CHOSEN", "LAST", "WRITTEN"];
     let mut text = table(columns, look.survivors.iter().map(row));
-    let best = look.survivors.first().map_or("NODE", |survivor| survivor.node.as_str());
+    let best = look.survivors.first().map(|survivor| survivor.node.as_str()).unwrap_or_default();
     text.push_str(what_is_lost(look.loses_nothing));
     text.push_str(&format!(
         "nothing was changed; the survivors are stopped and read before anything is decreed\n\
@@ -125,20 +125,25 @@ fn told(cluster: &Cluster, lost: &[String], recovered: &Recovered) -> Reply {
     let members = recovered.members.join(", ");
     let mut text =
         format!("cluster {name} goes on from {from}, under configuration {number}: {members}\n");
-    if let (Some(last), Some(taken_over), Some(empty)) =
-        (recovered.last, recovered.taken_over, recovered.empty)
-    {
+    if let Some(Decreed { last, taken_over, empty }) = recovered.decreed {
         text.push_str(&format!(
             "its log was taken over up to slot {last}, {taken_over} of them by votes alone, \
              {empty} of them without anything\n"
         ));
     }
-    let lost_names = lost.join(", ");
+    text.push_str(what_is_lost(recovered.loses_nothing));
     text.push_str(&format!(
-        "given up and revoked: {lost_names}; take them out of the inventory. If their hosts come \
-         back, end their processes there before anybody uses them: they hold an old end of the \
-         log, and do not know it\n"
+        "given up: {}; take them out of the inventory, and paxos_quorum_phase1 and _phase2 with \
+         them. If their hosts come back, end their processes there before anybody uses them: they \
+         hold an old end of the log, and do not know it\n",
+        lost.join(", ")
     ));
+    if !recovered.unrevoked.is_empty() {
+        text.push_str(&format!(
+            "not revoked, for their keys are not known here: {}\n",
+            recovered.unrevoked.join(", ")
+        ));
+    }
     let json = json!({
         "ok": true,
         "cluster": name,
@@ -146,9 +151,11 @@ fn told(cluster: &Cluster, lost: &[String], recovered: &Recovered) -> Reply {
         "configuration": number,
         "members": recovered.members,
         "lost": lost,
-        "last_slot": recovered.last,
-        "taken_over": recovered.taken_over,
-        "empty": recovered.empty,
+        "loses_nothing": recovered.loses_nothing,
+        "unrevoked": recovered.unrevoked,
+        "last_slot": recovered.decreed.map(|decreed| decreed.last),
+        "taken_over": recovered.decreed.map(|decreed| decreed.taken_over),
+        "empty": recovered.decreed.map(|decreed| decreed.empty),
     });
     Reply { exit: exit::DONE, text, json }
 }

@@ -214,7 +214,7 @@ fn prepare(settings: &Settings) -> Result<Ground, Failure> {
     let me = settings.node_id();
     reforming::reformed(&settings.data_dir, me, &mut log, &mut recovered, &founding_events)
         .map_err(|error| {
-            let hint = "paxos-ctl recover says how far it is, and goes on";
+            let hint = "remove it if it lies here by mistake; else see paxos-ctl recover";
             Failure::told(Code::BadSettings, &error.to_string(), hint)
         })?;
     drop(founding_events);

@@ -2,7 +2,7 @@
 //! [`crate::controller::remains`].
 
 use super::{exit, output};
-use crate::controller::remains::Remains;
+use crate::controller::remains::{Remains, VOTES_BYTES_MAX};
 use crate::disk::LogOwner;
 use crate::disk::log::survey;
 use crate::node::settings::Settings;
@@ -11,14 +11,11 @@ use crate::wire::agent_frame::write_frame;
 use crate::wire::decree::encode_vote;
 use crate::wire::failure::Code;
 use bytes::Bytes;
+use serde_bytes::ByteBuf;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
-
-/// How many bytes of votes are carried from one survivor to another: what a frame between
-/// controller and agent holds, with room for what is around it.
-const VOTES_BYTES_MAX: usize = 8 << 20;
 
 /// Reads the log of the node with the settings that the words name, and tells what it holds.
 pub(super) fn run(words: &[OsString]) -> u8 {
@@ -53,7 +50,7 @@ fn remains_of(recovered: &Recovered<Bytes>) -> Remains {
         match room.checked_sub(bytes.len()) {
             Some(left) => {
                 room = left;
-                votes.push(bytes);
+                votes.push(ByteBuf::from(bytes));
             }
             None => left_out.push(vote.slot.0),
         }

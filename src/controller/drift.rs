@@ -21,7 +21,7 @@ pub(super) fn drift(
         // One that our notes do not know either is told to be no member.
         let ours = state.members().any(|founder| founder.name == node.name);
         match member {
-            Some(member) => found.extend(difference(node, member)),
+            Some(member) => found.extend(difference(node, member, state)),
             None if ours => found.push(Obstacle::Drift {
                 node: node.name.clone(),
                 what: "it is in the inventory, and the running cluster does not count it among \
@@ -45,10 +45,12 @@ pub(super) fn drift(
     found
 }
 
-fn difference(node: &NodeSpec, member: &Known) -> Option<Obstacle> {
+fn difference(node: &NodeSpec, member: &Known, state: &ClusterState) -> Option<Obstacle> {
+    // A survivor whose log could not vote lost its vote in the recovery, whatever is wanted.
+    let may_vote = state.acceptors().any(|founder| founder.name == node.name);
     let wanted = [
         ("proposer", node.proposer.is_some()),
-        ("acceptor", node.acceptor),
+        ("acceptor", node.acceptor && may_vote),
         ("learner", node.learner),
     ];
     let wanted: Vec<&str> =

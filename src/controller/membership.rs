@@ -35,7 +35,7 @@ impl From<&ClusterState> for Membership {
         let known = |node: &Founder| {
             let roles = [
                 ("proposer", node.proposer.is_some()),
-                ("acceptor", node.generation.is_some()),
+                ("acceptor", state.acceptors().any(|voter| voter.name == node.name)),
                 ("learner", node.learner),
             ];
             let roles = roles.into_iter().filter(|(_, has)| *has);

@@ -243,7 +243,7 @@ fn difference(node: &NodeSpec, founder: &Founder) -> Option<&'static str> {
 /// and are no wish of anybody's while an acceptor is left out.
 fn other_quorums(inventory: &Inventory, state: &ClusterState) -> Option<Obstacle> {
     let formed = state.quorums();
-    let founders = state.members().filter(|node| node.generation.is_some()).count();
+    let founders = state.acceptors().count();
     let all_there = inventory.quorums.acceptors() == founders;
     let wanted = |place: usize, formed: u16| match inventory.sizes[place] {
         Some(size) => u16::try_from(size).unwrap_or(u16::MAX),

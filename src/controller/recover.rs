@@ -22,12 +22,11 @@ use super::host::{Found, Halt, Place, Wanted, names};
 use super::inventory::NodeSpec;
 use super::issued::Target;
 use super::issuer::Issuer;
-use super::keys::KeysError;
 use super::membership::Membership;
 use super::observe::ASK_LIMIT;
 use super::remains::Remains;
 use super::state::{ClusterState, Founder, Recovery};
-use super::survivors::{Decision, decide, is_quorum, loses_nothing, ranking};
+use super::survivors::{Decision, decide, is_quorum, loses_nothing, ranking, votes};
 use super::wait::at_once;
 use super::{host_failure, keys_failure};
 use crate::wire::decree::{decode_decree, encode_decree};
@@ -51,13 +50,13 @@ pub struct Survivor {
     pub node: String,
     /// Whether it runs; then its log is not read, and it says itself what it knows.
     pub running: bool,
-    /// Every slot up to here is chosen.
-    pub chosen: u64,
+    /// Every slot up to here is chosen; none if it runs and does not answer.
+    pub chosen: Option<u64>,
     /// The last slot of which its log holds anything; none while it runs.
     pub last: Option<u64>,
     /// How long ago its log was written to; none while it runs.
     pub idle: Option<Duration>,
-    /// Whether it has a vote.
+    /// Whether it has a vote; of one that runs only whether it should have.
     pub votes: bool,
 }
 
@@ -70,12 +69,33 @@ pub struct Recovered {
     pub members: Vec<String>,
     /// The number of their configuration.
     pub configuration: u64,
-    /// Up to which slot the log was taken over; none if somebody else had decreed it before.
-    pub last: Option<u64>,
-    /// Slots that were taken over without anybody's knowing them chosen; likewise.
-    pub taken_over: Option<u64>,
-    /// Slots that no survivor knew; likewise.
-    pub empty: Option<u64>,
+    /// Whether every acknowledged write was among what they held.
+    pub loses_nothing: bool,
+    /// Nodes that were given up and of which no key is here, so that none was revoked.
+    pub unrevoked: Vec<String>,
+    /// What was decreed now; none if it was before, by somebody who did not come to the end.
+    pub decreed: Option<Decreed>,
+}
+
+/// What became of the log that the survivors go on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decreed {
+    /// Up to which slot it was taken over.
+    pub last: u64,
+    /// Slots that were taken over without anybody's knowing them chosen.
+    pub taken_over: u64,
+    /// Slots that no survivor knew.
+    pub empty: u64,
+}
+
+/// The survivors, and what is known of them before anything is touched.
+struct Seen<'a> {
+    nodes: Vec<&'a NodeSpec>,
+    running: Vec<String>,
+    /// Who runs and does not answer.
+    silent: Vec<String>,
+    /// Of one that runs it is what it says, and that it is the voter that it should be.
+    held: BTreeMap<String, Remains>,
 }
 
 impl Cluster {
@@ -86,43 +106,25 @@ impl Cluster {
     /// said to be lost is there, a survivor is not, or the survivors are a quorum.
     pub fn look_at_survivors(&self, lost: &[String]) -> Result<Look, Failure> {
         let state = self.formed()?;
-        let (survivors, found) = self.survivors(&state, lost)?;
-        let running: Vec<&NodeSpec> = survivors
-            .iter()
-            .zip(&found)
-            .filter_map(|(node, found)| found.running.map(|_| *node))
-            .collect();
-        let answers = self.asker()?.ask(&running, ASK_LIMIT);
-        let mut seen = BTreeMap::new();
-        let mut runs = Vec::new();
-        for (node, found) in survivors.iter().zip(&found) {
-            let told = answers.get(&node.name).and_then(|answer| answer.as_ref().ok());
-            let remains = match (found.running, told) {
-                (None, _) if found.log => self.survey(node)?,
-                (None, _) => Remains::default(),
-                (Some(_), told) => {
-                    runs.push(node.name.clone());
-                    let chosen = told.map_or(0, |status| status.chosen_slot);
-                    Remains { chosen, last: chosen, ..Remains::default() }
-                }
-            };
-            seen.insert(node.name.clone(), remains);
-        }
-        let survivor = |name: &str| {
-            let remains = &seen[name];
-            let running = runs.iter().any(|node| node == name);
-            let founder = state.node(name);
+        let seen = self.see(&state, lost)?;
+        let survivor = |name: String| {
+            let remains = &seen.held[&name];
+            let running = seen.running.contains(&name);
             Survivor {
-                node: name.to_owned(),
                 running,
-                chosen: remains.chosen,
+                chosen: (!seen.silent.contains(&name)).then_some(remains.chosen),
                 last: (!running).then_some(remains.last),
                 idle: remains.idle,
-                votes: founder.is_some_and(|node| node.generation.is_some()) && !remains.fenced,
+                votes: votes(&state, &name, remains),
+                node: name,
             }
         };
-        let survivors = ranking(&seen).into_iter().map(survivor).collect();
-        Ok(Look { survivors, loses_nothing: loses_nothing(&state, lost) })
+        let open = state.recoveries.iter().find(|recovery| !recovery.done);
+        Ok(Look {
+            survivors: ranking(&state, &seen.held).into_iter().map(survivor).collect(),
+            loses_nothing: open.is_none_or(|open| open.loses_nothing)
+                && loses_nothing(&state, &seen.held),
+        })
     }
 
     /// Has the cluster go on from the log of `from`, without those who are `lost`; or goes on with
@@ -138,112 +140,174 @@ impl Cluster {
         say: Progress<'_>,
     ) -> Result<Recovered, Failure> {
         let from = self.known(from)?;
+        if lost.contains(&from.name) {
+            let message = format!("{} is among the lost, and nobody goes on from it", from.name);
+            return Err(Failure::usage(message, "name a survivor: --from NODE"));
+        }
         let mut issuer = self.issuer()?;
-        let mut state = self.formed()?;
-        let (survivors, found) = self.survivors(&state, lost)?;
+        self.must_be_newest(issuer.keys())?;
         let _exclusive = self.exclusive("recover")?;
-        let begun = begun(&state, &from.name, lost)?;
-        let waiting = self.waiting_decree(from)?;
-        let decision = match (&begun, waiting) {
-            (Some(_), true) => None,
-            _ => {
-                say(&format!("stop {} survivors", survivors.len()));
-                self.halt(&survivors, Halt::Gently)?;
-                say("read what their logs hold");
-                let held = self.held(&survivors, &found)?;
-                decision(&state, &held, &from.name, lost, begun.as_ref())?
-            }
-        };
-        let recovery = match (begun, &decision) {
-            (Some(begun), _) => begun,
-            (None, Some(decision)) => {
-                say(&format!("give up {}", lost.join(", ")));
-                let recovery = recovery(&from.name, lost, decision);
-                state.recoveries.push(recovery.clone());
-                state.save(&self.keys_dir).map_err(state_failure)?;
-                recovery
-            }
-            (None, None) => unreachable!("nothing is decreed that was not begun"),
-        };
-        self.revoke_lost(&mut issuer, &recovery.lost, say)?;
+        let mut state = self.formed()?;
+        let begun = begun(&mut state, &from.name, lost)?;
+        let seen = self.see(&state, lost)?;
+        let decision = self.decision(&state, begun.as_ref(), &seen, from, lost, say)?;
+        if let Some(decision) = &decision {
+            say(&format!("give up {}", lost.join(", ")));
+            give_up(&mut state, begun, &from.name, lost, decision);
+            state.save(&self.keys_dir).map_err(state_failure)?;
+        }
+        let unrevoked = self.revoke_lost(&mut issuer, &state, say)?;
         let not_there = self.inventory.nodes.iter().map(|node| node.name.clone());
         let not_there: Vec<String> = not_there.filter(|name| state.lost(name).is_some()).collect();
         self.deliver_keys(issuer.keys(), &not_there, say)?;
         if let Some(decision) = &decision {
-            say(&format!("{}: decree configuration {}", from.name, recovery.configuration));
+            let number = decision.decree.configuration.number.0;
+            say(&format!("{}: decree configuration {number}", from.name));
             self.hand_decree(from, decision)?;
         }
-        self.start_survivors(from, &survivors, say)?;
+        self.start_survivors(from, &seen.nodes, say)?;
         for recovery in &mut state.recoveries {
             recovery.done = true;
         }
         state.save(&self.keys_dir).map_err(state_failure)?;
         issuer.write_ssh_config(&self.ssh_targets()).map_err(keys_failure)?;
+        let last = state.recoveries.last();
         Ok(Recovered {
             from: from.name.clone(),
             members: state.members().map(|node| node.name.clone()).collect(),
-            configuration: recovery.configuration,
-            last: decision.as_ref().map(|decision| decision.decree.last.0),
-            taken_over: decision.as_ref().map(|decision| decision.taken_over),
-            empty: decision.as_ref().map(|decision| decision.empty),
+            configuration: last.map_or(1, |recovery| recovery.configuration),
+            loses_nothing: last.is_none_or(|recovery| recovery.loses_nothing),
+            unrevoked,
+            decreed: decision.map(|decision| Decreed {
+                last: decision.decree.last.0,
+                taken_over: decision.taken_over,
+                empty: decision.empty,
+            }),
         })
     }
 
-    /// Those that are not lost, and how their hosts look.
-    fn survivors(
+    /// What to decree; none if that was done, or a decree waits to be taken up.
+    fn decision(
         &self,
         state: &ClusterState,
+        begun: Option<&Begun>,
+        seen: &Seen<'_>,
+        from: &NodeSpec,
         lost: &[String],
-    ) -> Result<(Vec<&NodeSpec>, Vec<Found>), Failure> {
+        say: Progress<'_>,
+    ) -> Result<Option<Decision>, Failure> {
+        let open = begun.filter(|begun| begun.goes_on).map(|begun| &begun.recovery);
+        let waits = self.waiting_decree(from)?;
+        if open.is_some_and(|open| waits == Some(open.configuration)) {
+            // One that came up beside its decree has not taken it up.
+            self.halt(&[from], Halt::Gently)?;
+            return Ok(None);
+        }
+        if seen.silent.is_empty() && open.is_none() {
+            // What can be known to be wrong is told while everybody runs.
+            decide(state, &seen.held, &from.name, lost).map_err(undecided)?;
+        }
+        say(&format!("stop {} survivors", seen.nodes.len()));
+        self.halt(&seen.nodes, Halt::Gently)?;
+        say("read what their logs hold");
+        let held = self.held(&seen.nodes)?;
+        match open.is_some_and(|open| knows(&held, &from.name, open)) {
+            true => Ok(None),
+            false => decide(state, &held, &from.name, lost).map(Some).map_err(undecided),
+        }
+    }
+
+    /// Those that are not lost, and how they look.
+    fn see(&self, state: &ClusterState, lost: &[String]) -> Result<Seen<'_>, Failure> {
         if let Some(name) = lost.iter().find(|name| state.node(name).is_none()) {
             let message = format!("{name} is no node of cluster {}", self.inventory.cluster);
             let names = state.members().map(|node| node.name.as_str()).collect::<Vec<_>>();
             let hint = format!("its nodes are {}", names.join(", "));
             return Err(Failure::new(Code::NotFound, message, hint));
         }
+        self.must_be_gone(state, lost)?;
+        let (nodes, found) = self.survivors(state, lost)?;
+        let running = nodes.iter().zip(&found).filter(|(_, found)| found.running.is_some());
+        let running: Vec<&NodeSpec> = running.map(|(node, _)| *node).collect();
+        let answers = self.asker()?.ask(&running, ASK_LIMIT);
+        let (mut held, mut silent) = (BTreeMap::new(), Vec::new());
+        for (node, found) in nodes.iter().zip(&found) {
+            let told = answers.get(&node.name).and_then(|answer| answer.as_ref().ok());
+            let remains = match (found.running, told) {
+                (None, _) => self.survey(node)?,
+                (Some(_), Some(status)) => assumed(state, &node.name, status.chosen_slot),
+                (Some(_), None) => {
+                    silent.push(node.name.clone());
+                    assumed(state, &node.name, 0)
+                }
+            };
+            held.insert(node.name.clone(), remains);
+        }
         let is_open = state.recoveries.iter().any(|recovery| !recovery.done);
-        if is_quorum(state, lost) && !is_open {
+        if is_quorum(state, &held) && !is_open {
             let message = "those that are not lost are a quorum: there is nothing to recover from";
-            let hint = "start them: paxos-ctl deploy; see paxos-ctl status";
+            let hint = "start them: paxos-ctl deploy, and see paxos-ctl status; of one that runs \
+                        the log is not read, so stop one that is fenced and look again";
             return Err(Failure::new(Code::BadSettings, message, hint));
         }
-        self.must_be_gone(state, lost)?;
+        let running = running.iter().map(|node| node.name.clone()).collect();
+        Ok(Seen { nodes, running, silent, held })
+    }
+
+    fn survivors(
+        &self,
+        state: &ClusterState,
+        lost: &[String],
+    ) -> Result<(Vec<&NodeSpec>, Vec<Found>), Failure> {
         let stays = |founder: &&Founder| !lost.contains(&founder.name);
         let mut survivors = Vec::new();
         for founder in state.members().filter(stays) {
             survivors.push(self.inventory.node(&founder.name).ok_or_else(|| {
                 let message = format!("{} is a member and not in the inventory", founder.name);
-                let hint = "put it back into the inventory, or name it among the lost";
+                let hint = "put it back into the inventory, so that its host can be looked at";
                 Failure::new(Code::BadSettings, message, hint)
             })?);
         }
+        if survivors.is_empty() {
+            let message = "nobody is left to go on from";
+            let hint = "to start over without the data: paxos-ctl destroy, then deploy";
+            return Err(Failure::new(Code::BadSettings, message, hint));
+        }
         let nothing = Wanted { executable: None, files: &[] };
-        let found = at_once(&survivors, |node| self.host.find(&Place::of(node), &nothing));
-        let found: Result<Vec<Found>, Failure> = found
-            .into_iter()
-            .map(|found| {
-                found.map_err(|error| {
-                    let hint = format!("{}; or name {} among the lost", error.hint, error.node);
-                    Failure { hint, ..host_failure(error) }
-                })
-            })
-            .collect();
-        Ok((survivors, found?))
+        let looked = at_once(&survivors, |node| self.host.find(&Place::of(node), &nothing));
+        let mut found = Vec::new();
+        for (node, looked) in survivors.iter().zip(looked) {
+            let looked = looked.map_err(|error| {
+                let hint = format!("{}; or name {} among the lost", error.hint, error.node);
+                Failure { hint, ..host_failure(error) }
+            })?;
+            if !looked.log {
+                let message = format!("{} has no log, and so nothing to go on with", node.name);
+                let hint = format!("name {} among the lost", node.name);
+                return Err(Failure::new(Code::BadSettings, message, hint));
+            }
+            found.push(looked);
+        }
+        Ok((survivors, found))
     }
 
     /// A node whose host answers and has its log may vote again, and so is not lost. For one that
     /// was given up already there is no way back.
     fn must_be_gone(&self, state: &ClusterState, lost: &[String]) -> Result<(), Failure> {
-        let new = lost.iter().filter(|name| state.lost(name).is_none());
-        let named: Vec<&NodeSpec> = new.filter_map(|name| self.inventory.node(name)).collect();
+        let mut named = Vec::new();
+        for name in lost.iter().filter(|name| state.lost(name).is_none()) {
+            named.push(self.inventory.node(name).ok_or_else(|| {
+                let message =
+                    format!("{name} is not in the inventory, so nobody looked whether it is lost");
+                let hint = format!("put {name} back into the inventory until this is done");
+                Failure::new(Code::BadSettings, message, hint)
+            })?);
+        }
         let nothing = Wanted { executable: None, files: &[] };
         let found = at_once(&named, |node| self.host.find(&Place::of(node), &nothing));
-        let is_there = |found: Found| found.log || found.running.is_some();
-        let there = named
-            .iter()
-            .zip(found)
-            .find(|(_, found)| found.as_ref().is_ok_and(|found| is_there(found.clone())));
-        match there {
+        let is_there = |found: &Found| found.log || found.running.is_some();
+        let mut looked = named.iter().zip(found);
+        match looked.find(|(_, found)| found.as_ref().is_ok_and(is_there)) {
             None => Ok(()),
             Some((node, _)) => {
                 let message =
@@ -262,47 +326,46 @@ impl Cluster {
         self.host.survey(&Place::of(node)).map_err(host_failure)
     }
 
-    /// Whether a decree lies on the host of the one to go on from and was not taken up.
-    fn waiting_decree(&self, from: &NodeSpec) -> Result<bool, Failure> {
+    /// The number of the configuration in a decree that lies on the host of the one to go on from
+    /// and was not taken up.
+    fn waiting_decree(&self, from: &NodeSpec) -> Result<Option<u64>, Failure> {
         let files = [names::DECREE.to_owned()];
         let wanted = Wanted { executable: None, files: &files };
         let found = self.host.find(&Place::of(from), &wanted).map_err(host_failure)?;
-        let text = found.files.into_iter().flatten().next().map(String::from_utf8);
-        Ok(text.and_then(Result::ok).is_some_and(|text| decode_decree(&text).is_ok()))
+        let bytes = found.files.into_iter().flatten().next();
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        let decree = text.and_then(|text| decode_decree(&text).ok());
+        Ok(decree.map(|decree| decree.configuration.number.0))
     }
 
     /// What the survivors' logs hold, now that they are stopped.
-    fn held(
-        &self,
-        survivors: &[&NodeSpec],
-        found: &[Found],
-    ) -> Result<BTreeMap<String, Remains>, Failure> {
-        let with_log = survivors.iter().zip(found).collect::<Vec<_>>();
-        let read = at_once(&with_log, |(node, found)| match found.log {
-            true => self.survey(node),
-            false => Ok(Remains::default()),
-        });
+    fn held(&self, survivors: &[&NodeSpec]) -> Result<BTreeMap<String, Remains>, Failure> {
+        let read = at_once(survivors, |node| self.survey(node));
         let named = survivors.iter().zip(read);
         named.map(|(node, remains)| Ok((node.name.clone(), remains?))).collect()
     }
 
-    /// No survivor lets the lost in any more.
+    /// No survivor lets the lost in any more. Gives those of which no key is here.
     fn revoke_lost(
         &self,
         issuer: &mut Issuer,
-        lost: &[String],
+        state: &ClusterState,
         say: Progress<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<String>, Failure> {
         let now = SystemTime::now();
-        for name in lost {
-            match issuer.revoke(&Target::Name(name.clone()), "lost for ever", now) {
-                Ok(revoked) if revoked.changed => say(&format!("revoke the key of {name}")),
-                // One that never had a certificate is let in by nobody.
-                Ok(_) | Err(KeysError::NotIssued(_)) => {}
-                Err(error) => return Err(keys_failure(error)),
+        let mut unrevoked = Vec::new();
+        for name in state.recoveries.iter().flat_map(|recovery| &recovery.lost) {
+            let key = issuer.keys().node_path(name, "node_key.pub");
+            if !key.exists() {
+                unrevoked.push(name.clone());
+                continue;
+            }
+            let revoked = issuer.revoke(&Target::File(key), "lost for ever", now);
+            if revoked.map_err(keys_failure)?.changed {
+                say(&format!("revoke the key of {name}"));
             }
         }
-        Ok(())
+        Ok(unrevoked)
     }
 
     fn hand_decree(&self, from: &NodeSpec, decision: &Decision) -> Result<(), Failure> {
@@ -358,63 +421,145 @@ impl Cluster {
     }
 }
 
-/// The recovery that was begun and is not done; it must be this one.
-fn begun(state: &ClusterState, from: &str, lost: &[String]) -> Result<Option<Recovery>, Failure> {
-    let Some(open) = state.recoveries.iter().find(|recovery| !recovery.done) else {
-        return Ok(None);
-    };
-    let same = open.from == from && lost.iter().all(|name| open.lost.contains(name));
-    match same {
-        true => Ok(Some(open.clone())),
-        false => {
-            let lost = open.lost.join(",");
-            let message = format!(
-                "a recovery from {} without {lost} was begun at {} and is not done",
-                open.from, open.at
-            );
-            let hint = format!(
-                "go on with it: paxos-ctl recover --from {} --lost {lost} --confirm {}",
-                open.from, state.cluster
-            );
-            Err(Failure::new(Code::BadSettings, message, hint))
-        }
-    }
+/// A recovery that was begun and is not done.
+struct Begun {
+    recovery: Recovery,
+    /// Whether this is to go on with it. One that lost another survivor since is given up for a new
+    /// one.
+    goes_on: bool,
 }
 
-/// What to decree; none if the log of `from` knows already what was `begun`.
-fn decision(
-    state: &ClusterState,
-    held: &BTreeMap<String, Remains>,
+/// What was begun, if this can go on with it or take its place: two are never gone on from that are
+/// both there.
+fn begun(state: &mut ClusterState, from: &str, lost: &[String]) -> Result<Option<Begun>, Failure> {
+    let Some(open) = state.recoveries.iter_mut().find(|recovery| !recovery.done) else {
+        return Ok(None);
+    };
+    let recovery = open.clone();
+    let more = lost.iter().any(|name| !open.lost.contains(name));
+    if open.from == from && !more {
+        return Ok(Some(Begun { recovery, goes_on: true }));
+    }
+    if more && (open.from == from || lost.contains(&open.from)) {
+        // Noted together with the new one, and not before.
+        open.done = true;
+        return Ok(Some(Begun { recovery, goes_on: false }));
+    }
+    let names = open.lost.join(",");
+    let message = format!(
+        "a recovery from {} without {names} was begun at {} and is not done",
+        open.from, open.at
+    );
+    let hint = format!(
+        "go on with it: paxos-ctl recover --from {} --lost {names} --confirm {}; if {} is lost as \
+         well, name it among the lost",
+        open.from, state.cluster, open.from
+    );
+    Err(Failure::new(Code::BadSettings, message, hint))
+}
+
+/// Notes who is given up and how the others go on. An attempt of which no log knows is made anew.
+fn give_up(
+    state: &mut ClusterState,
+    begun: Option<Begun>,
     from: &str,
     lost: &[String],
-    begun: Option<&Recovery>,
-) -> Result<Option<Decision>, Failure> {
-    let knows = |begun: &Recovery| {
-        held.get(from).is_some_and(|remains| remains.configuration >= begun.configuration)
-    };
-    if begun.is_some_and(knows) {
-        return Ok(None);
-    }
-    decide(state, held, from, lost).map(Some).map_err(|why| {
-        let best = ranking(held).into_iter().next().unwrap_or("none");
-        let hint = format!(
-            "the survivor that holds most is {best}; the survivors were stopped: paxos-ctl deploy \
-             starts them as they were"
-        );
-        Failure::new(Code::BadSettings, why, hint)
-    })
-}
-
-fn recovery(from: &str, lost: &[String], decision: &Decision) -> Recovery {
+    decision: &Decision,
+) {
     let configuration = &decision.decree.configuration;
     let size = |size: usize| u16::try_from(size).unwrap_or(u16::MAX);
-    Recovery {
+    let voters = configuration.members().values().filter(|m| m.roles.acceptor.is_some());
+    let mut recovery = Recovery {
         configuration: configuration.number.0,
         from: from.to_owned(),
         lost: lost.to_vec(),
         at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        acceptors: voters.map(|member| member.name.clone()).collect(),
         phase1: size(configuration.quorums().phase1()),
         phase2: size(configuration.quorums().phase2()),
+        loses_nothing: decision.loses_nothing,
         done: false,
+    };
+    if let Some(before) = begun {
+        recovery.loses_nothing &= before.recovery.loses_nothing;
+        if before.goes_on {
+            recovery.lost = before.recovery.lost;
+            state.recoveries.retain(|known| known.done);
+        }
+    }
+    state.recoveries.push(recovery);
+}
+
+/// Whether the log of the one to go on from holds what was decreed.
+fn knows(held: &BTreeMap<String, Remains>, from: &str, open: &Recovery) -> bool {
+    held.get(from).is_some_and(|remains| remains.configuration >= open.configuration)
+}
+
+/// What is assumed of a node that runs.
+fn assumed(state: &ClusterState, name: &str, chosen: u64) -> Remains {
+    let voter = state.node(name).and_then(|founder| founder.voter().ok().flatten());
+    Remains {
+        cluster_id: Some(state.cluster_id.clone()),
+        generation: voter.map(|life| life.0),
+        chosen,
+        last: chosen,
+        ..Remains::default()
+    }
+}
+
+fn undecided(why: String) -> Failure {
+    let hint = "paxos-ctl recover without --confirm says who holds what; survivors that were \
+                stopped are started as they were by paxos-ctl deploy";
+    Failure::new(Code::BadSettings, why, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::plan::tests::three_nodes;
+    use crate::paxos::ballot::ClusterId;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// A cluster of which n3 was given up, to go on from n1; that is not done.
+    fn open() -> ClusterState {
+        let mut state = ClusterState::form(&three_nodes(), ClusterId(7), || 9);
+        state.recoveries.push(Recovery {
+            configuration: 2,
+            from: "n1".to_owned(),
+            lost: names(&["n3"]),
+            at: "then".to_owned(),
+            acceptors: names(&["n1", "n2"]),
+            phase1: 2,
+            phase2: 2,
+            loses_nothing: true,
+            done: false,
+        });
+        state
+    }
+
+    #[test]
+    fn what_was_begun_is_gone_on_with_from_the_same_log_and_no_other() {
+        let goes_on = |from: &str, lost: &[&str]| {
+            let mut state = open();
+            let begun = begun(&mut state, from, &names(lost));
+            let done = state.recoveries[0].done;
+            begun.map(|begun| (begun.map(|begun| begun.goes_on), done))
+        };
+        assert_eq!(goes_on("n1", &["n3"]).ok(), Some((Some(true), false)));
+        // A survivor was lost since.
+        assert_eq!(goes_on("n1", &["n3", "n2"]).ok(), Some((Some(false), true)));
+        assert_eq!(goes_on("n1", &["n2"]).ok(), Some((Some(false), true)));
+        // The very one.
+        assert_eq!(goes_on("n2", &["n1", "n3"]).ok(), Some((Some(false), true)));
+        // Two that are both there.
+        let refused = goes_on("n2", &["n3"]).unwrap_err();
+        assert!(refused.message.contains("from n1 without n3 was begun at then"), "{refused:?}");
+        assert!(refused.hint.contains("--from n1 --lost n3 --confirm c"), "{refused:?}");
+        let mut settled = open();
+        settled.recoveries[0].done = true;
+        assert!(begun(&mut settled, "n2", &names(&["n3"])).is_ok_and(|begun| begun.is_none()));
     }
 }

@@ -6,11 +6,16 @@
 use super::host::{HostError, Place, names};
 use crate::wire::agent_frame::read_frame;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The hidden word that makes the program read the log of the node with these settings.
 pub const SURVEY: &str = "survey-log";
+
+/// How many bytes of votes a survivor tells, and as many are carried to another: in base64 they fit
+/// into a frame between controller and agent, with room for what is around them.
+pub const VOTES_BYTES_MAX: usize = 8 << 20;
 
 /// See the module's documentation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,7 +35,7 @@ pub struct Remains {
     /// Slots above `chosen` whose chosen entry it knows.
     pub learned: Vec<u64>,
     /// Its votes above `chosen`, as they stand in the log.
-    pub votes: Vec<Vec<u8>>,
+    pub votes: Vec<ByteBuf>,
     /// Slots whose votes are not among them, because all together are too many bytes.
     pub left_out: Vec<u64>,
     /// How long ago the log was last written to; none if the host does not say.
@@ -46,7 +51,11 @@ pub(super) fn remains(place: &Place) -> Result<Remains, HostError> {
         node: place.node.clone(),
         what: "read what its log holds".to_owned(),
         reason,
-        hint: format!("stop it; or name {} among the lost, if its log is damaged", place.node),
+        hint: format!(
+            "if it runs, stop it; if its program is older than paxos-ctl, use the paxos-ctl of its \
+             version; only if its log is damaged, name {} among the lost",
+            place.node
+        ),
     };
     let mut command = Command::new(place.executable());
     command.arg(SURVEY).arg(place.path(names::SETTINGS));

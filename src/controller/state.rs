@@ -70,11 +70,15 @@ pub struct Recovery {
     pub lost: Vec<String>,
     /// When it was decreed, RFC 3339.
     pub at: String,
-    /// Acceptors that must promise from then on.
+    /// Who votes from then on.
+    pub acceptors: Vec<String>,
+    /// How many of them must promise.
     pub phase1: u16,
-    /// Acceptors that must accept from then on.
+    /// How many of them must accept.
     pub phase2: u16,
-    /// Whether the survivors serve again.
+    /// Whether every acknowledged write was among what the survivors held.
+    pub loses_nothing: bool,
+    /// Whether the survivors serve again, or another recovery took this one's place.
     pub done: bool,
 }
 
@@ -130,6 +134,16 @@ pub enum StateError {
     /// What it holds makes no genesis.
     #[error("no genesis can be made of the cluster's nodes: {0}")]
     Genesis(String),
+}
+
+impl Founder {
+    /// Which voter it is, if it votes.
+    ///
+    /// # Errors
+    /// When what is noted is no number.
+    pub fn voter(&self) -> Result<Option<VoterGeneration>, StateError> {
+        generation(self)
+    }
 }
 
 impl ClusterState {
@@ -222,6 +236,15 @@ impl ClusterState {
     /// Those of its nodes that were not given up.
     pub fn members(&self) -> impl Iterator<Item = &Founder> {
         self.nodes.iter().filter(|node| self.lost(&node.name).is_none())
+    }
+
+    /// The members that vote: as the last recovery left them, else as the cluster was formed.
+    pub fn acceptors(&self) -> impl Iterator<Item = &Founder> {
+        let last = self.recoveries.last();
+        self.members().filter(move |node| match last {
+            Some(recovery) => recovery.acceptors.contains(&node.name),
+            None => node.generation.is_some(),
+        })
     }
 
     /// The quorum sizes for phase 1 and 2: of the last recovery, else those that the cluster was

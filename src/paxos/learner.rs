@@ -95,6 +95,12 @@ impl<V: Value> Learner<V> {
         slot > self.chosen && slot.0 - self.chosen.0 <= window * AHEAD_WINDOWS_MAX
     }
 
+    /// Whether the configuration of this slot is known. It may still be among what is to come for
+    /// slots beyond, and votes that are a quorum of an older one are none.
+    fn is_governed(&self, slot: Slot, window: u64) -> bool {
+        slot.0.saturating_sub(self.chosen.0) <= window
+    }
+
     /// Hears proposals, so that their values are at hand once they are chosen.
     pub(super) fn on_proposals(
         &mut self,
@@ -109,7 +115,9 @@ impl<V: Value> Learner<V> {
             if newer && self.within_reach(slot, configurations.window()) {
                 self.proposals.insert(slot, (ballot, Arc::clone(entry)));
                 // Votes come on other connections than proposals, and may have been faster.
-                let tally = self.tallies.get(&slot).filter(|tally| tally.ballot <= ballot);
+                let tally = self.tallies.get(&slot).filter(|tally| {
+                    tally.ballot <= ballot && self.is_governed(slot, configurations.window())
+                });
                 if tally.is_some_and(|tally| tally.is_quorum(configurations.governing(slot))) {
                     self.ahead.entry(slot).or_insert_with(|| Arc::clone(entry));
                 }
@@ -128,6 +136,7 @@ impl<V: Value> Learner<V> {
     ) {
         let mut slot = first.max(self.chosen.next());
         while slot <= last && self.within_reach(slot, configurations.window()) {
+            let is_governed = self.is_governed(slot, configurations.window());
             let governing = configurations.governing(slot);
             let tally = self
                 .tallies
@@ -141,7 +150,11 @@ impl<V: Value> Learner<V> {
             if tally.ballot == ballot {
                 tally.voters.insert(from);
                 if tally.is_quorum(governing) {
-                    self.decide(slot, ballot, from);
+                    match is_governed {
+                        true => self.decide(slot, ballot, from),
+                        // Whoever voted may know.
+                        false => self.hear(from, slot),
+                    }
                 }
             }
             slot = slot.next();

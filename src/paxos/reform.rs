@@ -11,8 +11,9 @@
 //!
 //! It is all of phase 1 that is left ("Paxos Made Simple" §2.2, P2c), and whether it loses anything
 //! is a matter of counting: what was chosen has a vote in each phase-1 quorum's reach, so where the
-//! lost are fewer than a phase-2 quorum, each chosen value has a vote among the survivors and is
-//! kept. Where they are as many, they may have chosen values among themselves that nobody knows.
+//! lost are fewer than a phase-2 quorum, and all survivors still have their votes, each chosen
+//! value has one among them and is kept. Where the lost are as many, they may have chosen values
+//! among themselves that nobody knows.
 //!
 //! What must never happen: it is done to two logs of one cluster, or while the lost could still
 //! choose; nothing here can know, and [`reform`] refuses what it can see. Done twice to one log,

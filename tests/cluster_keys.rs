@@ -189,7 +189,8 @@ fn a_node_takes_what_it_is_given() {
     let maker = issuer(directory.path());
     for (name, id) in [("node1", 1), ("node2", 2)] {
         fs::create_dir(nodes.path().join(name)).unwrap();
-        let public = authority::ensure_node_key(&nodes.path().join(name), name).unwrap();
+        let public =
+            paxos_ssh::transport::node_key::ensure(&nodes.path().join(name), name).unwrap();
         let line = authority::public_line(&public);
         maker.ensure_node(name, NodeId(id), &line, now()).unwrap();
     }

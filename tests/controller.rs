@@ -59,6 +59,14 @@ impl Host for Stage {
         unreachable!("nothing is installed here")
     }
 
+    fn next_node_key(&self, _place: &Place, _comment: &str) -> Result<String, HostError> {
+        unreachable!("nothing is installed here")
+    }
+
+    fn settle_node_key(&self, _place: &Place) -> Result<(), HostError> {
+        unreachable!("nothing is installed here")
+    }
+
     fn receive(&self, _: &Place, _: &str, _: u32, _: &[u8]) -> Result<(), HostError> {
         unreachable!("nothing is installed here")
     }

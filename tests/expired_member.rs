@@ -75,7 +75,8 @@ impl Cluster {
             authority::host_certificate(host, public, &name, "local", 1, *validity).unwrap();
         let peer_certificate =
             authority::peer_certificate(peer, public, NodeId(id), "local", 1, *validity).unwrap();
-        NodeKeys { key: Arc::new(key), host_certificate, peer_certificate }
+        let key = Arc::new(key);
+        NodeKeys { host_key: Arc::clone(&key), host_certificate, peer_key: key, peer_certificate }
     }
 
     fn trust(&self, nodes: &[&NodeKeys], members: &[u64], expiry: PeerExpiry) -> Trust {
@@ -190,7 +191,7 @@ impl Scene {
             check: HostCheck::Trust(self.trust_of_two()),
             by_way_of: None,
         };
-        let identity = ClientIdentity::Key(self.two.key.clone());
+        let identity = ClientIdentity::Key(self.two.peer_key.clone());
         client::dial(&endpoint, &identity, &Settings::default()).await
     }
 }

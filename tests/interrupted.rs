@@ -247,6 +247,33 @@ fn a_recovery_that_was_killed_is_resumed_from_the_same_log() {
 }
 
 #[test]
+fn a_node_whose_key_was_being_replaced_ends_with_one() {
+    let cluster = Cluster::found();
+    let mut keys = cluster.path("keys");
+    let mut killed = 0;
+    let there = |name: &str| cluster.directory("node2").join("keys").join(name);
+    for step in points(whichever()) {
+        let before = fs::read(there("node_key.pub")).unwrap();
+        if !kill_at(&cluster, &keys, &["keys", "rotate", "--node", "node2"], step) {
+            break;
+        }
+        killed += 1;
+        // It may be started at any of these moments.
+        cluster.kill("node2");
+        cluster.start("node2");
+        keys = elsewhere(&cluster, &keys, step);
+        let resumed = ctl_now(&cluster, &keys, &["resume", "--yes"]);
+        assert_eq!(resumed.exit(), 0, "killed at step {step}: {}", resumed.said());
+        is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+        assert_ne!(fs::read(there("node_key.pub")).unwrap(), before, "killed at step {step}");
+        assert!(!there("node_key.new").exists(), "killed at step {step}");
+        assert!(!keys.join("nodes/node2/replaced.pub").exists(), "killed at step {step}");
+    }
+    assert!(killed > 0, "it has more steps");
+    println!("a node's key was being replaced and the controller killed at {killed} of its steps");
+}
+
+#[test]
 fn the_way_back_is_open_until_the_version_is_raised() {
     let cluster = Cluster::found();
     let keys = cluster.path("keys");

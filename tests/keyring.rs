@@ -8,6 +8,7 @@ use paxos_ssh::transport::bundle::{
 };
 use paxos_ssh::transport::identity;
 use paxos_ssh::transport::keyring::{KEPT, Keyring, ReloadError};
+use paxos_ssh::transport::node_key;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -46,7 +47,7 @@ impl Scene {
 
     /// Writes certificates of this serial and the next.
     fn certify(&self, serial: u64) {
-        let subject = authority::ensure_node_key(&self.keys(""), "node1").unwrap();
+        let subject = node_key::ensure(&self.keys(""), "node1").unwrap();
         let validity = Validity::starting(SystemTime::now(), HOUR);
         let (host, peer) = (&self.host, &self.peer);
         let host = authority::host_certificate(host, &subject, "node1", "local", serial, validity)

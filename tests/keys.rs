@@ -12,6 +12,7 @@ use paxos_ssh::transport::bundle::{
 use paxos_ssh::transport::identity::{
     self, ListedKey, NodeKeys, PeerExpiry, Principal, Refusal, Trust, TrustError,
 };
+use paxos_ssh::transport::node_key;
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::ssh_key::{EcdsaCurve, LineEnding};
 use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
@@ -582,7 +583,7 @@ fn every_stage_of_an_authority_is_believed() {
 
 /// Fills a node's keys directory as the controller does.
 fn keys_directory(cluster: &Cluster, directory: &Path) -> PublicKey {
-    let subject = authority::ensure_node_key(directory, "node1").unwrap();
+    let subject = node_key::ensure(directory, "node1").unwrap();
     let host = authority::host_certificate(&cluster.host, &subject, "node1", "local", 1, hour());
     let peer = authority::peer_certificate(&cluster.peer, &subject, NodeId(1), "local", 2, hour());
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
@@ -600,9 +601,9 @@ fn a_keys_directory_is_read_back() {
     let directory = tempfile::tempdir().unwrap();
     let cluster = Cluster::new();
     let subject = keys_directory(&cluster, directory.path());
-    assert_eq!(authority::ensure_node_key(directory.path(), "").unwrap(), subject, "made once");
+    assert_eq!(node_key::ensure(directory.path(), "").unwrap(), subject, "made once");
     let keys = NodeKeys::load(directory.path()).unwrap();
-    assert_eq!(keys.key.public_key().key_data(), subject.key_data());
+    assert_eq!(keys.host_key.public_key().key_data(), subject.key_data());
     let bobs = key();
     let people =
         format!("# people\n\nbob read,write:/x/ {}", authority::public_line(bobs.public_key()));
@@ -654,7 +655,7 @@ fn certificates_for_another_key_are_refused() {
     let cluster = Cluster::new();
     keys_directory(&cluster, directory.path());
     std::fs::remove_file(directory.path().join(identity::NODE_KEY)).unwrap();
-    authority::ensure_node_key(directory.path(), "another").unwrap();
+    node_key::ensure(directory.path(), "another").unwrap();
     let loaded = NodeKeys::load(directory.path());
     assert!(matches!(loaded, Err(TrustError::Malformed { .. })));
 }

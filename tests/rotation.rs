@@ -6,6 +6,8 @@
 mod harness;
 
 use harness::{Cluster, NODES, Ran, run};
+use paxos_ssh::transport::authority::load_private_key;
+use paxos_ssh::transport::bundle::{AuthorityRole, Bundle, Revocation};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -241,5 +243,145 @@ fn a_host_that_takes_no_files_stops_it_and_is_brought_back_later() {
     assert_eq!(told["nodes"][2]["reached"], "active", "{told}");
     cluster.wait_healthy();
     assert_eq!(cluster.ssh("node3", "paxos get k").expect(0).out(), "without\n");
+    cluster.ctl(&["plan"]).expect(0);
+}
+
+#[test]
+fn the_key_of_each_node_is_replaced_and_no_write_fails() {
+    let cluster = Cluster::found();
+    let before = pids(&cluster);
+    let there = |node: &str, name: &str| cluster.directory(node).join("keys").join(name);
+    let read = |node: &str, name: &str| fs::read_to_string(there(node, name)).expect("it is there");
+    let old = NODES.map(|node| read(node, "node_key.pub"));
+    for node in NODES {
+        let copy = cluster.path(&format!("{node}-cert.pub"));
+        fs::copy(there(node, "peer-cert.pub"), copy).expect("it is there");
+    }
+    let writes = while_somebody_writes(&cluster, || {
+        for node in NODES {
+            let told = cluster.keys(&["rotate", "--node", node, "-o", "json"]).expect(0).json();
+            assert_eq!(told["node"], node, "{told}");
+            for at in 0..NODES.len() {
+                assert_eq!(told["nodes"][at]["reached"], "active", "{told}");
+            }
+        }
+    });
+    println!("{writes} writes while the keys of three nodes were replaced");
+    assert_eq!(pids(&cluster), before, "nobody was restarted");
+    for (node, old) in NODES.into_iter().zip(old) {
+        assert_ne!(read(node, "node_key.pub"), old);
+        for gone in ["node_key.new", "node_key.new.pub"] {
+            assert!(!there(node, gone).exists(), "{node} {gone}");
+        }
+        let here = cluster.path("keys/nodes").join(node);
+        let mut names: Vec<_> = fs::read_dir(here).expect("it is there").flatten().collect();
+        names.sort_by_key(fs::DirEntry::file_name);
+        let names: Vec<_> = names.iter().map(fs::DirEntry::file_name).collect();
+        assert_eq!(names, ["host-cert.pub", "node_key.pub", "peer-cert.pub"], "no private half");
+        let copy = cluster.path(&format!("{node}-cert.pub")).display().to_string();
+        let why = cluster.keys(&["diagnose", &copy]).expect(3).out();
+        assert!(why.contains("revoked"), "{why}");
+    }
+    let last = cluster.ssh("node3", "paxos get /writes").expect(0).out();
+    assert_eq!(last, format!("{writes}\n"), "the last write is there");
+    cluster.ctl(&["plan"]).expect(0);
+    // The key that it has now is the one that it starts with.
+    cluster.kill("node1");
+    cluster.deploy().expect(0);
+    cluster.wait_healthy();
+}
+
+#[test]
+fn a_node_that_is_down_or_revoked_comes_back_with_another_key() {
+    let cluster = Cluster::found();
+    cluster.kill("node3");
+    let told = cluster.keys(&["rotate", "--node", "node3", "-o", "json"]).expect(0).json();
+    assert_eq!(told["nodes"][2]["reached"], "at_its_start", "{told}");
+    cluster.deploy().expect(0);
+    cluster.wait_healthy();
+    let serial = |node: &str| {
+        let status = cluster.status(node).expect("it answers");
+        status["certificates"]["peer"]["serial"].clone()
+    };
+    let before = serial("node2");
+    cluster.keys(&["revoke", "node2"]).expect(0);
+    let plan = cluster.ctl(&["plan"]).said();
+    assert!(plan.contains("keys rotate --node node2"), "{plan}");
+    cluster.keys(&["rotate", "--node", "node2"]).expect(0);
+    cluster.wait_healthy();
+    assert_ne!(serial("node2"), before);
+    cluster.ctl(&["plan"]).expect(0);
+}
+
+#[test]
+fn what_is_to_be_rotated_must_be_said() {
+    let cluster = Cluster::found();
+    let flags = ["--authority", "--node", "--hosts", "--peers", "--operators"];
+    let nothing = cluster.keys(&["rotate"]).expect(64).said();
+    assert!(flags.iter().all(|flag| nothing.contains(flag)), "{nothing}");
+    cluster.keys(&["rotate", "--hosts", "--peers"]).expect(64);
+    cluster.keys(&["rotate", "--hosts", "--until", "learned"]).expect(64);
+    cluster.keys(&["rotate", "--node", "nobody"]).expect(3);
+    cluster.keys(&["issue", "alice", "--role", "read"]).expect(0);
+    let serials = || {
+        let listed = cluster.keys(&["list", "-o", "json"]).expect(0).json();
+        let all = listed["issued"].as_array().expect("a list").clone();
+        ["host", "peer", "operator"]
+            .map(|role| all.iter().filter(|one| one["role"] == role).count())
+    };
+    assert_eq!(serials(), [3, 3, 2]);
+    let before = pids(&cluster);
+    for (flag, want) in [("--hosts", [6, 3, 2]), ("--peers", [6, 6, 2]), ("--operators", [6, 6, 4])]
+    {
+        let told = cluster.keys(&["rotate", flag, "-o", "json"]).expect(0).json();
+        assert_eq!((serials(), &told["nodes"][0]["reached"]), (want, &"active".into()), "{told}");
+    }
+    assert_eq!(pids(&cluster), before, "nobody was restarted");
+    login_with(&cluster, "people/operator", "people/alice").expect(0);
+    let epoch = cluster.status("node1").expect("it answers")["bundle"]["epoch"].clone();
+    assert_eq!(epoch, 1, "the authorities are the same");
+    rotate(&cluster, "host", &["--until", "learned"]).expect(0);
+    let busy = cluster.keys(&["rotate", "--node", "node1"]).expect(78).said();
+    assert!(busy.contains("keys resume"), "{busy}");
+    cluster.keys(&["resume"]).expect(0);
+    cluster.ctl(&["plan"]).expect(0);
+}
+
+/// Has every node refuse the next so many peer certificates that will be issued.
+fn refuse_ahead(cluster: &Cluster, count: u64) {
+    let keys = cluster.path("keys");
+    let root = load_private_key(&keys.join("root")).expect("it is there");
+    let text = |name: &str| fs::read_to_string(keys.join(name)).expect("it is there");
+    let bundle = Bundle::verify(&text("bundle"), root.public_key());
+    let mut bundle = bundle.expect("it is the cluster's");
+    let next: u64 = text("serial").trim().parse().expect("a number");
+    let refused = (next..next + count).map(|at| Revocation::Serial(AuthorityRole::Peer, at));
+    bundle.revocations.extend(refused);
+    bundle.epoch += 1;
+    fs::write(keys.join("bundle"), bundle.sign(&root).expect("a bundle")).expect("it is writable");
+    cluster.keys(&["resume"]).expect(0);
+}
+
+#[test]
+fn what_no_peer_would_let_in_is_noticed_before_there_is_no_way_back() {
+    let cluster = Cluster::found();
+    refuse_ahead(&cluster, 6);
+    let stopped = rotate(&cluster, "peer", &[]).expect(1).json();
+    let message = stopped["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("does not let") && message.contains("nothing was forgotten"));
+    assert_eq!(stages(&cluster), [1, 0, 1], "the way back is open");
+    cluster.ssh("node2", "paxos put k v").expect(0);
+    // Those that are signed after the refused ones are let in.
+    let told = cluster.keys(&["resume", "-o", "json"]).expect(0).json();
+    assert_eq!(told["stage"], "settled");
+    refuse_ahead(&cluster, 2);
+    let key = cluster.directory("node2").join("keys/node_key");
+    let before = fs::read(&key).expect("it is there");
+    let stopped = cluster.keys(&["rotate", "--node", "node2"]).expect(1).said();
+    assert!(stopped.contains("its key before is not revoked"), "{stopped}");
+    assert_eq!(fs::read(&key).expect("it is there"), before, "nor gone");
+    cluster.keys(&["resume"]).expect(0);
+    assert_ne!(fs::read(&key).expect("it is there"), before);
+    cluster.wait_healthy();
     cluster.ctl(&["plan"]).expect(0);
 }

@@ -165,7 +165,8 @@ fn node_keys(id: u64, host: &PrivateKey, peer: &PrivateKey) -> NodeKeys {
     let host_certificate = host_certificate(host, subject, &name, CLUSTER, 1, validity()).unwrap();
     let peer_certificate =
         peer_certificate(peer, subject, NodeId(id), CLUSTER, 2, validity()).unwrap();
-    NodeKeys { key: Arc::new(key), host_certificate, peer_certificate }
+    let key = Arc::new(key);
+    NodeKeys { host_key: Arc::clone(&key), host_certificate, peer_key: key, peer_certificate }
 }
 
 fn run(config: &Path, words: &[&str], stdin: &[u8]) -> Output {

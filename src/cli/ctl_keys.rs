@@ -4,7 +4,8 @@
 use super::ctl::{Reply, Words};
 use super::ctl_audit::journaled;
 use super::ctl_deploy::speaker;
-use super::{ctl_rotate, exit};
+use super::ctl_rotate::{self, What};
+use super::exit;
 use crate::controller::delivery::Delivered;
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::issued::{Issued, Target};
@@ -12,7 +13,6 @@ use crate::controller::issuer::Issuer;
 use crate::controller::keys::{ClusterKeys, KeysError, OPERATOR};
 use crate::controller::rotate::Goal;
 use crate::transport::authority::PersonGrant;
-use crate::transport::bundle::AuthorityRole;
 use crate::transport::rights::Rights;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::report::table;
@@ -80,15 +80,15 @@ pub(super) enum KeysVerb {
         #[arg(long)]
         over_host_ssh: bool,
     },
-    /// Replaces an authority by a new one, while the cluster runs
+    /// Replaces an authority or the key of a node, or renews all certificates of a kind, while the
+    /// cluster runs
     Rotate {
         #[command(flatten)]
         words: Words,
-        /// Which one
-        #[arg(long, value_name = "ROLE")]
-        authority: AuthorityWord,
-        /// Stop when all nodes have learned of it, or when it signs
-        #[arg(long, value_name = "STAGE")]
+        #[command(flatten)]
+        what: What,
+        /// Stop when all nodes have learned of the new authority, or when it signs
+        #[arg(long, value_name = "STAGE", conflicts_with_all = NOT_STAGED)]
         until: Option<StageWord>,
         /// Do not wait for this node; several with commas
         #[arg(long, value_name = "NODE", value_delimiter = ',')]
@@ -125,23 +125,8 @@ pub(super) enum KeysVerb {
     },
 }
 
-/// A kind of authority, as it is typed.
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum AuthorityWord {
-    Host,
-    Peer,
-    Operator,
-}
-
-impl From<AuthorityWord> for AuthorityRole {
-    fn from(word: AuthorityWord) -> AuthorityRole {
-        match word {
-            AuthorityWord::Host => AuthorityRole::Host,
-            AuthorityWord::Peer => AuthorityRole::Peer,
-            AuthorityWord::Operator => AuthorityRole::Operator,
-        }
-    }
-}
+/// What is rotated in one stage.
+const NOT_STAGED: [&str; 4] = ["node", "hosts", "peers", "operators"];
 
 /// Where a rotation may stop.
 #[derive(Clone, Copy, ValueEnum)]
@@ -203,8 +188,8 @@ pub(super) fn keys(
         KeysVerb::List { .. } => list(cluster),
         KeysVerb::Revoke { what, reason, .. } => revoke(cluster, what, reason, format),
         KeysVerb::Renew { .. } => renew(cluster, names, format),
-        KeysVerb::Rotate { authority, until, force, .. } => {
-            ctl_rotate::rotate(cluster, (*authority).into(), goal(*until), force, format)
+        KeysVerb::Rotate { what, until, force, .. } => {
+            ctl_rotate::rotate_what(cluster, what, goal(*until), force, format)
         }
         KeysVerb::Rollback { force, .. } => ctl_rotate::rollback(cluster, force, format),
         KeysVerb::Resume { force, .. } => ctl_rotate::go_on(cluster, Goal::Done, force, format),

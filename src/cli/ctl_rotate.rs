@@ -1,5 +1,5 @@
-//! `paxos-ctl keys rotate`, `keys rollback` and `keys resume`: an authority is replaced, and what
-//! was cut short is gone on with.
+//! `paxos-ctl keys rotate`, `keys rollback` and `keys resume`: an authority or the key of a node is
+//! replaced, certificates are renewed, and what was cut short is gone on with.
 
 use super::ctl::Reply;
 use super::ctl_audit::journaled;
@@ -14,9 +14,125 @@ use crate::controller::rotate::{Goal, Rotated};
 use crate::transport::bundle::AuthorityRole;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
-pub(super) fn rotate(
+/// What is to be rotated.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct What {
+    /// The authority of this kind
+    #[arg(long, value_name = "ROLE")]
+    authority: Option<AuthorityWord>,
+    /// The key of this node; the new one is made on its host
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
+    /// The host certificates of all nodes, by the same authority
+    #[arg(long)]
+    hosts: bool,
+    /// The peer certificates of all nodes, by the same authority
+    #[arg(long)]
+    peers: bool,
+    /// The certificates of people in the keys directory, by the same authority
+    #[arg(long)]
+    operators: bool,
+}
+
+/// A kind of authority, as it is typed.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum AuthorityWord {
+    Host,
+    Peer,
+    Operator,
+}
+
+impl From<AuthorityWord> for AuthorityRole {
+    fn from(word: AuthorityWord) -> AuthorityRole {
+        match word {
+            AuthorityWord::Host => AuthorityRole::Host,
+            AuthorityWord::Peer => AuthorityRole::Peer,
+            AuthorityWord::Operator => AuthorityRole::Operator,
+        }
+    }
+}
+
+pub(super) fn rotate_what(
+    cluster: &Cluster,
+    what: &What,
+    goal: Goal,
+    left_out: &[String],
+    format: Format,
+) -> Result<Reply, Failure> {
+    match what {
+        What { authority: Some(word), .. } => {
+            rotate(cluster, (*word).into(), goal, left_out, format)
+        }
+        What { node: Some(node), .. } => rotate_node(cluster, node, left_out, format),
+        What { hosts: true, .. } => renew(cluster, AuthorityRole::Host, left_out, format),
+        What { peers: true, .. } => renew(cluster, AuthorityRole::Peer, left_out, format),
+        What { .. } => renew(cluster, AuthorityRole::Operator, left_out, format),
+    }
+}
+
+/// In the journal of a run, before the name of a node.
+const NODE_WORD: &str = "--node";
+
+/// In the journal of a run, before a kind of certificates.
+const ALL_WORD: &str = "--all";
+
+fn rotate_node(
+    cluster: &Cluster,
+    node: &str,
+    left_out: &[String],
+    format: Format,
+) -> Result<Reply, Failure> {
+    let words = [NODE_WORD.to_owned(), epoch(cluster)?.to_string(), node.to_owned()];
+    let work = |say: Progress<'_>| cluster.rotate_node_key(node, left_out, say);
+    let replaced = journaled(cluster, "keys rotate", &words, &mut speaker(format), work)?;
+    let (key, lines) = (&replaced.key, replaced.revoked.lines.join(", "));
+    let epoch = replaced.revoked.epoch;
+    let text = format!(
+        "the key of {node} is {key}; revoked {lines}; bundle epoch {epoch}\n{}",
+        delivered_text(&replaced.delivered)
+    );
+    let json = json!({
+        "ok": true,
+        "node": node,
+        "key": key,
+        "revoked": replaced.revoked.lines,
+        "epoch": epoch,
+        "nodes": delivered_json(&replaced.delivered),
+    });
+    Ok(Reply { exit: exit::DONE, text, json })
+}
+
+fn renew(
+    cluster: &Cluster,
+    role: AuthorityRole,
+    left_out: &[String],
+    format: Format,
+) -> Result<Reply, Failure> {
+    let words = [ALL_WORD.to_owned(), String::new(), role.name().to_owned()];
+    let work = |say: Progress<'_>| cluster.renew_role(role, left_out, say);
+    let renewed = journaled(cluster, "keys rotate", &words, &mut speaker(format), work)?;
+    let names = match renewed.names.is_empty() {
+        true => "nobody".to_owned(),
+        false => renewed.names.join(", "),
+    };
+    let text = format!(
+        "renewed the {role} certificates of {names}; those before are valid until they run out\n{}",
+        delivered_text(&renewed.delivered)
+    );
+    let json = json!({
+        "ok": true,
+        "kind": role.name(),
+        "renewed": renewed.names,
+        "nodes": delivered_json(&renewed.delivered),
+    });
+    Ok(Reply { exit: exit::DONE, text, json })
+}
+
+fn rotate(
     cluster: &Cluster,
     role: AuthorityRole,
     goal: Goal,
@@ -63,12 +179,21 @@ pub(super) fn resume(cluster: &Cluster, run: &Run, format: Format) -> Result<Rep
     let word = |at: usize| run.words.get(at).map(String::as_str).unwrap_or_default();
     let now = epoch(cluster)?;
     let began = |at: usize| word(at).parse().is_ok_and(|before: u64| now > before);
+    let role = |at: usize| AuthorityRole::ALL.into_iter().find(|role| role.name() == word(at));
     match run.verb.as_str() {
+        "keys rotate" if word(0) == ALL_WORD => match role(2) {
+            Some(role) => renew(cluster, role, &[], format),
+            None => go_on(cluster, Goal::Done, &[], format),
+        },
+        // Begun, it is noted beside the keys.
+        "keys rotate" if word(0) == NODE_WORD && began(1) => {
+            go_on(cluster, Goal::Done, &[], format)
+        }
+        "keys rotate" if word(0) == NODE_WORD => rotate_node(cluster, word(2), &[], format),
         "keys rotate" => {
             let goals = [Goal::Learned, Goal::Switched, Goal::Done];
             let goal = goals.into_iter().find(|goal| goal_name(*goal) == word(2));
-            let role = AuthorityRole::ALL.into_iter().find(|role| role.name() == word(0));
-            let (Some(goal), Some(role)) = (goal, role) else {
+            let (Some(goal), Some(role)) = (goal, role(0)) else {
                 let message = format!("run {} does not say what it was to rotate", run.id);
                 let hint = "paxos-ctl keys resume goes on with a rotation that is under way";
                 return Err(Failure::new(Code::BadSettings, message, hint));

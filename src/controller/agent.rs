@@ -76,6 +76,8 @@ impl Agent {
     fn may(&self, call: &Call) -> Result<(), HostError> {
         match call {
             Call::EnsureNodeKey { place, .. }
+            | Call::NextNodeKey { place, .. }
+            | Call::SettleNodeKey(place)
             | Call::Receive { place, .. }
             | Call::Adopt { place, .. }
             | Call::Start(place)
@@ -105,6 +107,13 @@ impl Agent {
             }
             Call::EnsureNodeKey { place, comment } => {
                 Answer::Line(host.ensure_node_key(&place, &comment)?)
+            }
+            Call::NextNodeKey { place, comment } => {
+                Answer::Line(host.next_node_key(&place, &comment)?)
+            }
+            Call::SettleNodeKey(place) => {
+                host.settle_node_key(&place)?;
+                Answer::Done
             }
             Call::Receive { place, name, mode, bytes } => {
                 host.receive(&place, &name, mode, &bytes)?;

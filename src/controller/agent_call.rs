@@ -105,6 +105,15 @@ pub enum Call {
     Status(Place),
     /// Read what its log holds, while it does not run.
     Survey(Place),
+    /// Make the key that is to take the place of the node's, unless there is one.
+    NextNodeKey {
+        /// Whose.
+        place: Place,
+        /// The comment in its public line.
+        comment: String,
+    },
+    /// Make that key the node's only one.
+    SettleNodeKey(Place),
 }
 
 /// What came of a call.

@@ -8,9 +8,9 @@
 //!
 //! What must never happen: a key is removed that a bundle names.
 
-use super::issuer::{Issuer, authority_file, ensure_private};
+use super::issuer::{Issuer, PERSON_LIFETIME_MAX, authority_file, ensure_private};
 use super::keys::{ClusterKeys, KeysError, read_certificate, read_public};
-use crate::transport::authority::{self, Certificate, PersonGrant, PublicKey, Validity};
+use crate::transport::authority::{self, BACKDATE, Certificate, PersonGrant, PublicKey, Validity};
 use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle};
 use crate::transport::identity;
 use std::fs::{self, File};
@@ -212,39 +212,62 @@ impl Issuer {
     /// # Errors
     /// When a file cannot be read or written, or the authority's key is missing.
     pub fn recertify_people(&self, now: SystemTime) -> Result<Vec<String>, KeysError> {
+        let mut outdated = self.valid_people(now)?;
+        outdated.retain(|(_, old)| !self.keys.serves(AuthorityRole::Operator, old));
+        self.sign_again(&outdated, now, |old| until(old.valid_before(), now))
+    }
+
+    /// Signs all certificates of people again that are here: with the same rights, for as long as
+    /// they were issued for. Gives their names. What is revoked or ran out stays as it is.
+    ///
+    /// # Errors
+    /// As [`Issuer::recertify_people`].
+    pub fn renew_people(&self, now: SystemTime) -> Result<Vec<String>, KeysError> {
+        let span = |old: &Certificate| {
+            let whole = Duration::from_secs(old.valid_before().saturating_sub(old.valid_after()));
+            whole.saturating_sub(BACKDATE).min(PERSON_LIFETIME_MAX)
+        };
+        self.sign_again(&self.valid_people(now)?, now, span)
+    }
+
+    fn sign_again(
+        &self,
+        people: &[(String, Certificate)],
+        now: SystemTime,
+        lifetime: impl Fn(&Certificate) -> Duration,
+    ) -> Result<Vec<String>, KeysError> {
         let mut names = Vec::new();
-        for (name, certificate) in self.outdated_people(now)? {
-            let grant = PersonGrant::of(&certificate, &self.keys.bundle.cluster);
-            let Some(grant) = grant.filter(|grant| grant.name == name) else { continue };
-            let left = until(certificate.valid_before(), now);
-            let subject = PublicKey::from(certificate.public_key().clone());
-            self.sign_person(&grant, &subject, Validity::starting(now, left))?;
-            names.push(name);
+        for (name, old) in people {
+            let grant = PersonGrant::of(old, &self.keys.bundle.cluster);
+            let Some(grant) = grant.filter(|grant| grant.name == *name) else { continue };
+            let subject = PublicKey::from(old.public_key().clone());
+            self.sign_person(&grant, &subject, Validity::starting(now, lifetime(old)))?;
+            names.push(name.clone());
         }
         names.sort();
         Ok(names)
     }
 
-    fn outdated_people(&self, now: SystemTime) -> Result<Vec<(String, Certificate)>, KeysError> {
+    /// Those people's certificates here that nodes believe now.
+    fn valid_people(&self, now: SystemTime) -> Result<Vec<(String, Certificate)>, KeysError> {
         let directory = self.keys.directory.join("people");
         let entries = fs::read_dir(&directory).map_err(KeysError::file("list", &directory))?;
-        let keys = &self.keys;
-        let mut outdated = Vec::new();
+        let mut valid = Vec::new();
         for entry in entries {
             let path = entry.map_err(KeysError::file("list", &directory))?.path();
             let name = path.file_name().and_then(|name| name.to_str());
             let Some(name) = name.and_then(|name| name.strip_suffix("-cert.pub")) else { continue };
             let Some(certificate) = read_certificate(&path)? else { continue };
             let role = AuthorityRole::Operator;
-            let mut ours = keys.bundle.authorities(role);
+            let mut ours = self.keys.bundle.authorities(role);
             let ours = ours.any(|key| key.key_data() == certificate.signature_key());
             let is_valid = !until(certificate.valid_before(), now).is_zero()
-                && keys.revocation(role, &certificate).is_none();
-            if ours && is_valid && !keys.serves(role, &certificate) {
-                outdated.push((name.to_owned(), certificate));
+                && self.keys.revocation(role, &certificate).is_none();
+            if ours && is_valid {
+                valid.push((name.to_owned(), certificate));
             }
         }
-        Ok(outdated)
+        Ok(valid)
     }
 }
 
@@ -380,5 +403,14 @@ mod tests {
         assert_eq!(said(&after), said(&before));
         assert_ne!(after.signature_key(), before.signature_key());
         assert!(after.serial() > before.serial());
+
+        let later = now + Duration::from_secs(600);
+        assert_eq!(issuer.renew_people(later).unwrap(), ["alice"], "nobody comes back to life");
+        let (_, renewed) = issuer.keys().person("alice").unwrap();
+        assert_eq!(renewed.valid_principals(), after.valid_principals());
+        let span =
+            |certificate: &Certificate| certificate.valid_before() - certificate.valid_after();
+        assert_eq!(span(&renewed), span(&after), "for as long as the one before");
+        assert_eq!(renewed.valid_before(), after.valid_before() + 600);
     }
 }

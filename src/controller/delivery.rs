@@ -157,12 +157,16 @@ impl Cluster {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
         if let Some(rotated) = self.go_on_rotating(&mut issuer, goal, left_out, say)? {
+            self.go_on_replacing(&mut issuer, left_out, say)?;
             let delivered = rotated.delivered.clone();
             return Ok((Some(rotated), delivered));
         }
         let certified = self.certify_outdated(&issuer, say)?;
         let delivered = self.deliver_keys(issuer.keys(), left_out, say)?;
         certified.must_be_all(left_out)?;
+        // After the others were seen to, who may have to wait for it otherwise.
+        let replaced = self.go_on_replacing(&mut issuer, left_out, say)?;
+        let delivered = replaced.into_iter().next_back().map_or(delivered, |last| last.delivered);
         Ok((None, delivered))
     }
 
@@ -282,8 +286,21 @@ impl Cluster {
         keys: &ClusterKeys,
         node: &NodeSpec,
     ) -> Result<Reached, HostError> {
+        self.deliver_for(keys, node, None)
+    }
+
+    /// As [`Cluster::deliver_to`], with the certificates for another key than those that lie there
+    /// are for, which the host has as well.
+    pub(super) fn deliver_for(
+        &self,
+        keys: &ClusterKeys,
+        node: &NodeSpec,
+        other_key: Option<&str>,
+    ) -> Result<Reached, HostError> {
         let found = self.look_at_keys(node)?;
-        let Some(line) = key_in(&found, node)? else { return Ok(Reached::NotInstalled) };
+        let Some(line) = other_key.or(key_in(&found, node)?) else {
+            return Ok(Reached::NotInstalled);
+        };
         let place = Place::of(node);
         let (files, expected) =
             parcel(keys, node, line).map_err(|error| unreadable(node, &error))?;
@@ -481,6 +498,8 @@ mod tests {
     #[derive(Clone, Default)]
     struct Stage {
         key: Option<String>,
+        /// The key that is to take its place.
+        next: Option<String>,
         files: BTreeMap<String, Vec<u8>>,
         running: bool,
         /// What the node goes by: epoch and serials.
@@ -515,10 +534,24 @@ mod tests {
         }
     }
 
-    fn serial_in(stage: &Stage, name: &str) -> u64 {
+    fn certificate_in(stage: &Stage, name: &str) -> Option<authority::Certificate> {
         let text = stage.files.get(&in_keys(name)).cloned().unwrap_or_default();
         let text = String::from_utf8(text).unwrap();
-        authority::Certificate::from_openssh(text.trim()).map_or(0, |c| c.serial())
+        authority::Certificate::from_openssh(text.trim()).ok()
+    }
+
+    fn serial_in(stage: &Stage, name: &str) -> u64 {
+        certificate_in(stage, name).map_or(0, |certificate| certificate.serial())
+    }
+
+    /// As on a host: the next key as soon as the certificate is for it.
+    fn in_use(stage: &Stage) -> Option<String> {
+        let certificate = certificate_in(stage, identity::HOST_CERTIFICATE);
+        let is_for = |line: &String| {
+            let key = authority::PublicKey::from_openssh(line.trim()).unwrap();
+            certificate.as_ref().is_some_and(|c| c.public_key() == key.key_data())
+        };
+        stage.next.clone().filter(is_for).or(stage.key.clone())
     }
 
     impl Examiner for Play {
@@ -551,7 +584,7 @@ mod tests {
             }
             self.at(place, |stage| Found {
                 running: stage.running.then_some(7),
-                node_key: stage.key.clone(),
+                node_key: in_use(stage),
                 files: wanted.files.iter().map(|name| stage.files.get(name).cloned()).collect(),
                 ..Found::default()
             })
@@ -559,6 +592,16 @@ mod tests {
 
         fn ensure_node_key(&self, _: &Place, _: &str) -> Result<String, HostError> {
             unreachable!("keys are there or not")
+        }
+
+        fn next_node_key(&self, place: &Place, _: &str) -> Result<String, HostError> {
+            let key = authority::new_key("").unwrap();
+            let line = authority::public_line(key.public_key());
+            self.at(place, |stage| stage.next.get_or_insert(line).clone())
+        }
+
+        fn settle_node_key(&self, place: &Place) -> Result<(), HostError> {
+            self.at(place, |stage| stage.key = stage.next.take().or(stage.key.take()))
         }
 
         fn receive(
@@ -812,6 +855,95 @@ mod tests {
         assert_eq!(rotated.map(|rotated| rotated.phase), Some(Phase::Switched));
         let after = seen(&play, |stage| stage.active.2);
         assert_eq!((before[..2].to_vec(), before[2] < after[2]), (after[..2].to_vec(), true));
+    }
+
+    /// A controller that is killed when it says its step of this number. Says whether it came to
+    /// that.
+    fn killed_at(step: usize, work: impl FnOnce(Progress<'_>)) -> bool {
+        let mut steps = 0;
+        let mut say = |_: &str| {
+            steps += 1;
+            // As a kill: nothing more is done, and locks are let go of.
+            if steps == step {
+                std::panic::resume_unwind(Box::new("killed"));
+            }
+        };
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&mut say))).is_err()
+    }
+
+    #[test]
+    fn the_key_of_a_node_is_replaced_wherever_it_was_cut_short() {
+        let name = "n2".to_owned();
+        let mut step = 1;
+        loop {
+            let folder = tempfile::tempdir().unwrap();
+            let (cluster, play) = settled(folder.path());
+            change(&play, "n2", |stage| stage.running = false);
+            let key = || play.0.lock().unwrap()["n2"].key.clone().unwrap();
+            let old = key();
+            if !killed_at(step, |say| _ = cluster.rotate_node_key(&name, &[], say).unwrap()) {
+                break;
+            }
+            cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap();
+            if step == 1 {
+                // Nothing was noted yet.
+                assert_eq!(key(), old);
+                cluster.rotate_node_key(&name, &[], &mut |_| ()).unwrap();
+            }
+            assert_ne!(key(), old, "killed at {step}");
+            let keys = ClusterKeys::open_existing(folder.path(), "c").unwrap();
+            assert_eq!(keys.bundle().epoch, 2, "killed at {step}");
+            assert!(keys.is_revoked(&old) && !keys.is_revoked(&key()), "killed at {step}");
+            assert!(keys.node_serials("n2", &key()).unwrap().is_some(), "killed at {step}");
+            assert_eq!(keys.replaced("n2").unwrap(), None, "killed at {step}");
+            assert_eq!(play.0.lock().unwrap()["n2"].next, None, "killed at {step}");
+            step += 1;
+        }
+        assert!(step > 6, "it has more steps than {step}");
+    }
+
+    #[test]
+    fn who_is_revoked_while_its_key_is_replaced_keeps_neither() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        change(&play, "n2", |stage| stage.running = false);
+        let line = |next: fn(&Stage) -> &Option<String>| {
+            next(&play.0.lock().unwrap()["n2"]).clone().unwrap()
+        };
+        let old = line(|stage| &stage.key);
+        assert!(killed_at(4, |say| _ = cluster.rotate_node_key("n2", &[], say).unwrap()));
+        let next = line(|stage| &stage.next);
+        cluster.revoke_keys(&Target::Name("n2".to_owned()), "", &mut |_| ()).unwrap();
+        let keys = ClusterKeys::open_existing(folder.path(), "c").unwrap();
+        assert!(keys.is_revoked(&old) && keys.is_revoked(&next));
+        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap_err();
+        assert!(failure.message.contains("is revoked"), "{}", failure.message);
+    }
+
+    #[test]
+    fn all_certificates_of_a_kind_are_renewed_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, play) = settled(folder.path());
+        let serials = || [seen(&play, |stage| stage.active.1), seen(&play, |stage| stage.active.2)];
+        let before = serials();
+        cluster.revoke_keys(&Target::Name("n3".to_owned()), "", &mut |_| ()).unwrap();
+        let renewed = cluster.renew_role(AuthorityRole::Host, &[], &mut |_| ()).unwrap();
+        assert_eq!(renewed.names, ["n1", "n2"], "the key of n3 is revoked");
+        let hosts = serials();
+        assert_eq!(hosts[1], before[1]);
+        assert!(hosts[0][0] > before[0][0] && hosts[0][1] > before[0][1]);
+        assert_eq!(hosts[0][2], before[0][2]);
+        cluster.renew_role(AuthorityRole::Peer, &[], &mut |_| ()).unwrap();
+        let peers = serials();
+        assert_eq!(peers[0], hosts[0]);
+        assert!(peers[1][0] > before[1][0] && peers[1][1] > before[1][1]);
+        let renewed = cluster.renew_role(AuthorityRole::Operator, &[], &mut |_| ()).unwrap();
+        assert_eq!((renewed.names, serials()), (vec!["operator".to_owned()], peers));
+        change(&play, "n1", |stage| stage.away = true);
+        let failure = cluster.renew_role(AuthorityRole::Host, &[], &mut |_| ()).unwrap_err();
+        assert!(failure.message.contains("n1: ") && !failure.message.contains("n2: "));
+        let left_out = ["n1".to_owned()];
+        cluster.renew_role(AuthorityRole::Host, &left_out, &mut |_| ()).unwrap();
     }
 
     #[test]

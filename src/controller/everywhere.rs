@@ -74,6 +74,14 @@ impl Host for Everywhere {
         self.at(place, |host| host.ensure_node_key(place, comment))
     }
 
+    fn next_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
+        self.at(place, |host| host.next_node_key(place, comment))
+    }
+
+    fn settle_node_key(&self, place: &Place) -> Result<(), HostError> {
+        self.at(place, |host| host.settle_node_key(place))
+    }
+
     fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError> {
         self.at(place, |host| host.receive(place, name, mode, bytes))
     }

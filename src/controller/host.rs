@@ -216,6 +216,15 @@ pub trait Host: Examiner + Send + Sync {
     /// stays there.
     fn ensure_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError>;
 
+    /// Makes the key that is to take the place of the node's, unless there is one, and gives its
+    /// public line; the node uses it as soon as its certificates are for it. The private half stays
+    /// there.
+    fn next_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError>;
+
+    /// Makes the next key, whose certificates lie there, the node's only one; nothing if there is
+    /// none.
+    fn settle_node_key(&self, place: &Place) -> Result<(), HostError>;
+
     /// Puts a file whole into the node's data directory, which is made (0700) if it is missing.
     fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError>;
 

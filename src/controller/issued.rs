@@ -203,8 +203,13 @@ impl ClusterKeys {
         match (node, theirs.is_empty()) {
             (Some(_), false) => Err(KeysError::Ambiguous(name.to_owned())),
             (None, true) => Err(KeysError::NotIssued(name.to_owned())),
-            // All of a node's certificates are for its one key, which it has for its life.
-            (Some(key), true) => Ok(vec![Revocation::Fingerprint(authority::print(&key))]),
+            // All certificates of a node are for its one key; for two, while it is replaced. Those
+            // that it had before are revoked.
+            (Some(key), true) => {
+                let keys = [Some(key), self.replaced(name)?];
+                let line = |key| Revocation::Fingerprint(authority::print(&key));
+                Ok(keys.into_iter().flatten().map(line).collect())
+            }
             (None, false) => {
                 theirs.retain(|issued| issued.valid_before + RAN_OUT_LONG_AGO > now);
                 if theirs.is_empty() {

@@ -32,7 +32,10 @@ const NODE_LIFETIME: Duration = DAY.saturating_mul(90);
 pub const OPERATOR_LIFETIME: Duration = DAY.saturating_mul(30);
 
 /// Certificates for people may not outlive this: whoever wants longer lists a plain key.
-const PERSON_LIFETIME_MAX: Duration = DAY.saturating_mul(366);
+pub(super) const PERSON_LIFETIME_MAX: Duration = DAY.saturating_mul(366);
+
+/// What a node has certificates as.
+const NODE_ROLES: [AuthorityRole; 2] = [AuthorityRole::Host, AuthorityRole::Peer];
 
 pub(super) const ISSUED: &str = "issued";
 pub(super) const LOCK: &str = "lock";
@@ -115,23 +118,61 @@ impl Issuer {
         public_line: &str,
         now: SystemTime,
     ) -> Result<(), KeysError> {
+        self.certify_node_as(&NODE_ROLES, name, id, public_line, now)
+    }
+
+    /// Signs one of a node's certificates anew; both, where those that are here are for another
+    /// key.
+    ///
+    /// # Errors
+    /// As [`Issuer::certify_node`].
+    pub fn renew_node(
+        &self,
+        role: AuthorityRole,
+        name: &str,
+        id: NodeId,
+        public_line: &str,
+        now: SystemTime,
+    ) -> Result<(), KeysError> {
+        match self.keys.node_serials(name, public_line)? {
+            Some(_) => self.certify_node_as(&[role], name, id, public_line, now),
+            None => self.certify_node(name, id, public_line, now),
+        }
+    }
+
+    fn certify_node_as(
+        &self,
+        roles: &[AuthorityRole],
+        name: &str,
+        id: NodeId,
+        public_line: &str,
+        now: SystemTime,
+    ) -> Result<(), KeysError> {
         make_directory(&self.keys.directory.join("nodes").join(name))?;
         let key_path = self.keys.node_path(name, "node_key.pub");
         let subject = parse_public(&key_path, public_line)?;
-        let next = "delete node_key on its host and deploy again: it makes another";
+        let next = "paxos-ctl keys rotate --node makes another for it";
         self.must_not_be_revoked(name, &subject, next)?;
         let cluster = &self.keys.bundle.cluster;
         let jitter = rand::rng().random_range(0.0..0.1);
-        let validity = Validity::starting(now, NODE_LIFETIME.mul_f64(1.0 - jitter));
-        let signer = self.authority(AuthorityRole::Host)?;
-        let serial = self.spend_serial()?;
-        let host = authority::host_certificate(&signer, &subject, name, cluster, serial, validity)?;
-        let signer = self.authority(AuthorityRole::Peer)?;
-        let serial = self.spend_serial()?;
-        let peer = authority::peer_certificate(&signer, &subject, id, cluster, serial, validity)?;
-        let files = [(identity::HOST_CERTIFICATE, host), (identity::PEER_CERTIFICATE, peer)];
+        let valid = Validity::starting(now, NODE_LIFETIME.mul_f64(1.0 - jitter));
+        let mut signed = Vec::new();
+        for role in roles {
+            let signer = self.authority(*role)?;
+            let serial = self.spend_serial()?;
+            signed.push(match role {
+                AuthorityRole::Host => (
+                    identity::HOST_CERTIFICATE,
+                    authority::host_certificate(&signer, &subject, name, cluster, serial, valid)?,
+                ),
+                _ => (
+                    identity::PEER_CERTIFICATE,
+                    authority::peer_certificate(&signer, &subject, id, cluster, serial, valid)?,
+                ),
+            });
+        }
         authority::write_file(&key_path, authority::public_line(&subject).as_bytes(), 0o644)?;
-        for (file, certificate) in files {
+        for (file, certificate) in signed {
             self.note_issued(&certificate)?;
             let text = authority::certificate_line(&certificate);
             authority::write_file(&self.keys.node_path(name, file), text.as_bytes(), 0o644)?;

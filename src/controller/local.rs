@@ -19,7 +19,7 @@ use super::system;
 use super::systemd::{Service, Systemd};
 use super::wait::until;
 use crate::client::door::Door;
-use crate::transport::{authority, identity};
+use crate::transport::{authority, identity, node_key};
 use crate::wire::report::StatusReport;
 use rustix::process::Signal;
 use std::collections::VecDeque;
@@ -215,6 +215,15 @@ impl LocalHost {
     }
 }
 
+impl LocalHost {
+    /// Both halves of a key.
+    fn give_key(&self, place: &Place, name: &str) -> Result<(), HostError> {
+        let directory = place.path(names::KEYS);
+        self.give(place, &directory.join(name))?;
+        self.give(place, &directory.join(format!("{name}.pub")))
+    }
+}
+
 impl Host for LocalHost {
     fn find(&self, place: &Place, wanted: &Wanted<'_>) -> Result<Found, HostError> {
         let running = place.identity().find();
@@ -222,12 +231,8 @@ impl Host for LocalHost {
         for name in wanted.files {
             files.push(failed(place, format!("read {name}"), read_optional(&place.path(name)))?);
         }
-        let private = place.path(names::KEYS).join(identity::NODE_KEY);
-        let private = failed(place, "look for its private key", private.try_exists())?;
-        let key = place.path(names::KEYS).join(format!("{}.pub", identity::NODE_KEY));
-        let key = failed(place, "read its public key", read_optional(&key))?;
-        // A public half alone is no key: the node could not prove that it is its own.
-        let key = key.filter(|_| private);
+        let line = node_key::line_in_use(&place.path(names::KEYS));
+        let line = failed(place, "read its public key", line)?;
         let executable = place.executable();
         let compare = |wanted: &Path| match (compare(&executable, wanted)?, running) {
             // A deployment that was cut short may have laid the file and not restarted the node.
@@ -247,7 +252,7 @@ impl Host for LocalHost {
             genesis: place.path(names::GENESIS).exists(),
             running,
             executable: failed(place, "compare the executable", compared)?,
-            node_key: key.and_then(|bytes| String::from_utf8(bytes).ok()),
+            node_key: line,
             files,
             held: if running.is_some() { Vec::new() } else { held(&place.listen) },
             outdated: match running {
@@ -261,13 +266,27 @@ impl Host for LocalHost {
         self.prepare(place)?;
         let directory = place.path(names::KEYS);
         self.make_directory(place, &directory)?;
-        let key = authority::ensure_node_key(&directory, comment);
-        let line = authority::public_line(&failed(place, "make its key", key)?);
-        let public = format!("{}.pub", identity::NODE_KEY);
+        let key = failed(place, "make its key", node_key::ensure(&directory, comment))?;
         self.give(place, &directory)?;
-        self.give(place, &directory.join(identity::NODE_KEY))?;
-        self.give(place, &directory.join(public))?;
-        Ok(line)
+        self.give_key(place, identity::NODE_KEY)?;
+        Ok(authority::public_line(&key))
+    }
+
+    fn next_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
+        let directory = place.path(names::KEYS);
+        self.make_directory(place, &directory)?;
+        let key = node_key::ensure_next(&directory, comment);
+        let key = failed(place, "make its next key", key)?;
+        self.give_key(place, node_key::NEXT_NODE_KEY)?;
+        Ok(authority::public_line(&key))
+    }
+
+    fn settle_node_key(&self, place: &Place) -> Result<(), HostError> {
+        let directory = place.path(names::KEYS);
+        self.make_directory(place, &directory)?;
+        let settled = node_key::settle(&directory);
+        failed(place, "keep its next key only", settled)?;
+        self.give_key(place, identity::NODE_KEY)
     }
 
     fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError> {

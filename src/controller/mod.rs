@@ -3,7 +3,8 @@
 //! * [`yaml`], [`groups`], [`inventory`] read what somebody wants (`access`: how to get there);
 //!   [`problem`] says what is wrong with it, [`init`] writes a first one.
 //! * [`keys`] reads keys and [`issuer`] makes them, [`issued`] lists and revokes them, [`delivery`]
-//!   has the nodes take them up, [`rotate`] replaces an authority ([`authorities`] are its keys);
+//!   has the nodes take them up, [`rotate`] replaces an authority ([`authorities`] are its keys),
+//!   [`rotate_node`] the key of a node, [`renewal`] all certificates of a kind;
 //!   [`state`] remembers that a cluster was formed.
 //! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`remote`] a host over its
 //!   sshd, [`everywhere`] both, [`process`] whose process is whose. [`systemd`] runs a node as a
@@ -75,8 +76,10 @@ pub mod recorded;
 pub mod recover;
 pub mod remains;
 pub mod remote;
+pub mod renewal;
 mod resume;
 pub mod rotate;
+pub mod rotate_node;
 pub mod run;
 pub mod settings;
 pub mod started;

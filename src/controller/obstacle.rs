@@ -130,8 +130,8 @@ impl Obstacle {
                  this version cannot change quorum sizes yet"
             ),
             Obstacle::KeyRevoked(node) => format!(
-                "if {node} is to take part again: stop it, delete keys/node_key in its data \
-                 directory, and deploy again; it makes another key"
+                "if {node} is to take part again, make another key for it: paxos-ctl keys rotate \
+                 --node {node}"
             ),
             Obstacle::Drift { .. } => {
                 "somebody else may have changed the cluster: use the newest copy of the keys \

@@ -328,6 +328,20 @@ impl Host for RemoteHost {
         }
     }
 
+    fn next_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
+        let what = "make its next key";
+        let call = Call::NextNodeKey { place: place.clone(), comment: comment.to_owned() };
+        match self.demand(place, what, &call)? {
+            Answer::Line(line) => Ok(line),
+            answer => Err(unexpected(place, what, &answer)),
+        }
+    }
+
+    fn settle_node_key(&self, place: &Place) -> Result<(), HostError> {
+        let call = Call::SettleNodeKey(place.clone());
+        self.demand(place, "keep its next key only", &call).map(|_done| ())
+    }
+
     fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError> {
         let what = format!("write {name}");
         let (name, bytes) = (name.to_owned(), bytes.to_vec());

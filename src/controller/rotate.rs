@@ -73,6 +73,7 @@ pub struct Rotated {
 }
 
 /// Who was certified by the authority that signs.
+#[derive(Default)]
 pub(super) struct Certified {
     /// People whose certificates were signed again.
     people: Vec<String>,
@@ -81,6 +82,11 @@ pub(super) struct Certified {
 }
 
 impl Certified {
+    /// A node could not be looked at.
+    pub(super) fn miss(&mut self, error: HostError) {
+        self.unseen.push(error);
+    }
+
     /// Whether everybody was, but for those left out. One that comes back while it is asked for
     /// gets the bundle with the certificates of before, and would be cut off by the next stage.
     pub(super) fn must_be_all(&self, left_out: &[String]) -> Result<(), Failure> {
@@ -296,6 +302,9 @@ impl Cluster {
             );
             return Err(Failure::new(Code::Internal, message, GO_ON));
         }
+        self.prove_links(issuer.keys(), &running, &running).map_err(|why| {
+            Failure::new(Code::Internal, format!("{why}; nothing was forgotten"), GO_ON)
+        })?;
         // What nodes say of a leader may be of a moment ago.
         let leads = leader(&answers);
         let node = running.iter().find(|node| leads.as_ref() == Some(&node.name));
@@ -311,7 +320,7 @@ impl Cluster {
         })
     }
 
-    fn strict_asker(&self, issuer: &Issuer) -> Result<Asker, Failure> {
+    pub(super) fn strict_asker(&self, issuer: &Issuer) -> Result<Asker, Failure> {
         let asker = Asker::new(issuer.keys(), &self.inventory.cluster)?;
         Ok(match issuer.keys().current(AuthorityRole::Host) {
             Some(authority) => asker.believing_only(authority.clone()),
@@ -364,7 +373,7 @@ impl Cluster {
     }
 
     /// Waits until a node and every other one that answers have heard of each other since a moment.
-    fn wait_heard(
+    pub(super) fn wait_heard(
         &self,
         asker: &Asker,
         node: &NodeSpec,

@@ -161,7 +161,9 @@ fn options(
     // It dials nobody, so nobody sees this one.
     let peer = authority::peer_certificate(&signer, subject, nobody, cluster, 1, valid);
     let (host_certificate, peer_certificate) = (host.map_err(words)?, peer.map_err(words)?);
-    let keys = NodeKeys { key: Arc::new(key), host_certificate, peer_certificate };
+    let key = Arc::new(key);
+    let (host_key, peer_key) = (Arc::clone(&key), key);
+    let keys = NodeKeys { host_key, host_certificate, peer_key, peer_certificate };
     let people = callers.iter().map(|line| {
         let key = PublicKey::from_openssh(line.trim()).map_err(|error| error.to_string())?;
         Ok(ListedKey { name: "check".to_owned(), rights: Rights::default(), key })
@@ -287,8 +289,8 @@ pub fn dial_all(place: &Place, to: &[Dial]) -> Result<Vec<Dialled>, String> {
     let dials = to.iter().map(|dial| {
         let own = own.as_ref().filter(|_| !dial.stand_in);
         let identity = match own {
-            Some(NodeKeys { key, peer_certificate, .. }) => ClientIdentity::Certificate {
-                key: Arc::clone(key),
+            Some(NodeKeys { peer_key, peer_certificate, .. }) => ClientIdentity::Certificate {
+                key: Arc::clone(peer_key),
                 certificate: Box::new(peer_certificate.clone()),
             },
             None => ClientIdentity::Key(Arc::clone(caller)),

@@ -276,27 +276,6 @@ pub fn write_private_key(path: &Path, key: &PrivateKey) -> Result<(), IssueError
     write_file(path, text.as_bytes(), 0o600)
 }
 
-/// Makes a node's key in its keys directory, unless there is one, and gives its public half. Runs
-/// on the node's own host, which the key never leaves.
-///
-/// # Errors
-/// When a key that is there cannot be used, or a new one cannot be written.
-pub fn ensure_node_key(directory: &Path, comment: &str) -> Result<PublicKey, IssueError> {
-    let path = directory.join(identity::NODE_KEY);
-    let key = match load_private_key(&path) {
-        Ok(key) => key,
-        Err(TrustError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            let key = new_key(comment)?;
-            write_private_key(&path, &key)?;
-            key
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let public = public_line(key.public_key());
-    write_file(&directory.join("node_key.pub"), public.as_bytes(), 0o644)?;
-    Ok(key.public_key().clone())
-}
-
 /// Writes a file whole: temporary name beside it, flushed, renamed, directory flushed.
 ///
 /// # Errors

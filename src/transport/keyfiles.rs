@@ -6,6 +6,7 @@
 
 use super::bundle::{Bundle, BundleError};
 use super::checks::check_dates;
+use super::node_key;
 use super::refusal::Refusal;
 use russh::keys::{Certificate, PrivateKey, PublicKey, ssh_key};
 use std::io::{self, Read};
@@ -88,35 +89,37 @@ pub(super) enum PrivateKeyFault {
 /// This node's own keys.
 #[derive(Debug, Clone)]
 pub struct NodeKeys {
-    /// Its private key.
-    pub key: Arc<PrivateKey>,
+    /// The private key that the host certificate is for.
+    pub host_key: Arc<PrivateKey>,
     /// Proves it to those who dial it.
     pub host_certificate: Certificate,
+    /// The private key that the peer certificate is for: the same, but for the moment at which the
+    /// node's key is replaced.
+    pub peer_key: Arc<PrivateKey>,
     /// Proves it to those it dials.
     pub peer_certificate: Certificate,
 }
 
 impl NodeKeys {
-    /// Reads a node's keys directory: [`NODE_KEY`], [`HOST_CERTIFICATE`], [`PEER_CERTIFICATE`].
+    /// Reads a node's keys directory: [`HOST_CERTIFICATE`], [`PEER_CERTIFICATE`], and for each the
+    /// private key that it is for (see [`node_key`](super::node_key)).
     ///
     /// # Errors
-    /// When one is missing or not usable, others can read the private key, or a certificate is for
+    /// When one is missing or not usable, others can read a private key, or a certificate is for
     /// another key.
     pub fn load(directory: &Path) -> Result<NodeKeys, TrustError> {
-        let key = load_private_key(&directory.join(NODE_KEY))?;
-        let load = |name: &str| {
+        let load = |name: &str| -> Result<_, TrustError> {
             let path = directory.join(name);
             let certificate = Certificate::from_openssh(read(&path)?.trim())
                 .map_err(|error| TrustError::malformed(&path, error))?;
-            if certificate.public_key() != key.public_key().key_data() {
-                let reason = format!("it is for another key than {NODE_KEY}");
-                return Err(TrustError::malformed(&path, reason));
-            }
-            Ok(certificate)
+            let key = node_key::private_for(directory, &certificate, name)?;
+            Ok((Arc::new(key), certificate))
         };
-        let host_certificate = load(HOST_CERTIFICATE)?;
-        let peer_certificate = load(PEER_CERTIFICATE)?;
-        Ok(NodeKeys { key: Arc::new(key), host_certificate, peer_certificate })
+        // Named first where it is missing, for all else is made from it.
+        load_private_key(&directory.join(NODE_KEY))?;
+        let (host_key, host_certificate) = load(HOST_CERTIFICATE)?;
+        let (peer_key, peer_certificate) = load(PEER_CERTIFICATE)?;
+        Ok(NodeKeys { host_key, host_certificate, peer_key, peer_certificate })
     }
 
     /// Whether the certificate that proves this node to those it dials has run out.

@@ -360,9 +360,9 @@ impl LinkTask {
         // russh turns an expired certificate away before the other side's own checks see it. They
         // know the bare key of a member, and whether to bear with it is theirs to say.
         let identity = match keys.peer_certificate_expired(SystemTime::now()) {
-            true => ClientIdentity::Key(keys.key.clone()),
+            true => ClientIdentity::Key(keys.peer_key.clone()),
             false => ClientIdentity::Certificate {
-                key: keys.key.clone(),
+                key: keys.peer_key.clone(),
                 certificate: Box::new(keys.peer_certificate.clone()),
             },
         };

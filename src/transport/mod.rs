@@ -38,6 +38,7 @@ pub mod keyring;
 mod limits;
 mod link;
 pub mod live;
+pub mod node_key;
 mod outbound;
 pub mod peers;
 mod refusal;

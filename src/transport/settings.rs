@@ -179,7 +179,7 @@ impl Settings {
             auth_rejection_time: self.refusal_delay,
             // Stock clients always ask with "none" first; delaying that would delay every command.
             auth_rejection_time_initial: Some(Duration::ZERO),
-            keys: vec![(*keys.key).clone()],
+            keys: vec![(*keys.host_key).clone()],
             certificates: vec![keys.host_certificate.clone()],
             limits: limits(self.rekey_bytes),
             window_size: WINDOW_BYTES,

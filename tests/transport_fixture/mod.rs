@@ -149,7 +149,7 @@ impl Cluster {
     pub(crate) fn expire_two(&self, peer_expiry: PeerExpiry) {
         let mut keys = self.keys(2);
         let names = [identity::node_principal(NodeId(2), NAME)];
-        let public = keys.key.public_key();
+        let public = keys.peer_key.public_key();
         keys.peer_certificate =
             certify_for(-3600, public, &self.peer, CertType::User, "peer", &names);
         let (root, directory) = (new_key(), tempfile::tempdir().unwrap());
@@ -177,13 +177,14 @@ impl Cluster {
         let public = key.public_key();
         let host_certificate = certify(public, &self.host, CertType::Host, "host", &host);
         let peer_certificate = certify(public, &self.peer, CertType::User, "peer", &peer);
-        NodeKeys { key: Arc::new(key), host_certificate, peer_certificate }
+        let key = Arc::new(key);
+        NodeKeys { host_key: Arc::clone(&key), host_certificate, peer_key: key, peer_certificate }
     }
 
     /// The fingerprint of the key that this node will have, whenever it is started.
     pub(crate) fn prepare(&self, id: u64) -> String {
         let keys = self.keys(id);
-        let print = fingerprint(keys.key.public_key());
+        let print = fingerprint(keys.host_key.public_key());
         self.prepared.lock().unwrap().insert(id, keys);
         print
     }
@@ -225,7 +226,7 @@ impl Cluster {
     pub(crate) fn peer(&self, id: u64) -> ClientIdentity {
         let keys = self.keys(id);
         let certificate = Box::new(keys.peer_certificate);
-        ClientIdentity::Certificate { key: keys.key, certificate }
+        ClientIdentity::Certificate { key: keys.peer_key, certificate }
     }
 
     pub(crate) async fn node(&self, id: u64, settings: Settings) -> TestNode {

@@ -10,6 +10,7 @@
 
 use super::agent::AGENT;
 use super::agent_call::Digest;
+use super::child::{self, Tethered};
 use super::login::{Login, SSH};
 use super::pipe::{Complaints, Gathering, Inlet};
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,7 +18,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -114,9 +115,12 @@ pub struct Landing {
     pub found: Option<PathBuf>,
 }
 
+/// What to do where there is no `ssh`.
+const NO_CLIENT: &str = "install the OpenSSH client, and see that it is on the PATH";
+
 /// The `ssh` process.
 pub(super) struct Program {
-    child: Child,
+    child: Tethered,
     pub(super) input: Option<ChildStdin>,
     pub(super) output: Inlet,
     complaints: Complaints,
@@ -130,23 +134,23 @@ impl Drop for Program {
         // What it is connected to ends with its standard input; ssh itself may wait for a host that
         // is gone.
         self.input = None;
-        let _ended_already = self.child.kill();
-        let _ended_already = self.child.wait();
+        self.child.kill();
+        self.child.wait();
     }
 }
 
 impl Program {
     fn start(login: &Login, command: &str) -> Result<Program, Trouble> {
-        let mut ssh = Command::new(SSH);
+        let mut ssh = child::deaf(SSH);
         ssh.arg("-T").args(login.words_of_master()).arg(command);
         ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = ssh.spawn().map_err(|error| Trouble {
             reason: format!("cannot run {SSH}: {error}"),
-            hint: "install the OpenSSH client, and see that it is on the PATH".to_owned(),
+            hint: NO_CLIENT.to_owned(),
         })?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let child = Tethered::new(child);
         let (Some(input), Some(output), Some(errors)) = pipes else {
-            let _ended_already = child.kill();
             let (reason, hint) = ("ssh has no pipes".to_owned(), "report this fault".to_owned());
             return Err(Trouble { reason, hint });
         };
@@ -185,9 +189,9 @@ impl Program {
         self.input = None;
         // Whoever talks nonsense would go on, and nobody reads it.
         if timed_out || error.kind() == io::ErrorKind::InvalidData {
-            let _ended_already = self.child.kill();
+            self.child.kill();
         }
-        let _status = self.child.wait();
+        self.child.wait();
         if let Some(gathering) = self.gathering.take() {
             gathering.finish();
         }
@@ -244,6 +248,8 @@ fn explain(login: &Login, said: &str, error: &io::Error, landed: bool) -> Troubl
                  ansible_ssh_private_key_file, ssh-add -l), and that this works: {try_it}"
             ),
         )
+    } else if has(&format!("{}{SSH}", child::NOT_FOUND)) {
+        (format!("cannot run {SSH}"), NO_CLIENT.to_owned())
     } else if has("Could not resolve hostname") {
         let hint = "mend ansible_host, or the name in ~/.ssh/config";
         (last.unwrap_or_default().to_owned(), hint.to_owned())
@@ -457,6 +463,7 @@ mod tests {
             ("ops@db1: Permission denied (publickey).", "Permission denied", "ansible_user"),
             ("ssh: Could not resolve hostname db1: x", "resolve hostname db1", "ansible_host"),
             ("ssh: connect to host db1 port 2222: Connection refused", "refused", "is up"),
+            ("ssh: 1: exec: ssh: not found", "cannot run ssh", "install the OpenSSH client"),
             ("something new", "ssh ended: something new", "-p 2222 ops@db1"),
             ("", "the connection ended", "-p 2222 ops@db1"),
         ];

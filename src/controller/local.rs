@@ -493,6 +493,8 @@ fn start_in_background(place: &Place) -> io::Result<u32> {
         command.uid(account.user).gid(account.group);
     }
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    // Until it has a session of its own, an interrupt meant for this program would reach it.
+    command.process_group(0);
     // Settings in the operator's own environment are not the node's.
     let foreign = std::env::vars_os().map(|(name, _)| name);
     let ours = |name: &OsString| name.to_string_lossy().starts_with("PAXOS_");

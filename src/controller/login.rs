@@ -4,6 +4,7 @@
 //! counts: an inventory that switches the check of host keys off, as many do, does not get its way.
 //! Everything else is left to the operator's own configuration.
 
+use super::child::deaf;
 use rand::RngExt;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -143,7 +144,7 @@ impl Login {
     }
 
     fn ask_the_way(&self) -> Result<bool, String> {
-        let asked = std::process::Command::new(SSH).arg("-G").args(self.words()).output();
+        let asked = deaf(SSH).arg("-G").args(self.words()).output();
         let output = asked.map_err(|error| format!("cannot run {SSH}: {error}"))?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());

@@ -13,6 +13,7 @@
 //! * [`plan`] makes a plan of facts, with an [`obstacle`] where something stands in its way;
 //!   [`deploy`] gathers the ones and carries out the other.
 //! * `upgrade` has the cluster run another [`program`].
+//! * [`child`] is a program that works for this one while somebody may press Ctrl-C.
 //! * [`lock`] keeps two controllers apart, `exclusive` takes it everywhere; [`journal`] notes what
 //!   a run did, `resume` goes on with one; `started` is what a node was started with.
 //! * [`preflight`] checks hosts before a deployment, or after one: [`examine`] is what it asks of
@@ -34,6 +35,7 @@ pub mod agent_call;
 pub mod authorities;
 pub mod check;
 pub mod check_links;
+pub mod child;
 pub mod delivery;
 pub mod deploy;
 pub mod destroy;
@@ -78,6 +80,7 @@ pub mod remains;
 pub mod remote;
 pub mod renewal;
 mod resume;
+pub mod resume;
 pub mod rotate;
 pub mod rotate_node;
 pub mod run;

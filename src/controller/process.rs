@@ -9,6 +9,7 @@ use super::host::names;
 use super::local::SUPERVISED;
 use super::system;
 use super::wait::until;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -99,7 +100,7 @@ impl Identity {
         };
         let process = match pidfd_open(number, PidfdFlags::empty()) {
             Ok(process) => process,
-            Err(rustix::io::Errno::SRCH) => return Ok(false),
+            Err(Errno::SRCH) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         if !self.is_process(pid) {
@@ -107,7 +108,7 @@ impl Identity {
         }
         match pidfd_send_signal(&process, signal) {
             Ok(()) => Ok(true),
-            Err(rustix::io::Errno::SRCH) => Ok(false),
+            Err(Errno::SRCH) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -184,9 +185,13 @@ pub fn become_daemon(pid_file: &Path, command: &[std::ffi::OsString]) -> io::Err
     let Some((program, words)) = command.split_first() else {
         return io::Error::new(io::ErrorKind::InvalidInput, "no command was given");
     };
-    // Fails only for the leader of a group, which then already is what it should become.
-    if let Err(error) = rustix::process::setsid()
-        && error != rustix::io::Errno::PERM
+    let mut session = rustix::process::setsid();
+    // The leader of a group gets none. For a moment it is a member of its parent's instead.
+    if session == Err(Errno::PERM) && join_parent().is_ok() {
+        session = rustix::process::setsid();
+    }
+    if let Err(error) = session
+        && error != Errno::PERM
     {
         return error.into();
     }
@@ -194,6 +199,11 @@ pub fn become_daemon(pid_file: &Path, command: &[std::ffi::OsString]) -> io::Err
         Ok(()) => Command::new(program).args(words).exec(),
         Err(error) => error,
     }
+}
+
+fn join_parent() -> rustix::io::Result<()> {
+    let group = rustix::process::getpgid(rustix::process::getppid())?;
+    rustix::process::setpgid(None, Some(group))
 }
 
 /// Turns this process, which systemd started as the node's account, into the node with these

@@ -159,7 +159,7 @@ fn destroy_leaves_a_directory_alone_that_is_not_the_cluster_s() {
         fs::write(cluster.keys_dir.join(name), "mine").unwrap();
         let data = folder.path().join("state/paxos/fakec/n1");
         fs::create_dir_all(data.join("log")).unwrap();
-        let failure = cluster.destroy("fakec", &mut |_| ()).unwrap_err();
+        let failure = cluster.destroy("fakec", &mut |_| Ok(())).unwrap_err();
         assert_eq!(failure.code, Code::BadSettings, "{name}: {}", failure.message);
         assert!(failure.hint.contains("--keys-dir"), "{}", failure.hint);
         assert_eq!(fs::read_to_string(cluster.keys_dir.join("precious/file")).unwrap(), "hi");
@@ -177,7 +177,7 @@ fn destroy_refuses_the_keys_of_another_cluster() {
     let state = ClusterState::form(&cluster.inventory, ClusterId(1), || 1);
     state.save(&cluster.keys_dir).unwrap();
     let before = everything_in(&cluster.keys_dir);
-    let failure = cluster.destroy("one", &mut |_| ()).unwrap_err();
+    let failure = cluster.destroy("one", &mut |_| Ok(())).unwrap_err();
     assert!(failure.message.contains("two"), "{}", failure.message);
     assert_eq!(everything_in(&cluster.keys_dir), before);
 }
@@ -201,14 +201,14 @@ fn destroy_removes_what_was_made_and_tells_what_it_left() {
         fs::create_dir(&thesis).unwrap();
         fs::write(thesis.join("chapter"), "1").unwrap();
         std::os::unix::fs::symlink(&thesis, &link).unwrap();
-        let left = cluster.destroy("c", &mut |_| ()).unwrap();
+        let left = cluster.destroy("c", &mut |_| Ok(())).unwrap();
         assert_eq!(left, std::slice::from_ref(&thesis), "forged: {forged}");
         assert_eq!(everything_in(&cluster.keys_dir), ["thesis"]);
         assert_eq!(everything_in(&thesis), ["chapter"], "a link is not followed");
-        let again = cluster.destroy("c", &mut |_| ()).unwrap();
+        let again = cluster.destroy("c", &mut |_| Ok(())).unwrap();
         assert_eq!(again, std::slice::from_ref(&thesis), "twice is fine");
         fs::remove_dir_all(&thesis).unwrap();
-        assert!(cluster.destroy("c", &mut |_| ()).unwrap().is_empty());
+        assert!(cluster.destroy("c", &mut |_| Ok(())).unwrap().is_empty());
         assert!(!cluster.keys_dir.exists());
     }
 }
@@ -271,7 +271,7 @@ fn nodes_that_cannot_be_asked_are_not_said_to_lack_a_quorum() {
 fn a_restart_is_refused_while_nobody_says_who_the_members_are() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = staged(folder.path(), Stage { running: Some(7), last_words: "" });
-    let failure = cluster.restart(&[], false, &mut |_| ()).unwrap_err();
+    let failure = cluster.restart(&[], false, &mut |_| Ok(())).unwrap_err();
     assert_eq!(failure.code, Code::NoQuorum);
     assert!(failure.message.contains("left alone"), "{}", failure.message);
     // What the controller remembers counts, and the inventory does not: n1 is one of two.
@@ -283,7 +283,7 @@ fn a_restart_is_refused_while_nobody_says_who_the_members_are() {
     let text = serde_saphyr::to_string(&state).unwrap();
     let text = text.replace("phase1: 1", "phase1: 2").replace("phase2: 1", "phase2: 2");
     fs::write(cluster.keys_dir.join("state.yaml"), text).unwrap();
-    let failure = cluster.restart(&[], false, &mut |_| ()).unwrap_err();
+    let failure = cluster.restart(&[], false, &mut |_| Ok(())).unwrap_err();
     assert!(failure.message.contains("only 0 acceptors answer"), "{}", failure.message);
 }
 
@@ -385,7 +385,11 @@ fn a_check_finds_a_port_that_is_taken_and_leaves_nothing_behind() {
         rows.next().map(|row| (row.verdict, row.detail.clone()))
     };
     let mut said = Vec::new();
-    let report = cluster.check(&mut |text| said.push(text.to_owned())).unwrap();
+    let mut say = |text: &str| {
+        said.push(text.to_owned());
+        Ok(())
+    };
+    let report = cluster.check(&mut say).unwrap();
     assert_eq!(said, ["look at 2 hosts", "log in from each to each of 2 nodes"]);
     for node in ["n1", "n2"] {
         for check in ["reach", "program", "directory", "port", "cluster", "clock", "link"] {
@@ -395,7 +399,7 @@ fn a_check_finds_a_port_that_is_taken_and_leaves_nothing_behind() {
         }
     }
     let taken = TcpListener::bind(("127.0.0.1", second)).expect("whoever stood in is gone");
-    let report = cluster.check(&mut |_text| {}).unwrap();
+    let report = cluster.check(&mut |_text| Ok(())).unwrap();
     assert!(!report.ok);
     let (grade, detail) = verdict(&report.rows, "n2", "port").unwrap();
     assert_eq!(grade, Grade::Fail);

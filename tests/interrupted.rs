@@ -10,9 +10,13 @@
 mod harness;
 
 use harness::{CLUSTER, Cluster, Guarded, NODES, Ran, run, until};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Of how many lines one is taken, unless all are.
 const EVERY: usize = 6;
@@ -319,8 +323,133 @@ fn two_controllers_at_once_do_not_meet() {
     assert!(busy.said().contains("bob@elsewhere: upgrade"), "{}", busy.said());
     assert_eq!(NODES.map(|node| cluster.pid(node)), before, "nobody was touched");
     // Nobody has touched it for longer than any controller is silent.
-    let stale = std::time::SystemTime::now() - std::time::Duration::from_secs(31);
+    let stale = std::time::SystemTime::now() - Duration::from_secs(31);
     fs::File::options().write(true).open(&lock).unwrap().set_modified(stale).unwrap();
     ctl_now(&cluster, &keys, &["restart", "node2"]).expect(0);
     assert_eq!(fs::read_to_string(&lock).unwrap(), "", "it was let go of");
+}
+
+/// Starts `paxos-ctl WORDS` and sends it a signal when its journal has so many steps.
+fn interrupted_at(
+    cluster: &Cluster,
+    keys: &Path,
+    words: &[&str],
+    step: usize,
+    signal: Signal,
+) -> Guarded {
+    let before = runs(keys);
+    let mut command = ctl(cluster, keys, words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // So that the signal is for it and its children, as at a terminal, and not for the tests.
+    let child = Guarded(command.process_group(0).spawn().expect("the program is built"));
+    until("the controller comes to its step", || {
+        (runs(keys) > before && lines(keys, "step") >= step).then_some(())
+    });
+    kill_process_group(pid_of(&child), signal).expect("it is at work");
+    child
+}
+
+fn pid_of(child: &Guarded) -> Pid {
+    i32::try_from(child.0.id()).ok().and_then(Pid::from_raw).expect("a pid is a small number")
+}
+
+/// Waits for its end, and gives its exit status and what it said on standard error.
+fn ended(mut child: Guarded) -> (Option<i32>, String) {
+    let status = until("the controller ends", || child.0.try_wait().expect("it is our child"));
+    let mut said = String::new();
+    let mut stderr = child.0.stderr.take().expect("it was piped");
+    stderr.read_to_string(&mut said).expect("a pipe can be read");
+    (status.code(), said)
+}
+
+/// The last line of the journal of the run that began last.
+fn last_line(keys: &Path) -> serde_json::Value {
+    let runs = fs::read_dir(keys.join("runs")).unwrap().map(|run| run.unwrap().path());
+    let text = fs::read_to_string(runs.max().unwrap()).unwrap();
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn an_interrupt_ends_a_run_after_the_step_in_hand_and_it_is_resumed() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let cluster = Cluster::found();
+        let keys = cluster.path("keys");
+        let before = NODES.map(|node| cluster.pid(node));
+        let child = interrupted_at(&cluster, &keys, &["restart"], 1, signal);
+        let (exit, said) = ended(child);
+        assert_eq!(exit, Some(130), "{said}");
+        assert!(said.contains("the step in hand is finished"), "{said}");
+        assert!(said.contains("after this step: node") && said.contains(": restart"), "{said}");
+        assert!(said.contains("go on with: paxos-ctl resume "), "{said}");
+        let restarted = NODES.iter().zip(before);
+        let restarted = restarted.filter(|(node, before)| cluster.pid(node) != *before).count();
+        assert_eq!(restarted, 1, "the first was restarted, and no other");
+        assert_eq!((lines(&keys, "step"), lines(&keys, "done")), (1, 1), "it was finished");
+        assert_eq!(last_line(&keys)["interrupted"], true);
+        for node in NODES {
+            let lock = cluster.directory(node).join("controller.lock");
+            assert_eq!(fs::read_to_string(lock).unwrap(), "", "{node} was let go of");
+            assert!(leads_a_session(cluster.pid(node).unwrap()), "{node}");
+        }
+        let audit = ctl_now(&cluster, &keys, &["audit"]).expect(0).out();
+        assert!(audit.contains("interrupted"), "{audit}");
+        let (_, command) = said.split_once("paxos-ctl resume ").unwrap();
+        ctl_now(&cluster, &keys, &["resume", "--yes", command.trim()]).expect(0);
+        is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+        let untouched = NODES.iter().zip(before).find(|(node, pid)| cluster.pid(node) == *pid);
+        assert!(untouched.is_none(), "resuming restarted all: {untouched:?}");
+    }
+}
+
+/// Whether a process leads a session: no terminal of the controller's reaches it.
+fn leads_a_session(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields.split_ascii_whitespace().nth(3) == Some(&pid.to_string())
+}
+
+#[test]
+fn an_interrupted_deployment_and_rotation_come_to_the_same_end() {
+    let cluster = Cluster::planned(NODES.to_vec());
+    write_inventory(&cluster);
+    let keys = cluster.path("keys");
+    let child = interrupted_at(&cluster, &keys, &["deploy", "--yes"], 5, Signal::INT);
+    let (exit, said) = ended(child);
+    assert_eq!(exit, Some(130), "{said}");
+    assert_eq!(lines(&keys, "step"), lines(&keys, "done"), "each step was finished");
+    ctl_now(&cluster, &keys, &["resume", "--yes"]).expect(0);
+    is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+    let authority = || fs::read(keys.join("host-authority.pub")).unwrap();
+    let before = authority();
+    let rotate = ["keys", "rotate", "--authority", "host"];
+    let (exit, said) = ended(interrupted_at(&cluster, &keys, &rotate, 3, Signal::INT));
+    assert_eq!(exit, Some(130), "{said}");
+    ctl_now(&cluster, &keys, &["resume", "--yes"]).expect(0);
+    is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+    assert_ne!(authority(), before);
+}
+
+#[test]
+fn a_second_interrupt_ends_it_at_once() {
+    let cluster = Cluster::found();
+    let keys = cluster.path("keys");
+    // A node that is frozen does not end for a long time, and its step does not either.
+    cluster.signal("node2", Signal::STOP);
+    let mut child =
+        interrupted_at(&cluster, &keys, &["restart", "node2", "--force"], 1, Signal::INT);
+    let begun = Instant::now();
+    // Two that come at once are one, to the kernel.
+    until("it has heard a second one", || {
+        let _ended_already = kill_process_group(pid_of(&child), Signal::INT);
+        child.0.try_wait().expect("it is our child")
+    });
+    let (exit, said) = ended(child);
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    assert_eq!(exit, Some(130), "{said}");
+    assert!(said.contains("ended at once by SIGINT"), "{said}");
+    assert_eq!((lines(&keys, "done"), lines(&keys, "end")), (0, 0), "as if it were killed");
+    cluster.signal("node2", Signal::CONT);
+    ctl_now(&cluster, &keys, &["resume", "--yes"]).expect(0);
+    ctl_now(&cluster, &keys, &["deploy", "--yes"]).expect(0);
+    is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
 }

@@ -289,7 +289,7 @@ fn print(reply: &Reply, format: Format) -> u8 {
     }
 }
 
-fn fail(failure: &Failure, format: Format) -> u8 {
+pub(super) fn fail(failure: &Failure, format: Format) -> u8 {
     match format {
         Format::Json => output::failure(failure, format),
         Format::Table => {

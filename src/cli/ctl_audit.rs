@@ -1,19 +1,23 @@
 //! What `paxos-ctl` did before: a journal for each run, and `paxos-ctl audit`, which shows them.
 
 use super::ctl::Reply;
+use super::interrupt::Working;
+use super::progress::Speaker;
 use super::{exit, output};
 use crate::controller::deploy::{Cluster, Progress};
-use crate::controller::journal::{self, Journal};
+use crate::controller::journal::{self, Ending, Journal};
+use crate::controller::resume::how_to_go_on;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::report::table;
 use serde_json::json;
 
-/// Does something, and notes it in the journal of a run.
+/// Does something, tells of its steps, and notes them in the journal of a run. It may be
+/// interrupted between two of them.
 pub(super) fn journaled<T>(
     cluster: &Cluster,
     verb: &str,
     words: &[String],
-    say: Progress<'_>,
+    speaker: &mut Speaker,
     work: impl FnOnce(Progress<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let unable = |error: std::io::Error| {
@@ -24,17 +28,37 @@ pub(super) fn journaled<T>(
     let mut journal = Journal::begin(&cluster.keys_dir, verb, words).map_err(unable)?;
     // The work is not given up half done because a file here cannot be written.
     let mut lost = None;
-    let result = work(&mut |text| {
-        lost = journal.step(text).err().or(lost.take());
-        say(text);
-    });
-    let error = result.as_ref().err().map(|failure| failure.message.as_str());
-    if let Some(error) = journal.end(error).err().or(lost) {
+    let go_on = how_to_go_on(verb, &journal.id);
+    let note = |step: &str| lost = journal.step(step).err().or(lost.take());
+    let result = told(speaker, go_on, note, work);
+    let ending = match &result {
+        Ok(_) => Ending::Done,
+        Err(failure) if failure.code == Code::Interrupted => Ending::Interrupted(&failure.message),
+        Err(failure) => Ending::Failed(&failure.message),
+    };
+    if let Some(error) = journal.end(ending).err().or(lost) {
         output::stderr(
             format!("paxos-ctl: the journal of this run is cut short: {error}\n").as_bytes(),
         );
     }
     result
+}
+
+/// Does something and tells of its steps, each of which is noted before it begins. It may be
+/// interrupted between two of them; `go_on` says what to do then.
+pub(super) fn told<T>(
+    speaker: &mut Speaker,
+    go_on: String,
+    mut note: impl FnMut(&str),
+    work: impl FnOnce(Progress<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut working = Working::begin(speaker.format(), go_on)?;
+    work(&mut |step| {
+        working.may_begin(step)?;
+        note(step);
+        speaker.step(step);
+        Ok(())
+    })
 }
 
 /// All runs, or the lines of one.
@@ -59,7 +83,7 @@ pub(super) fn audit(cluster: &Cluster, runs: &[String]) -> Result<Reply, Failure
         [id] => {
             let lines = journal::lines(&cluster.keys_dir, id);
             let lines = lines.map_err(|error| unable(&format!("run {id}"), &error))?;
-            let text = lines.iter().map(told).collect();
+            let text = lines.iter().map(shown).collect();
             Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "lines": lines}) })
         }
         [_, extra, ..] => {
@@ -69,7 +93,7 @@ pub(super) fn audit(cluster: &Cluster, runs: &[String]) -> Result<Reply, Failure
     }
 }
 
-fn told(line: &journal::Line) -> String {
+fn shown(line: &journal::Line) -> String {
     match line {
         journal::Line::Begin { at, verb, by, version, words } => {
             let words = [std::slice::from_ref(verb), words].concat().join(" ");
@@ -77,9 +101,13 @@ fn told(line: &journal::Line) -> String {
         }
         journal::Line::Step { at, what } => format!("{at} {what}\n"),
         journal::Line::Done { seconds } => format!("  done in {}\n", journal::short(*seconds)),
-        journal::Line::End { at, seconds, error } => match error {
-            None => format!("{at} done, in {}\n", journal::short(*seconds)),
-            Some(error) => format!("{at} failed after {}: {error}\n", journal::short(*seconds)),
-        },
+        journal::Line::End { at, seconds, error, interrupted } => {
+            let took = journal::short(*seconds);
+            match error {
+                None => format!("{at} done, in {took}\n"),
+                Some(why) if *interrupted => format!("{at} interrupted after {took}: {why}\n"),
+                Some(why) => format!("{at} failed after {took}: {why}\n"),
+            }
+        }
     }
 }

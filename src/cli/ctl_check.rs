@@ -9,7 +9,12 @@ use crate::wire::request::Format;
 
 /// Exit 0 if nothing failed; warnings do not count.
 pub(super) fn check(cluster: &Cluster, format: Format) -> Result<Reply, Failure> {
-    let report = cluster.check(&mut speaker(format))?;
+    let mut speaker = speaker(format);
+    // Nothing is being changed, so an interrupt ends it as it ends any program.
+    let report = cluster.check(&mut |step| {
+        speaker.step(step);
+        Ok(())
+    })?;
     let json = serde_json::to_value(&report).map_err(|error| {
         let message = format!("the report cannot be written as JSON: {error}");
         Failure::new(Code::Internal, message, "report this fault")

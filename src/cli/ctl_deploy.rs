@@ -6,6 +6,7 @@ use super::ctl_audit::journaled;
 use super::ctl_recover::resume as resume_recovery;
 use super::ctl_rotate::resume as resume_keys;
 use super::plan::{plan_json, plan_text};
+use super::progress::Speaker;
 use super::{exit, output};
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::plan::{Facts, Plan, plan};
@@ -99,7 +100,7 @@ pub(super) fn raise(
     // Whoever resumes this raises to the same version, and no further.
     let words = [version.to_string()];
     journaled(cluster, "raise", &words, &mut say, |say: Progress<'_>| {
-        say(&format!("raise the cluster version to {version}"));
+        say(&format!("raise the cluster version to {version}"))?;
         cluster.raise_version(version)
     })?;
     let text = format!("the cluster is at version {version}; the way back is closed\n");
@@ -189,7 +190,7 @@ fn carry_out(
     let mut say = speaker(given.format);
     let apply = |say: Progress<'_>| cluster.apply(verb, plan, facts, say);
     let ssh_config = match plan.is_empty() {
-        true => apply(&mut say)?,
+        true => apply(&mut |_no_step| Ok(()))?,
         false => journaled(cluster, verb, words, &mut say, apply)?,
     };
     let name = &cluster.inventory.cluster;
@@ -244,11 +245,7 @@ pub(super) fn confirm() -> Result<(), Failure> {
     }
 }
 
-/// Progress for people; a program gets its one object at the end.
-pub(super) fn speaker(format: Format) -> impl FnMut(&str) {
-    move |text: &str| {
-        if format == Format::Table {
-            output::stdout(format!("- {text}\n").as_bytes());
-        }
-    }
+/// Whoever tells of a run in this form.
+pub(super) fn speaker(format: Format) -> Speaker {
+    Speaker::new(format)
 }

@@ -1,7 +1,7 @@
 //! What `paxos-ctl` does with a cluster that stands: status, verify, stop, kill, restart, destroy.
 
 use super::ctl::Reply;
-use super::ctl_audit::journaled;
+use super::ctl_audit::{journaled, told};
 use super::ctl_deploy::speaker;
 use super::exit;
 use crate::controller::deploy::{Cluster, Progress};
@@ -89,7 +89,9 @@ pub(super) fn destroy(
         let message = format!("this ends cluster {name} and deletes all its data and keys");
         return Err(Failure::usage(message, format!("if you mean it: --confirm {name}")));
     };
-    let left = cluster.destroy(confirm, &mut speaker(format))?;
+    let again = format!("go on with: paxos-ctl destroy --confirm {name}");
+    let destroy = |say: Progress<'_>| cluster.destroy(confirm, say);
+    let left = told(&mut speaker(format), again, |_step| {}, destroy)?;
     let mut text = format!("cluster {name} is gone\n");
     for path in &left {
         text.push_str(&format!(

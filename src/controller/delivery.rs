@@ -134,11 +134,11 @@ impl Cluster {
         let mut issuer = self.issuer()?;
         self.must_be_newest(issuer.keys())?;
         let now = SystemTime::now();
-        say("sign a bundle of the next epoch");
+        say("sign a bundle of the next epoch")?;
         let revoked = issuer.revoke(target, reason, now).map_err(keys_failure)?;
         // It may have been the controller's own way in.
         if issuer.ensure_operator(now).map_err(keys_failure)? {
-            say("issue the operator's certificate");
+            say("issue the operator's certificate")?;
         }
         Ok((revoked, self.deliver_keys(issuer.keys(), &[], say)?))
     }
@@ -186,7 +186,7 @@ impl Cluster {
         let issuer = self.issuer()?;
         let now = SystemTime::now();
         if issuer.ensure_operator(now).map_err(keys_failure)? {
-            say("issue the operator's certificate");
+            say("issue the operator's certificate")?;
         }
         let mut renewed = Vec::new();
         for (node, found) in nodes.iter().zip(at_once(&nodes, |node| self.look_at_keys(node))) {
@@ -202,7 +202,7 @@ impl Cluster {
                 false => issuer.certify_node(name, id, &line, now).map(|()| true),
             };
             if is_new.map_err(keys_failure)? {
-                say(&format!("{name}: renew its certificates"));
+                say(&format!("{name}: renew its certificates"))?;
                 renewed.push(name.clone());
             }
         }
@@ -247,7 +247,7 @@ impl Cluster {
     ) -> Result<Vec<Delivered>, Failure> {
         let nodes = self.named(&[])?;
         let epoch = keys.bundle().epoch;
-        say(&format!("have {} nodes go by the bundle of epoch {epoch}", nodes.len()));
+        say(&format!("have {} nodes go by the bundle of epoch {epoch}", nodes.len()))?;
         let outcomes = at_once(&nodes, |node| self.deliver_to(keys, node));
         let (mut delivered, mut missed) = (Vec::new(), Vec::new());
         for (node, outcome) in nodes.iter().zip(outcomes) {
@@ -255,7 +255,7 @@ impl Cluster {
             match outcome {
                 Ok(reached) => delivered.push(Delivered { node, reached }),
                 Err(error) if left_out.contains(&node) => {
-                    say(&format!("left out: {error}"));
+                    say(&format!("left out: {error}"))?;
                     delivered.push(Delivered { node, reached: Reached::LeftOut });
                 }
                 Err(error) => missed.push((error.to_string(), error.hint)),
@@ -695,7 +695,7 @@ mod tests {
         drop(issuer);
         let (keys_dir, tool) = (folder.to_owned(), PathBuf::from("/bin/true"));
         let cluster = Cluster { inventory, keys_dir, tool, binary: None, host: play.clone() };
-        cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap();
+        cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap();
         (cluster, play)
     }
 
@@ -713,7 +713,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cluster, play) = settled(folder.path());
         assert_eq!(seen(&play, |stage| stage.reloads as u64), [1, 1, 1]);
-        let (_, delivered) = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap();
+        let (_, delivered) = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap();
         assert!(delivered.iter().all(|one| one.reached == Reached::Active), "{delivered:?}");
         assert_eq!(seen(&play, |stage| stage.reloads as u64), [1, 1, 1]);
     }
@@ -725,7 +725,7 @@ mod tests {
         change(&play, "n1", |stage| stage.running = false);
         change(&play, "n2", |stage| stage.away = true);
         let target = Target::Name("operator".to_owned());
-        let failure = cluster.revoke_keys(&target, "", &mut |_| ()).unwrap_err();
+        let failure = cluster.revoke_keys(&target, "", &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n2: cannot look at the host: it is away"), "{failure:?}");
         assert!(!failure.message.contains("n1") && !failure.message.contains("n3"), "{failure:?}");
         assert!(failure.hint.ends_with("paxos-ctl keys resume"), "{}", failure.hint);
@@ -734,7 +734,7 @@ mod tests {
         assert!(keys.operator_is_current(SystemTime::now()).unwrap(), "it has another certificate");
 
         change(&play, "n2", |stage| stage.away = false);
-        let (_, delivered) = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap();
+        let (_, delivered) = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap();
         let reached: Vec<Reached> = delivered.iter().map(|one| one.reached).collect();
         assert_eq!(reached, [Reached::AtItsStart, Reached::Active, Reached::Active]);
         assert_eq!(seen(&play, |stage| stage.active.0), [1, 2, 2]);
@@ -748,9 +748,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cluster, play) = settled(folder.path());
         let before = seen(&play, |stage| stage.active.1);
-        let (renewed, _) = cluster.renew_keys(&[], &mut |_| ()).unwrap();
+        let (renewed, _) = cluster.renew_keys(&[], &mut |_| Ok(())).unwrap();
         assert!(renewed.is_empty(), "none is near its end");
-        let (renewed, _) = cluster.renew_keys(&["n2".to_owned()], &mut |_| ()).unwrap();
+        let (renewed, _) = cluster.renew_keys(&["n2".to_owned()], &mut |_| Ok(())).unwrap();
         assert_eq!(renewed, ["n2"]);
         let after = seen(&play, |stage| stage.active.1);
         assert_eq!((after[0], after[2]), (before[0], before[2]));
@@ -771,7 +771,7 @@ mod tests {
         let certificate = |stage: &Stage| stage.files[&in_keys(identity::HOST_CERTIFICATE)].clone();
         let before = certificate(&play.0.lock().unwrap()["n1"]);
         let (_, delivered) =
-            cluster.revoke_keys(&Target::Name("operator".to_owned()), "", &mut |_| ()).unwrap();
+            cluster.revoke_keys(&Target::Name("operator".to_owned()), "", &mut |_| Ok(())).unwrap();
         assert_eq!(delivered[2].reached, Reached::NotInstalled);
         assert_eq!(seen(&play, |stage| stage.active.0), [2, 2, 0]);
         assert_eq!(certificate(&play.0.lock().unwrap()["n1"]), before);
@@ -784,10 +784,10 @@ mod tests {
         let path = folder.path().join(identity::BUNDLE);
         let old = std::fs::read(&path).unwrap();
         let target = Target::Name("operator".to_owned());
-        cluster.revoke_keys(&target, "", &mut |_| ()).unwrap();
+        cluster.revoke_keys(&target, "", &mut |_| Ok(())).unwrap();
         let new = std::fs::read(&path).unwrap();
         std::fs::write(&path, old).unwrap();
-        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n1: ") && failure.message.contains("old copy"));
         let stages = play.0.lock().unwrap();
         assert!(stages.values().all(|stage| stage.files[&in_keys(identity::BUNDLE)] == new));
@@ -951,7 +951,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cluster, play) = settled(folder.path());
         change(&play, "n2", |stage| stage.active.0 = 9);
-        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n2: ") && failure.message.contains("old copy"));
         assert!(failure.hint.contains("--keys-dir"), "{}", failure.hint);
     }
@@ -964,7 +964,7 @@ mod tests {
         let state = ClusterState::form(&cluster.inventory, keys.cluster_id(), || 9);
         state.save(folder.path()).unwrap();
         cluster.inventory.nodes.pop();
-        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n3 is a member"), "{}", failure.message);
     }
 }

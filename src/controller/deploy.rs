@@ -5,6 +5,7 @@
 //! appear whole. Nothing waits for a time to pass; what is waited for is looked at, and waiting has
 //! an end.
 
+use super::exclusive::Exclusive;
 use super::host::{Host, Place, names};
 use super::inventory::{Inventory, NodeSpec};
 use super::issuer::Issuer;
@@ -35,8 +36,9 @@ pub struct Cluster {
     pub host: Arc<dyn Host>,
 }
 
-/// Told what is being done.
-pub type Progress<'a> = &'a mut dyn FnMut(&str);
+/// Told of each step before it begins. An error means that the step must not begin, because somebody
+/// wants the run to stop: it is handed on as it is.
+pub type Progress<'a> = &'a mut dyn FnMut(&str) -> Result<(), Failure>;
 
 pub(super) fn state_failure(error: StateError) -> Failure {
     let code = match &error {
@@ -84,20 +86,13 @@ impl Cluster {
         };
         let state = self.state_as_planned(facts)?;
         let mut work = Work { cluster: self, issuer, state, asker: None, failed: BTreeMap::new() };
-        work.deliver(plan, say)?;
-        if let Some(exclusive) = &exclusive {
-            // A host that had no program yet has a lock only now.
-            exclusive.renew()?;
-            self.must_be_as_planned(facts)?;
-        }
-        work.certify(plan, say)?;
-        work.take(plan, say)?;
-        let path = work.issuer.write_ssh_config(&self.ssh_targets()).map_err(keys_failure)?;
-        let mut failures: Vec<Failure> =
-            plan.obstacles.iter().map(|o| obstacle_failure(&[o])).collect();
-        failures.extend(work.failed.into_values());
-        match together(failures) {
-            None => Ok(path),
+        let path = work.carry_out(plan, facts, exclusive.as_ref(), say);
+        // Whatever ended it, nodes that were given up before are told as well.
+        let ended = path.as_ref().err().cloned();
+        let obstacles = plan.obstacles.iter().map(|o| obstacle_failure(&[o]));
+        let failures = ended.into_iter().chain(obstacles).chain(work.failed.into_values());
+        match together(failures.collect()) {
+            None => path,
             Some(failure) => Err(failure),
         }
     }
@@ -180,13 +175,32 @@ impl<'a> Work<'a> {
         Ok(self.asker.insert(asker))
     }
 
+    fn carry_out(
+        &mut self,
+        plan: &Plan,
+        facts: &Facts,
+        exclusive: Option<&Exclusive>,
+        say: Progress<'_>,
+    ) -> Result<PathBuf, Failure> {
+        self.deliver(plan, say)?;
+        if let Some(exclusive) = exclusive {
+            // A host that had no program yet has a lock only now.
+            exclusive.renew()?;
+            self.cluster.must_be_as_planned(facts)?;
+        }
+        self.certify(plan, say)?;
+        self.take(plan, say)?;
+        let targets = self.cluster.ssh_targets();
+        self.issuer.write_ssh_config(&targets).map_err(keys_failure)
+    }
+
     /// Sends executables to all hosts at once. They come before all else: on a host over ssh they
     /// do the rest.
     fn deliver(&mut self, plan: &Plan, say: Progress<'_>) -> Result<(), Failure> {
         let wants = |what: &[&str]| what.contains(&EXECUTABLE);
         let nodes = self.installed(plan, wants)?;
         if !nodes.is_empty() {
-            say(&format!("send the program to {}", listed(&nodes)));
+            say(&format!("send the program to {}", listed(&nodes)))?;
         }
         let (cluster, state) = (self.cluster, self.state.as_ref());
         let sent = at_once(&nodes, |node| {
@@ -195,16 +209,22 @@ impl<'a> Work<'a> {
         });
         for (node, sent) in nodes.into_iter().zip(sent) {
             if let Err(error) = sent {
-                self.give_up(node, host_failure(error), say);
+                self.give_up(node, host_failure(error), say)?;
             }
         }
         Ok(())
     }
 
     /// Nothing more is done for a node; the others are seen to.
-    fn give_up(&mut self, node: &NodeSpec, failure: Failure, say: Progress<'_>) {
-        say(&format!("{}: given up: {}", node.name, failure.message));
+    fn give_up(
+        &mut self,
+        node: &NodeSpec,
+        failure: Failure,
+        say: Progress<'_>,
+    ) -> Result<(), Failure> {
+        let said = format!("{}: given up: {}", node.name, failure.message);
         self.failed.insert(node.name.clone(), failure);
+        say(&said)
     }
 
     /// The nodes that get some of what is wanted.
@@ -227,7 +247,7 @@ impl<'a> Work<'a> {
     fn certify(&mut self, plan: &Plan, say: Progress<'_>) -> Result<(), Failure> {
         let nodes = self.installed(plan, |_| true)?;
         if !nodes.is_empty() {
-            say(&format!("certify {}", listed(&nodes)));
+            say(&format!("certify {}", listed(&nodes)))?;
         }
         let cluster = self.cluster;
         let lines =
@@ -239,7 +259,7 @@ impl<'a> Work<'a> {
                     let issued = self.issuer.ensure_node(&node.name, node.id, &line, now);
                     issued.map_err(keys_failure)?;
                 }
-                Err(error) => self.give_up(node, host_failure(error), say),
+                Err(error) => self.give_up(node, host_failure(error), say)?,
             }
         }
         Ok(())
@@ -258,14 +278,14 @@ impl<'a> Work<'a> {
                 self.settle(&started, say)?;
                 started.clear();
             }
-            say(&step.to_string());
+            say(&step.to_string())?;
             match (self.take_one(step, node), step, node) {
                 (Ok(()), Step::Start(_), Some(node)) => started.push(node),
                 (Ok(()), _, _) => {}
                 (Err(failure), Step::Restart(_), _) | (Err(failure), _, None) => {
                     return Err(failure);
                 }
-                (Err(failure), _, Some(node)) => self.give_up(node, failure, say),
+                (Err(failure), _, Some(node)) => self.give_up(node, failure, say)?,
             }
         }
         self.settle(&started, say)
@@ -342,9 +362,9 @@ impl<'a> Work<'a> {
         }
         let cluster = self.cluster;
         let asker = self.asker()?;
-        say("wait until they answer");
+        say("wait until they answer")?;
         cluster.wait_answers(asker, started)?;
-        say("wait until they have a leader");
+        say("wait until they have a leader")?;
         cluster.wait_leader(asker, started)
     }
 }

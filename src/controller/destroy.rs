@@ -45,16 +45,16 @@ impl Cluster {
             _ => None,
         };
         let _exclusive = self.exclusive("destroy")?;
-        say("stop the nodes");
+        say("stop the nodes")?;
         if self.halt(&nodes, Halt::Gently).is_err() {
             self.halt(&nodes, Halt::AtOnce)?;
         }
         let mut left = Vec::new();
         for node in &nodes {
-            say(&format!("{}: remove {}", node.name, node.data_dir.display()));
+            say(&format!("{}: remove {}", node.name, node.data_dir.display()))?;
             left.extend(self.host.remove(&Place::of(node)).map_err(host_failure)?);
         }
-        say(&format!("remove {}", self.keys_dir.display()));
+        say(&format!("remove {}", self.keys_dir.display()))?;
         let names = key_names();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         left.extend(remove_known(&self.keys_dir, &names).map_err(|error| {

@@ -62,9 +62,23 @@ pub enum Line {
         at: String,
         /// How long it took.
         seconds: f64,
-        /// What it failed over, if it did.
+        /// What it failed over, if it did, or after which step it was stopped.
         error: Option<String>,
+        /// Whether somebody stopped it between two steps.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        interrupted: bool,
     },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending<'a> {
+    /// It came to its end.
+    Done,
+    /// The step in hand failed, and this is why.
+    Failed(&'a str),
+    /// The step in hand was done, and somebody wanted no other.
+    Interrupted(&'a str),
 }
 
 /// The journal of a run under way.
@@ -111,16 +125,21 @@ impl Journal {
         self.write(&Line::Step { at, what })
     }
 
-    /// The run is over; the step in hand is done, unless there is an error.
+    /// The run is over; the step in hand is done, unless it failed.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn end(mut self, error: Option<&str>) -> io::Result<()> {
-        if error.is_none() {
+    pub fn end(mut self, ending: Ending<'_>) -> io::Result<()> {
+        let (error, interrupted) = match ending {
+            Ending::Done => (None, false),
+            Ending::Failed(why) => (Some(why.to_owned()), false),
+            Ending::Interrupted(why) => (Some(why.to_owned()), true),
+        };
+        if error.is_none() || interrupted {
             self.done()?;
         }
         let (at, seconds) = (time(SystemTime::now()), self.begun.elapsed().as_secs_f64());
-        self.write(&Line::End { at, seconds, error: error.map(str::to_owned) })
+        self.write(&Line::End { at, seconds, error, interrupted })
     }
 
     fn done(&mut self) -> io::Result<()> {
@@ -149,7 +168,7 @@ pub struct Run {
     pub by: String,
     /// How many steps it began.
     pub steps: usize,
-    /// `done`, `failed`, or `cut short` where it has no end.
+    /// `done`, `failed`, `interrupted`, or `cut short` where it has no end.
     pub outcome: &'static str,
     /// How long it took, if it ended.
     pub seconds: Option<f64>,
@@ -215,9 +234,13 @@ fn summary(id: String, lines: &[Line]) -> Run {
                 run.detail = Some(what.clone());
             }
             Line::Done { .. } => run.detail = None,
-            Line::End { seconds, error, .. } => {
+            Line::End { seconds, error, interrupted, .. } => {
                 run.seconds = Some(*seconds);
-                run.outcome = if error.is_some() { "failed" } else { DONE };
+                run.outcome = match (error, interrupted) {
+                    (_, true) => "interrupted",
+                    (Some(_), false) => "failed",
+                    (None, false) => DONE,
+                };
                 run.detail.clone_from(error);
             }
         }
@@ -294,10 +317,14 @@ mod tests {
         let mut done = Journal::begin(&keys, "deploy", &[]).unwrap();
         done.step("n1: start").unwrap();
         done.step("n2: start").unwrap();
-        done.end(None).unwrap();
+        done.end(Ending::Done).unwrap();
         let mut failed = Journal::begin(&keys, "restart", &[]).unwrap();
         failed.step("n1: restart").unwrap();
-        failed.end(Some("n1 is down")).unwrap();
+        failed.end(Ending::Failed("n1 is down")).unwrap();
+        let mut stopped = Journal::begin(&keys, "upgrade", &[]).unwrap();
+        stopped.step("n1: restart").unwrap();
+        let stopped_id = stopped.id.clone();
+        stopped.end(Ending::Interrupted("stopped after n1")).unwrap();
         let mut killed = Journal::begin(&keys, "deploy", &[]).unwrap();
         killed.step("n3: start").unwrap();
         let id = killed.id.clone();
@@ -311,11 +338,14 @@ mod tests {
             told.collect::<Vec<_>>(),
             [
                 ("deploy", 1, "cut short", Some("n3: start")),
+                ("upgrade", 1, "interrupted", Some("stopped after n1")),
                 ("restart", 1, "failed", Some("n1 is down")),
                 ("deploy", 2, "done", None),
             ]
         );
         assert_eq!(lines(&keys, &id).unwrap().len(), 2);
+        let stopped = lines(&keys, &stopped_id).unwrap();
+        assert!(matches!(stopped[2], Line::Done { .. }), "its last step was finished");
         for outside in ["../keys", "", "20261128T221530.123456Z/../../x"] {
             assert!(lines(&keys, outside).is_err(), "{outside}");
         }

@@ -79,7 +79,6 @@ pub mod recover;
 pub mod remains;
 pub mod remote;
 pub mod renewal;
-mod resume;
 pub mod resume;
 pub mod rotate;
 pub mod rotate_node;

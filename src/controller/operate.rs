@@ -168,7 +168,7 @@ impl Cluster {
         let leader = leader(&asker.ask(&all, ASK_LIMIT));
         nodes.sort_by_key(|node| leader.as_ref() == Some(&node.name));
         for node in &nodes {
-            say(&format!("{}: restart", node.name));
+            say(&format!("{}: restart", node.name))?;
             self.restart_one(&asker, node, force)?;
         }
         Ok(nodes.into_iter().map(|node| node.name.clone()).collect())

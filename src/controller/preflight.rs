@@ -56,7 +56,7 @@ impl Cluster {
         let authorities: Vec<String> =
             authorities.map(|key| authority::public_line(&key)).collect();
         let nodes: Vec<&NodeSpec> = self.inventory.nodes.iter().collect();
-        say(&format!("look at {}", counted(nodes.len(), "host")));
+        say(&format!("look at {}", counted(nodes.len(), "host")))?;
         let examined = at_once(&nodes, |&node| {
             let place = Place::of(node);
             let executable = self.executable(state.as_ref(), node);
@@ -64,7 +64,7 @@ impl Cluster {
             examined.map(|examined| Subject { node, place, examined })
         });
         let subjects: Vec<&Subject<'_>> = examined.iter().flatten().collect();
-        let (ears, tried) = self.try_logins(&subjects, &authorities, say);
+        let (ears, tried) = self.try_logins(&subjects, &authorities, say)?;
         let known = Known {
             cluster: &self.inventory.cluster,
             state: state.as_ref(),
@@ -73,13 +73,14 @@ impl Cluster {
         Ok(self.judge(&examined, &ears, &tried, known))
     }
 
-    /// Has everybody log in at everybody else.
+    /// Has everybody log in at everybody else. Whoever stands in for a node is dismissed, or, if it
+    /// does not come to that, ends with the agent of its host.
     fn try_logins<'a>(
         &self,
         subjects: &[&Subject<'a>],
         authorities: &[String],
         say: Progress<'_>,
-    ) -> (Vec<Ear<'a>>, Vec<(&'a str, Tried)>) {
+    ) -> Result<(Vec<Ear<'a>>, Vec<(&'a str, Tried)>), Failure> {
         let callers =
             subjects.iter().filter_map(|subject| subject.examined.probed.caller.clone().ok());
         let callers: Vec<String> = callers.collect();
@@ -87,7 +88,7 @@ impl Cluster {
         let ears = at_once(subjects, |subject| self.ear(subject, authorities, &callers));
         let dials: Vec<&Dial> = ears.iter().filter_map(|ear| ear.dial.as_ref()).collect();
         if dials.len() > 1 || subjects.len() > 1 {
-            say(&format!("log in from each to each of {}", counted(dials.len(), "node")));
+            say(&format!("log in from each to each of {}", counted(dials.len(), "node")))?;
         }
         let tried = at_once(subjects, |subject| {
             let others = dials.iter().filter(|dial| dial.node != subject.node.name);
@@ -114,7 +115,7 @@ impl Cluster {
             }
         });
         let names = subjects.iter().map(|subject| subject.node.name.as_str());
-        (ears, names.zip(tried).collect())
+        Ok((ears, names.zip(tried).collect()))
     }
 
     /// The node if it runs, else somebody in its place.

@@ -152,7 +152,7 @@ impl Cluster {
         let seen = self.see(&state, lost)?;
         let decision = self.decision(&state, begun.as_ref(), &seen, from, lost, say)?;
         if let Some(decision) = &decision {
-            say(&format!("give up {}", lost.join(", ")));
+            say(&format!("give up {}", lost.join(", ")))?;
             give_up(&mut state, begun, &from.name, lost, decision);
             state.save(&self.keys_dir).map_err(state_failure)?;
         }
@@ -162,7 +162,7 @@ impl Cluster {
         self.deliver_keys(issuer.keys(), &not_there, say)?;
         if let Some(decision) = &decision {
             let number = decision.decree.configuration.number.0;
-            say(&format!("{}: decree configuration {number}", from.name));
+            say(&format!("{}: decree configuration {number}", from.name))?;
             self.hand_decree(from, decision)?;
         }
         self.start_survivors(from, &seen.nodes, say)?;
@@ -207,9 +207,9 @@ impl Cluster {
             // What can be known to be wrong is told while everybody runs.
             decide(state, &seen.held, &from.name, lost).map_err(undecided)?;
         }
-        say(&format!("stop {} survivors", seen.nodes.len()));
+        say(&format!("stop {} survivors", seen.nodes.len()))?;
         self.halt(&seen.nodes, Halt::Gently)?;
-        say("read what their logs hold");
+        say("read what their logs hold")?;
         let held = self.held(&seen.nodes)?;
         match open.is_some_and(|open| knows(&held, &from.name, open)) {
             true => Ok(None),
@@ -362,7 +362,7 @@ impl Cluster {
             }
             let revoked = issuer.revoke(&Target::File(key), "lost for ever", now);
             if revoked.map_err(keys_failure)?.changed {
-                say(&format!("revoke the key of {name}"));
+                say(&format!("revoke the key of {name}"))?;
             }
         }
         Ok(unrevoked)
@@ -389,12 +389,12 @@ impl Cluster {
         let asker = self.asker()?;
         for node in &order {
             if !self.runs(node)? {
-                say(&format!("{}: start", node.name));
+                say(&format!("{}: start", node.name))?;
                 self.host.start(&Place::of(node)).map_err(host_failure)?;
             }
             self.wait_answers(&asker, &[node])?;
         }
-        say("wait until they serve");
+        say("wait until they serve")?;
         self.wait_leader(&asker, &order)?;
         for node in &order {
             self.wait_caught_up(&asker, node)?;

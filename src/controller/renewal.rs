@@ -44,14 +44,14 @@ impl Cluster {
         let now = SystemTime::now();
         let (names, unseen) = match role {
             AuthorityRole::Operator => {
-                say("renew the certificates of people");
+                say("renew the certificates of people")?;
                 let names = issuer.renew_people(now).map_err(keys_failure)?;
                 (names, Certified::default())
             }
             AuthorityRole::Host | AuthorityRole::Peer => self.renew_nodes(&issuer, role, say)?,
         };
         if issuer.ensure_operator(now).map_err(keys_failure)? {
-            say("issue the operator's certificate");
+            say("issue the operator's certificate")?;
         }
         let delivered = self.deliver_keys(issuer.keys(), left_out, say)?;
         unseen.must_be_all(left_out)?;
@@ -70,10 +70,10 @@ impl Cluster {
             let line = found.and_then(|found| Ok(key_in(&found, node)?.map(str::to_owned)));
             match line {
                 Ok(Some(line)) if issuer.keys().is_revoked(&line) => {
-                    say(&format!("{}: its key is revoked, and stays so", node.name));
+                    say(&format!("{}: its key is revoked, and stays so", node.name))?;
                 }
                 Ok(Some(line)) => {
-                    say(&format!("{}: renew its {role} certificate", node.name));
+                    say(&format!("{}: renew its {role} certificate", node.name))?;
                     let renewed =
                         issuer.renew_node(role, &node.name, node.id, &line, SystemTime::now());
                     renewed.map_err(keys_failure)?;

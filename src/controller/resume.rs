@@ -8,6 +8,17 @@ use super::journal::{self, Run};
 use super::state::ClusterState;
 use crate::wire::failure::{Code, Failure};
 
+/// Verbs whose runs are gone on with; those of `keys` are as well.
+const RESUMED: [&str; 6] = ["deploy", "upgrade", "rollback", "restart", "raise", "recover"];
+
+/// How somebody goes on with a run of this verb, in words.
+pub fn how_to_go_on(verb: &str, run: &str) -> String {
+    match RESUMED.contains(&verb) || verb.starts_with("keys ") {
+        true => format!("go on with: paxos-ctl resume {run}"),
+        false => "give the same command again".to_owned(),
+    }
+}
+
 impl Cluster {
     /// The run of this name, or the last one that did not come to its end.
     ///

@@ -125,7 +125,7 @@ impl Cluster {
                 self.rotate_on(&mut issuer, dropped, Goal::Done, left_out, say)?;
             }
             Some((begun, phase)) if begun == role && phase != Phase::Returning => {
-                say(&format!("go on with the {role} authority that was made before"));
+                say(&format!("go on with the {role} authority that was made before"))?;
                 return self.rotate_on(&mut issuer, role, goal, left_out, say);
             }
             Some((other, _)) => {
@@ -135,7 +135,7 @@ impl Cluster {
                 return Err(Failure::new(Code::BadSettings, message, hint));
             }
         }
-        say(&format!("make a new {role} authority"));
+        say(&format!("make a new {role} authority"))?;
         issuer.begin_rotation(role).map_err(keys_failure)?;
         self.rotate_on(&mut issuer, role, goal, left_out, say)
     }
@@ -180,7 +180,7 @@ impl Cluster {
         };
         match phase {
             Phase::Learning | Phase::Switched => {
-                say(&format!("go back to the {role} authority of before"));
+                say(&format!("go back to the {role} authority of before"))?;
                 issuer.go_back(role).map_err(keys_failure)?;
             }
             Phase::Forgetting => {
@@ -223,17 +223,17 @@ impl Cluster {
             }
             match phase {
                 Phase::Learning => {
-                    say(&format!("have the new {role} authority sign"));
+                    say(&format!("have the new {role} authority sign"))?;
                     issuer.switch(role).map_err(keys_failure)?;
                 }
                 Phase::Switched | Phase::Returning => {
-                    say("make a new login at every node that runs");
+                    say("make a new login at every node that runs")?;
                     self.prove(issuer, role, &delivered)?;
-                    say(&format!("take the {role} authority that does not sign out"));
+                    say(&format!("take the {role} authority that does not sign out"))?;
                     issuer.forget(role).map_err(keys_failure)?;
                 }
                 Phase::Forgetting | Phase::Dropping | Phase::Settled => {
-                    say(&format!("keep the key of one {role} authority"));
+                    say(&format!("keep the key of one {role} authority"))?;
                     issuer.settle(role).map_err(keys_failure)?;
                     let phase = Phase::Settled;
                     return Ok(Rotated { role, phase, people, delivered });
@@ -263,15 +263,15 @@ impl Cluster {
             let Some(line) = found.filter(|line| !issuer.keys().is_revoked(line)) else { continue };
             let is_new = issuer.ensure_node(&node.name, node.id, &line, now);
             if is_new.map_err(keys_failure)? {
-                say(&format!("{}: certified anew", node.name));
+                say(&format!("{}: certified anew", node.name))?;
             }
         }
         let people = issuer.recertify_people(now).map_err(keys_failure)?;
         for name in &people {
-            say(&format!("{name}: certified anew"));
+            say(&format!("{name}: certified anew"))?;
         }
         if issuer.ensure_operator(now).map_err(keys_failure)? {
-            say("issue the operator's certificate");
+            say("issue the operator's certificate")?;
         }
         Ok(Certified { people, unseen })
     }
@@ -358,7 +358,7 @@ impl Cluster {
             if told.and_then(goes_by) == Some(epoch) {
                 continue;
             }
-            say(&format!("{}: forget the other {role} authority", node.name));
+            say(&format!("{}: forget the other {role} authority", node.name))?;
             // One that was told, and does not say so, may be cut off now: it is to be the only one.
             let reached = self
                 .deliver_to(issuer.keys(), node)

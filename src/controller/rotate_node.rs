@@ -96,7 +96,7 @@ impl Cluster {
             return Err(Failure::new(Code::BadSettings, message, hint));
         }
         if issuer.keys().replaced(name).map_err(keys_failure)?.is_none() {
-            say(&format!("{name}: note which key is to go"));
+            say(&format!("{name}: note which key is to go"))?;
             let line = self.line_of(node)?;
             issuer.note_replaced(name, &line).map_err(keys_failure)?;
         }
@@ -151,24 +151,24 @@ impl Cluster {
             Ok(old.is_some_and(|old| old.key_data() == key.key_data()))
         };
         if is_old(issuer, &line).map_err(keys_failure)? {
-            say(&format!("{name}: make another key on its host"));
+            say(&format!("{name}: make another key on its host"))?;
             line = self.host.next_node_key(&place, name).map_err(host_failure)?;
         }
-        say(&format!("{name}: certify its new key"));
+        say(&format!("{name}: certify its new key"))?;
         let now = SystemTime::now();
         issuer.ensure_node(name, node.id, &line, now).map_err(keys_failure)?;
         if issuer.ensure_operator(now).map_err(keys_failure)? {
-            say("issue the operator's certificate");
+            say("issue the operator's certificate")?;
         }
-        say(&format!("{name}: have it use its new key"));
+        say(&format!("{name}: have it use its new key"))?;
         let reached = self.deliver_for(issuer.keys(), node, Some(&line)).map_err(host_failure)?;
         if reached == Reached::Active {
-            say(&format!("{name}: make new logins with it"));
+            say(&format!("{name}: make new logins with it"))?;
             self.prove_node(issuer, node)?;
         }
-        say(&format!("{name}: keep its new key only"));
+        say(&format!("{name}: keep its new key only"))?;
         self.host.settle_node_key(&place).map_err(host_failure)?;
-        say(&format!("{name}: revoke its key before"));
+        say(&format!("{name}: revoke its key before"))?;
         let old = Target::File(issuer.keys().replaced_path(name));
         let revoked = issuer.revoke(&old, REASON, now).map_err(keys_failure)?;
         let delivered = self.deliver_keys(issuer.keys(), left_out, say)?;

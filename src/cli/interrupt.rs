@@ -1,0 +1,146 @@
+//! Ctrl-C while `paxos-ctl` changes something, and SIGTERM: the first lets the step in hand finish,
+//! the second ends the program at once.
+//!
+//! A step is what stands in the journal as one. Whoever is about to begin one asks
+//! [`Working::may_begin`], so a run stops between two of them: its locks are let go of, its journal
+//! says that it was interrupted, and `paxos-ctl resume` goes on. After the second signal everything
+//! is as after SIGKILL, from which `resume` goes on as well. While nothing is being changed a
+//! signal ends the program as it always does.
+//!
+//! What must never happen: a second signal that is not heeded, whatever the program hangs in.
+//!
+//! The cost: a thread, for as long as the program runs.
+
+use super::output;
+use crate::controller::{child, login};
+use crate::wire::failure::{Code, Failure};
+use crate::wire::request::Format;
+use std::io;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long the last words may take: a terminal that somebody stopped takes none.
+const LAST_WORDS_LIMIT: Duration = Duration::from_millis(500);
+
+/// The work under way, and whether it was asked to stop.
+struct Work {
+    format: Format,
+    go_on: String,
+    asked: Option<&'static str>,
+}
+
+static WORK: Mutex<Option<Work>> = Mutex::new(None);
+
+fn work() -> MutexGuard<'static, Option<Work>> {
+    WORK.lock().expect("no holder of this lock panics")
+}
+
+/// While this lives a signal does not end the program.
+pub(super) struct Working {
+    /// The step in hand.
+    step: Option<String>,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        *work() = None;
+    }
+}
+
+impl Working {
+    /// From now on signals are heeded here. `go_on` says how to go on after one.
+    ///
+    /// # Errors
+    /// When the system does not let us hear of signals; nothing was done then.
+    pub(super) fn begin(format: Format, go_on: String) -> Result<Working, Failure> {
+        static LISTENING: OnceLock<Result<(), String>> = OnceLock::new();
+        let listening = LISTENING.get_or_init(|| listen().map_err(|error| error.to_string()));
+        if let Err(error) = listening {
+            let message = format!("cannot listen for signals: {error}; nothing was changed");
+            let hint = "see the limits of open files and threads (ulimit -a)";
+            return Err(Failure::new(Code::Internal, message, hint));
+        }
+        *work() = Some(Work { format, go_on, asked: None });
+        Ok(Working { step: None })
+    }
+
+    /// Takes note of a step that is about to begin.
+    ///
+    /// # Errors
+    /// When it must not, because somebody wants the run to stop.
+    pub(super) fn may_begin(&mut self, step: &str) -> Result<(), Failure> {
+        let asked = work().as_ref().and_then(|work| Some((work.asked?, work.go_on.clone())));
+        let Some((signal, go_on)) = asked else {
+            self.step = Some(step.to_owned());
+            return Ok(());
+        };
+        let message = match &self.step {
+            Some(done) => format!("stopped by {signal} after this step: {done}"),
+            None => format!("stopped by {signal} before the first step; nothing was changed"),
+        };
+        Err(Failure::new(Code::Interrupted, message, go_on))
+    }
+}
+
+fn listen() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let entered = runtime.enter();
+    let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    drop(entered);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            loop {
+                heed(next(&mut signals).await);
+            }
+        });
+    })?;
+    Ok(())
+}
+
+async fn next((interrupt, terminate): &mut (Signal, Signal)) -> &'static str {
+    tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    }
+}
+
+fn heed(signal: &'static str) {
+    let mut under_way = work();
+    let (format, go_on) = match under_way.as_mut() {
+        Some(work) if work.asked.is_none() => {
+            work.asked = Some(signal);
+            drop(under_way);
+            output::stderr(
+                format!(
+                    "paxos-ctl: {signal}: the step in hand is finished, and no other is begun; \
+                     a second one ends it at once\n"
+                )
+                .as_bytes(),
+            );
+            return;
+        }
+        Some(work) => (work.format, work.go_on.clone()),
+        None => (Format::Table, "give the same command again".to_owned()),
+    };
+    drop(under_way);
+    end_at_once(signal, format, go_on);
+}
+
+/// Ends the program wherever it is.
+#[expect(clippy::exit, reason = "somebody insists, and the step in hand may take minutes")]
+fn end_at_once(signal: &'static str, format: Format, go_on: String) -> ! {
+    child::end_all();
+    login::forget_shared();
+    // Whoever writes just now may hold the terminal for as long as it takes nothing.
+    let (sender, said) = sync_channel::<()>(1);
+    std::thread::spawn(move || {
+        let message = format!("ended at once by {signal}, in the middle of a step");
+        let failure = Failure::new(Code::Interrupted, message, go_on);
+        super::ctl::fail(&failure, format);
+        let _nobody_waits = sender.send(());
+    });
+    let _too_late = said.recv_timeout(LAST_WORDS_LIMIT);
+    std::process::exit(Code::Interrupted.exit().into())
+}

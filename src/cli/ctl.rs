@@ -1,8 +1,9 @@
 //! `paxos-ctl`: its words, and what it prints. What it does is the controller's.
 //!
 //! Every command takes the inventory as a word, as `-i FILE` or from `PAXOS_INVENTORY`. With `-o
-//! json` exactly one value comes out on standard output, whatever happens; for people, answers go
-//! to standard output and failures to standard error.
+//! json` exactly one value comes out on standard output, whatever happens, and before it, of what
+//! changes the cluster, an event a line; for people, answers go to standard output and failures to
+//! standard error.
 
 use super::ctl_audit::audit;
 use super::ctl_check::check;
@@ -13,6 +14,7 @@ use super::ctl_life::{destroy, halt, kill, restart, status, verify};
 use super::ctl_logs::{self, LogArgs};
 use super::ctl_recover::recover;
 use super::plan::show_plan;
+use super::progress::{Onlooker, answer};
 use super::{exit, output};
 use crate::controller::deploy::Cluster;
 use crate::controller::everywhere::Everywhere;
@@ -20,6 +22,7 @@ use crate::controller::host::Halt;
 use crate::controller::init::{CLUSTER_DEFAULT, inventory_text};
 use crate::controller::inventory::Inventory;
 use crate::controller::keys::default_directory;
+use crate::controller::watch::Watched;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -38,7 +41,7 @@ struct Line {
     /// Where the cluster's keys lie [default: keys/CLUSTER beside the inventory's folder]
     #[arg(long, global = true, value_name = "DIR", env = "PAXOS_KEYS_DIR")]
     keys_dir: Option<PathBuf>,
-    /// For people, or one JSON object for programs
+    /// For people, or JSON for programs: one object, after an event a line from what takes its time
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     output: OutputFormat,
     /// The same as -o json
@@ -280,7 +283,7 @@ fn print(reply: &Reply, format: Format) -> u8 {
     let text = match format {
         // Everything was said as it came.
         Format::Json if reply.json.is_null() => String::new(),
-        Format::Json => format!("{}\n", reply.json),
+        Format::Json => format!("{}\n", answer(reply.json.clone())),
         Format::Table => reply.text.clone(),
     };
     match output::stdout(text.as_bytes()) {
@@ -425,7 +428,8 @@ fn open(line: &Line, file: &Path) -> Result<Cluster, Failure> {
     let keys_dir = plain(&keys_dir).map_err(|error| bad("the keys", &keys_dir, error))?;
     let tool = std::env::current_exe();
     let tool = tool.map_err(|error| bad("the program itself", Path::new("paxos-ctl"), error))?;
-    Ok(Cluster { inventory, keys_dir, tool, binary: None, host: Arc::new(Everywhere::default()) })
+    let host = Arc::new(Everywhere::watched(Watched::by(Arc::new(Onlooker))));
+    Ok(Cluster { inventory, keys_dir, tool, binary: None, host })
 }
 
 /// The path absolute and without "..", though it may not exist yet.

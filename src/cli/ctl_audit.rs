@@ -2,7 +2,7 @@
 
 use super::ctl::Reply;
 use super::interrupt::Working;
-use super::progress::Speaker;
+use super::progress::{Ended, Speaker};
 use super::{exit, output};
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::journal::{self, Ending, Journal};
@@ -28,9 +28,10 @@ pub(super) fn journaled<T>(
     let mut journal = Journal::begin(&cluster.keys_dir, verb, words).map_err(unable)?;
     // The work is not given up half done because a file here cannot be written.
     let mut lost = None;
-    let go_on = how_to_go_on(verb, &journal.id);
+    let run = journal.id.clone();
+    let go_on = how_to_go_on(verb, &run);
     let note = |step: &str| lost = journal.step(step).err().or(lost.take());
-    let result = told(speaker, go_on, note, work);
+    let result = told(cluster, speaker, Some(&run), go_on, note, work);
     let ending = match &result {
         Ok(_) => Ending::Done,
         Err(failure) if failure.code == Code::Interrupted => Ending::Interrupted(&failure.message),
@@ -47,18 +48,23 @@ pub(super) fn journaled<T>(
 /// Does something and tells of its steps, each of which is noted before it begins. It may be
 /// interrupted between two of them; `go_on` says what to do then.
 pub(super) fn told<T>(
+    cluster: &Cluster,
     speaker: &mut Speaker,
+    run: Option<&str>,
     go_on: String,
     mut note: impl FnMut(&str),
     work: impl FnOnce(Progress<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut working = Working::begin(speaker.format(), go_on)?;
-    work(&mut |step| {
+    let mut telling = speaker.begin(run, cluster.node_names());
+    let result = work(&mut |step| {
         working.may_begin(step)?;
         note(step);
-        speaker.step(step);
+        telling.step(step);
         Ok(())
-    })
+    });
+    telling.end(Ended::of(&result));
+    result
 }
 
 /// All runs, or the lines of one.

@@ -3,18 +3,28 @@
 use super::ctl::Reply;
 use super::ctl_deploy::speaker;
 use super::exit;
+use super::progress::Ended;
 use crate::controller::deploy::Cluster;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 
 /// Exit 0 if nothing failed; warnings do not count.
 pub(super) fn check(cluster: &Cluster, format: Format) -> Result<Reply, Failure> {
-    let mut speaker = speaker(format);
-    // Nothing is being changed, so an interrupt ends it as it ends any program.
-    let report = cluster.check(&mut |step| {
-        speaker.step(step);
+    // A look has no events; and an interrupt ends it as it ends any program.
+    let mut telling = match format {
+        Format::Table => Some(speaker(format).begin(None, cluster.node_names())),
+        Format::Json => None,
+    };
+    let checked = cluster.check(&mut |step| {
+        if let Some(telling) = &mut telling {
+            telling.step(step);
+        }
         Ok(())
-    })?;
+    });
+    if let Some(telling) = telling {
+        telling.end(Ended::of(&checked));
+    }
+    let report = checked?;
     let json = serde_json::to_value(&report).map_err(|error| {
         let message = format!("the report cannot be written as JSON: {error}");
         Failure::new(Code::Internal, message, "report this fault")

@@ -2,7 +2,7 @@
 //! plan, asks, carries it out, and says what to type next.
 
 use super::ctl::Reply;
-use super::ctl_audit::journaled;
+use super::ctl_audit::{journaled, told};
 use super::ctl_recover::resume as resume_recovery;
 use super::ctl_rotate::resume as resume_keys;
 use super::plan::{plan_json, plan_text};
@@ -190,7 +190,7 @@ fn carry_out(
     let mut say = speaker(given.format);
     let apply = |say: Progress<'_>| cluster.apply(verb, plan, facts, say);
     let ssh_config = match plan.is_empty() {
-        true => apply(&mut |_no_step| Ok(()))?,
+        true => told(cluster, &mut say, None, "deploy again".to_owned(), |_step| {}, apply)?,
         false => journaled(cluster, verb, words, &mut say, apply)?,
     };
     let name = &cluster.inventory.cluster;

@@ -91,7 +91,7 @@ pub(super) fn destroy(
     };
     let again = format!("go on with: paxos-ctl destroy --confirm {name}");
     let destroy = |say: Progress<'_>| cluster.destroy(confirm, say);
-    let left = told(&mut speaker(format), again, |_step| {}, destroy)?;
+    let left = told(cluster, &mut speaker(format), None, again, |_step| {}, destroy)?;
     let mut text = format!("cluster {name} is gone\n");
     for path in &left {
         text.push_str(&format!(

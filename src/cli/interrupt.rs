@@ -11,7 +11,7 @@
 //!
 //! The cost: a thread, for as long as the program runs.
 
-use super::output;
+use super::{output, progress};
 use crate::controller::{child, login};
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
@@ -112,6 +112,7 @@ fn heed(signal: &'static str) {
         Some(work) if work.asked.is_none() => {
             work.asked = Some(signal);
             drop(under_way);
+            progress::interrupted(signal);
             output::stderr(
                 format!(
                     "paxos-ctl: {signal}: the step in hand is finished, and no other is begun; \

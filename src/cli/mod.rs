@@ -16,6 +16,7 @@ mod ctl_recover;
 mod ctl_rotate;
 pub mod daemon;
 pub mod exit;
+mod foot;
 mod hidden;
 mod interrupt;
 mod notify;

@@ -8,7 +8,7 @@ use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use std::io::{self, Write};
 
-use super::exit;
+use super::{exit, foot};
 
 /// Writes an answer to standard output and says how to exit.
 pub fn answer(answer: &Answer, format: Format) -> u8 {
@@ -42,8 +42,11 @@ pub enum Written {
 
 /// Writes to standard output, at once and whole. Blocks while its reader is slow.
 pub fn stdout(bytes: &[u8]) -> Written {
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
+    let write = || {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush())
+    };
+    match foot::beside(write) {
         Ok(()) => Written::Done,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Written::Unread,
         Err(error) => {
@@ -55,6 +58,8 @@ pub fn stdout(bytes: &[u8]) -> Written {
 
 /// Writes to standard error; if that fails there is nobody left to tell.
 pub fn stderr(bytes: &[u8]) {
-    let mut err = io::stderr().lock();
-    let _nobody_left = err.write_all(bytes).and_then(|()| err.flush());
+    foot::beside(|| {
+        let mut err = io::stderr().lock();
+        let _nobody_left = err.write_all(bytes).and_then(|()| err.flush());
+    });
 }

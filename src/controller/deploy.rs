@@ -122,6 +122,11 @@ impl Cluster {
         Err(changed_since())
     }
 
+    /// The names of the inventory's nodes.
+    pub fn node_names(&self) -> Vec<String> {
+        self.inventory.nodes.iter().map(|node| node.name.clone()).collect()
+    }
+
     /// A node of the inventory.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use super::lock::{Busy, Holder};
 use super::login::{self, Login};
 use super::remains::Remains;
 use super::remote::RemoteHost;
+use super::watch::Watched;
 use crate::wire::report::StatusReport;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ use std::sync::{Arc, Mutex};
 pub struct Everywhere {
     local: LocalHost,
     remote: Mutex<HashMap<Login, Arc<RemoteHost>>>,
+    watched: Watched,
 }
 
 impl Drop for Everywhere {
@@ -51,12 +53,23 @@ impl Drop for Everywhere {
 }
 
 impl Everywhere {
+    /// Hosts that somebody watches.
+    pub fn watched(watched: Watched) -> Everywhere {
+        let local = LocalHost { watched: watched.clone(), ..LocalHost::default() };
+        Everywhere { local, remote: Mutex::default(), watched }
+    }
+
+    /// As [`Everywhere::at`], for what takes its time and is worth watching.
+    pub(super) fn work<T>(&self, place: &Place, what: &str, act: impl FnOnce(&dyn Host) -> T) -> T {
+        self.watched.during(&place.node, what, || self.at(place, act))
+    }
+
     pub(super) fn at<T>(&self, place: &Place, act: impl FnOnce(&dyn Host) -> T) -> T {
         let Some(login) = &place.login else { return act(&self.local) };
         let mut remote = self.remote.lock().expect("no holder of this lock panics");
         let host = remote.entry(login.clone()).or_insert_with(|| {
             let login = login.clone();
-            Arc::new(RemoteHost::new(login))
+            Arc::new(RemoteHost::new(login, self.watched.clone()))
         });
         let host = Arc::clone(host);
         // The others are not held up while this one works.
@@ -71,7 +84,7 @@ impl Host for Everywhere {
     }
 
     fn ensure_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
-        self.at(place, |host| host.ensure_node_key(place, comment))
+        self.work(place, "make its key", |host| host.ensure_node_key(place, comment))
     }
 
     fn next_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
@@ -83,23 +96,28 @@ impl Host for Everywhere {
     }
 
     fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError> {
-        self.at(place, |host| host.receive(place, name, mode, bytes))
+        let what = format!("write {name}");
+        self.work(place, &what, |host| host.receive(place, name, mode, bytes))
     }
 
     fn receive_executable(&self, place: &Place, source: &Path) -> Result<(), HostError> {
-        self.at(place, |host| host.receive_executable(place, source))
+        self.work(place, "send the program", |host| host.receive_executable(place, source))
     }
 
     fn start(&self, place: &Place) -> Result<u32, HostError> {
-        self.at(place, |host| host.start(place))
+        self.work(place, "start it", |host| host.start(place))
     }
 
     fn halt(&self, place: &Place, how: Halt) -> Result<Halted, HostError> {
-        self.at(place, |host| host.halt(place, how))
+        let what = match how {
+            Halt::Gently => "stop it",
+            Halt::AtOnce => "end it",
+        };
+        self.work(place, what, |host| host.halt(place, how))
     }
 
     fn reload(&self, place: &Place) -> Result<Option<u32>, HostError> {
-        self.at(place, |host| host.reload(place))
+        self.work(place, "have it take up its keys", |host| host.reload(place))
     }
 
     fn status(&self, place: &Place) -> Result<StatusReport, HostError> {
@@ -127,6 +145,6 @@ impl Host for Everywhere {
     }
 
     fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError> {
-        self.at(place, |host| host.remove(place))
+        self.work(place, "remove what it keeps", |host| host.remove(place))
     }
 }

@@ -175,7 +175,7 @@ impl Examiner for RemoteHost {
 
 impl Examiner for Everywhere {
     fn examine(&self, place: &Place, source: &Path) -> Result<Examined, Unexamined> {
-        self.at(place, |host| host.examine(place, source))
+        self.work(place, "look at it", |host| host.examine(place, source))
     }
 
     fn stand_in(
@@ -192,6 +192,6 @@ impl Examiner for Everywhere {
     }
 
     fn dial(&self, place: &Place, to: &[Dial]) -> Result<Vec<Dialled>, HostError> {
-        self.at(place, |host| host.dial(place, to))
+        self.work(place, "log in at the others", |host| host.dial(place, to))
     }
 }

@@ -328,11 +328,18 @@ impl Landing {
         Ok((directory == "yes", log == "yes"))
     }
 
-    /// Puts an executable at its path unless it is there already. Says whether it was sent.
+    /// Puts an executable at its path unless it is there already. Says whether it was sent, and
+    /// meanwhile how many bytes of how many.
     ///
     /// # Errors
     /// When it cannot be read here, or not be put there.
-    pub fn put(&mut self, source: &Path, digest: &Digest, path: &Path) -> Result<bool, Trouble> {
+    pub fn put(
+        &mut self,
+        source: &Path,
+        digest: &Digest,
+        path: &Path,
+        sent: impl Fn(u64, u64),
+    ) -> Result<bool, Trouble> {
         let here = |error: io::Error| Trouble {
             reason: format!("cannot read {}: {error}", source.display()),
             hint: "give the path of the program with paxos_binary".to_owned(),
@@ -365,6 +372,7 @@ impl Landing {
                 break;
             }
             left -= piece as u64;
+            sent(size - left, size);
         }
         match self.program.output.read_line(deadline) {
             Ok(line) if line == "ok" => Ok(true),

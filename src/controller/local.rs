@@ -18,6 +18,7 @@ use super::started::{self, Outdated};
 use super::system;
 use super::systemd::{Service, Systemd};
 use super::wait::until;
+use super::watch::Watched;
 use crate::client::door::Door;
 use crate::transport::{authority, identity, node_key};
 use crate::wire::report::StatusReport;
@@ -71,6 +72,8 @@ pub const SUPERVISED: &str = "--supervised";
 pub struct LocalHost {
     /// What this program keeps other controllers from.
     pub holdings: Holdings,
+    /// Who watches an executable being copied.
+    pub watched: Watched,
 }
 
 /// Who starts a node again that ended and was not told to.
@@ -312,7 +315,16 @@ impl Host for LocalHost {
                 .truncate(true)
                 .mode(0o755)
                 .open(&temporary)?;
-            io::copy(&mut File::open(source)?, &mut to)?;
+            let mut from = File::open(source)?;
+            let (mut copied, total) = (0, from.metadata()?.len());
+            loop {
+                let piece = io::copy(&mut from.by_ref().take(COPY_BYTES as u64), &mut to)?;
+                if piece == 0 {
+                    break;
+                }
+                copied += piece;
+                self.watched.sent(&place.node, copied, total);
+            }
             to.set_permissions(fs::Permissions::from_mode(0o755))?;
             to.sync_all()?;
             // A file that is open for writing cannot be executed.

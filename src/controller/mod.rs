@@ -13,6 +13,7 @@
 //! * [`plan`] makes a plan of facts, with an [`obstacle`] where something stands in its way;
 //!   [`deploy`] gathers the ones and carries out the other.
 //! * `upgrade` has the cluster run another [`program`].
+//! * [`watch`] is whoever looks on while hosts are worked on.
 //! * [`child`] is a program that works for this one while somebody may press Ctrl-C.
 //! * [`lock`] keeps two controllers apart, `exclusive` takes it everywhere; [`journal`] notes what
 //!   a run did, `resume` goes on with one; `started` is what a node was started with.
@@ -97,6 +98,7 @@ mod upgrade;
 pub mod verdict;
 pub mod verify;
 pub mod wait;
+pub mod watch;
 pub mod yaml;
 
 use crate::wire::failure::{Code, Failure};

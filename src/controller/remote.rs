@@ -15,6 +15,7 @@ use super::lock::{Busy, Holder};
 use super::login::Login;
 use super::remains::Remains;
 use super::system;
+use super::watch::Watched;
 use crate::wire::agent_frame::{read_frame, write_frame};
 use crate::wire::build::Build;
 use crate::wire::report::StatusReport;
@@ -37,6 +38,7 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// A host over ssh.
 pub struct RemoteHost {
     login: Login,
+    watched: Watched,
     session: Mutex<Option<Session>>,
     /// Whom the host is held for, if it is: a new connection takes the lock again before all else.
     holder: Mutex<Option<Holder>>,
@@ -62,9 +64,10 @@ enum Greeting {
 
 impl RemoteHost {
     /// Connects later.
-    pub fn new(login: Login) -> RemoteHost {
+    pub fn new(login: Login, watched: Watched) -> RemoteHost {
         RemoteHost {
             login,
+            watched,
             session: Mutex::new(None),
             holder: Mutex::new(None),
             failed: Mutex::new(None),
@@ -286,7 +289,8 @@ impl RemoteHost {
                 Box::new(Landing::open(&self.login, private, &[])?)
             }
         };
-        landing.put(source, &digest, &executable)?;
+        let sent = |sent, total| self.watched.sent(&place.node, sent, total);
+        landing.put(source, &digest, &executable, sent)?;
         match self.greet(landing.become_agent(&executable)?) {
             Ok(program) => *session = Some(Session::Agent(Box::new(program))),
             Err(Greeting::Other(trouble) | Greeting::None(trouble)) => return Err(trouble),

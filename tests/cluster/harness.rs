@@ -87,13 +87,27 @@ impl Ran {
         self
     }
 
-    /// Standard output as JSON.
+    /// Standard output as JSON: all of it, or, of a run that tells of its steps, the last line.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        match serde_json::from_slice(&self.stdout) {
+        if let Ok(value) = serde_json::from_slice(&self.stdout) {
+            return value;
+        }
+        let mut events = self.events();
+        let answer = events.pop().unwrap_or_else(|| panic!("nothing came: {}", self.said()));
+        let strangers = events.iter().filter(|event| !event["event"].is_string());
+        assert_eq!(strangers.count(), 0, "these are no events: {}", self.said());
+        answer
+    }
+
+    /// Standard output as JSON, an object a line.
+    #[track_caller]
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        let parse = |line: &str| match serde_json::from_str(line) {
             Ok(value) => value,
             Err(error) => panic!("this is no JSON ({error}): {}", self.said()),
-        }
+        };
+        self.out().lines().map(parse).collect()
     }
 }
 

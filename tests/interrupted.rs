@@ -430,6 +430,38 @@ fn an_interrupted_deployment_and_rotation_come_to_the_same_end() {
 }
 
 #[test]
+fn an_interrupt_before_a_run_ends_the_program() {
+    let cluster = Cluster::found();
+    let keys = cluster.path("keys");
+    let before = (runs(&keys), NODES.map(|node| cluster.pid(node)));
+    // They keep it waiting for their answers.
+    for node in NODES {
+        cluster.signal(node, Signal::STOP);
+    }
+    let mut command = ctl(&cluster, &keys, &["status", "-o", "json"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Guarded(command.process_group(0).spawn().expect("the program is built"));
+    until("it listens for signals", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.0.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        (caught & (1 << (Signal::INT.as_raw() - 1)) != 0).then_some(())
+    });
+    let mut stdout = child.0.stdout.take().expect("it was piped");
+    kill_process_group(pid_of(&child), Signal::INT).expect("it asks nodes that are frozen");
+    let (exit, said) = ended(child);
+    assert_eq!((exit, said.as_str()), (Some(130), ""));
+    let mut answer = String::new();
+    stdout.read_to_string(&mut answer).unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["error"]["code"], "interrupted");
+    for node in NODES {
+        cluster.signal(node, Signal::CONT);
+    }
+    assert_eq!((runs(&keys), NODES.map(|node| cluster.pid(node))), before);
+}
+
+#[test]
 fn a_second_interrupt_ends_it_at_once() {
     let cluster = Cluster::found();
     let keys = cluster.path("keys");

@@ -15,7 +15,7 @@ use super::ctl_logs::{self, LogArgs};
 use super::ctl_recover::recover;
 use super::plan::show_plan;
 use super::progress::{Onlooker, answer};
-use super::{exit, output};
+use super::{exit, interrupt, output};
 use crate::controller::deploy::Cluster;
 use crate::controller::everywhere::Everywhere;
 use crate::controller::host::Halt;
@@ -237,6 +237,14 @@ enum ClusterVerb {
     },
 }
 
+impl ClusterVerb {
+    /// Whether it has its own way with Ctrl-C.
+    fn listens_itself(&self) -> bool {
+        use ClusterVerb::{Exec, Logs, Verify};
+        matches!(self, Exec { .. } | Logs { .. } | Verify { .. })
+    }
+}
+
 /// What a command answers: an exit status, a text for people, an object for programs.
 pub(super) struct Reply {
     pub(super) exit: u8,
@@ -308,7 +316,12 @@ fn dispatch(line: &Line, format: Format) -> Result<Reply, Failure> {
     match &line.verb {
         Verb::Init { hosts, cluster } => init(cluster, hosts),
         Verb::Completions { shell } => Ok(completions(*shell)),
-        Verb::OfCluster(verb) => act(line, verb, format),
+        Verb::OfCluster(verb) => {
+            if !verb.listens_itself() {
+                interrupt::listen(format)?;
+            }
+            act(line, verb, format)
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn told<T>(
     mut note: impl FnMut(&str),
     work: impl FnOnce(Progress<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let mut working = Working::begin(speaker.format(), go_on)?;
+    let mut working = Working::begin(go_on);
     let mut telling = speaker.begin(run, cluster.node_names());
     let result = work(&mut |step| {
         working.may_begin(step)?;

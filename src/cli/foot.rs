@@ -45,6 +45,14 @@ pub(super) fn beside<T>(write: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Takes the lines away for good, for the program ends.
+pub(super) fn take_away() {
+    if let Some(lines) = shown().take() {
+        let _nobody_looks = lines.clear();
+        lines.set_draw_target(ProgressDrawTarget::hidden());
+    }
+}
+
 /// Whether standard error is a terminal for moving lines, and somebody wants them.
 pub(super) fn is_wanted() -> bool {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -242,7 +250,11 @@ impl TermLike for Terminal {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut kept =
+            std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        // A terminal shows `^C` where the cursor is, and behind a full line that would be in one
+        // that nobody takes away.
+        kept.push('\r');
         let mut terminal = io::stderr().lock();
         // Whoever draws takes an error for the end of everything, and this is none.
         let _nobody_looks = terminal.write_all(kept.as_bytes()).and_then(|()| terminal.flush());

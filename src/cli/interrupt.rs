@@ -4,20 +4,22 @@
 //! A step is what stands in the journal as one. Whoever is about to begin one asks
 //! [`Working::may_begin`], so a run stops between two of them: its locks are let go of, its journal
 //! says that it was interrupted, and `paxos-ctl resume` goes on. After the second signal everything
-//! is as after SIGKILL, from which `resume` goes on as well. While nothing is being changed a
-//! signal ends the program as it always does.
+//! is as after SIGKILL, from which `resume` goes on as well. While no run is under way the
+//! first signal ends the program, and the programs that work for it.
 //!
 //! What must never happen: a second signal that is not heeded, whatever the program hangs in.
 //!
 //! The cost: a thread, for as long as the program runs.
+//!
+//! `verify`, `logs` and `exec` listen for themselves, or end as any program does.
 
-use super::{output, progress};
+use super::{foot, output, progress};
 use crate::controller::{child, login};
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use std::io;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -26,7 +28,6 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_millis(500);
 
 /// The work under way, and whether it was asked to stop.
 struct Work {
-    format: Format,
     go_on: String,
     asked: Option<&'static str>,
 }
@@ -50,20 +51,10 @@ impl Drop for Working {
 }
 
 impl Working {
-    /// From now on signals are heeded here. `go_on` says how to go on after one.
-    ///
-    /// # Errors
-    /// When the system does not let us hear of signals; nothing was done then.
-    pub(super) fn begin(format: Format, go_on: String) -> Result<Working, Failure> {
-        static LISTENING: OnceLock<Result<(), String>> = OnceLock::new();
-        let listening = LISTENING.get_or_init(|| listen().map_err(|error| error.to_string()));
-        if let Err(error) = listening {
-            let message = format!("cannot listen for signals: {error}; nothing was changed");
-            let hint = "see the limits of open files and threads (ulimit -a)";
-            return Err(Failure::new(Code::Internal, message, hint));
-        }
-        *work() = Some(Work { format, go_on, asked: None });
-        Ok(Working { step: None })
+    /// A run begins; `go_on` says how to go on with it.
+    pub(super) fn begin(go_on: String) -> Working {
+        *work() = Some(Work { go_on, asked: None });
+        Working { step: None }
     }
 
     /// Takes note of a step that is about to begin.
@@ -84,7 +75,19 @@ impl Working {
     }
 }
 
-fn listen() -> io::Result<()> {
+/// From now on signals are heeded here; `format` is for the last words. To be called once.
+///
+/// # Errors
+/// When the system does not let us hear of signals.
+pub(super) fn listen(format: Format) -> Result<(), Failure> {
+    start_listening(format).map_err(|error| {
+        let message = format!("cannot listen for signals: {error}; nothing was changed");
+        let hint = "see the limits of open files and threads (ulimit -a)";
+        Failure::new(Code::Internal, message, hint)
+    })
+}
+
+fn start_listening(format: Format) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let entered = runtime.enter();
     let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -92,7 +95,7 @@ fn listen() -> io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         runtime.block_on(async {
             loop {
-                heed(next(&mut signals).await);
+                heed(next(&mut signals).await, format);
             }
         });
     })?;
@@ -106,9 +109,9 @@ async fn next((interrupt, terminate): &mut (Signal, Signal)) -> &'static str {
     }
 }
 
-fn heed(signal: &'static str) {
+fn heed(signal: &'static str, format: Format) {
     let mut under_way = work();
-    let (format, go_on) = match under_way.as_mut() {
+    let failure = match under_way.as_mut() {
         Some(work) if work.asked.is_none() => {
             work.asked = Some(signal);
             drop(under_way);
@@ -122,23 +125,28 @@ fn heed(signal: &'static str) {
             );
             return;
         }
-        Some(work) => (work.format, work.go_on.clone()),
-        None => (Format::Table, "give the same command again".to_owned()),
+        Some(work) => {
+            let message = format!("ended at once by {signal}, in the middle of a step");
+            Failure::new(Code::Interrupted, message, work.go_on.clone())
+        }
+        None => {
+            let message = format!("ended by {signal}");
+            Failure::new(Code::Interrupted, message, "give the same command again")
+        }
     };
     drop(under_way);
-    end_at_once(signal, format, go_on);
+    end_at_once(failure, format);
 }
 
 /// Ends the program wherever it is.
 #[expect(clippy::exit, reason = "somebody insists, and the step in hand may take minutes")]
-fn end_at_once(signal: &'static str, format: Format, go_on: String) -> ! {
+fn end_at_once(failure: Failure, format: Format) -> ! {
     child::end_all();
     login::forget_shared();
     // Whoever writes just now may hold the terminal for as long as it takes nothing.
     let (sender, said) = sync_channel::<()>(1);
     std::thread::spawn(move || {
-        let message = format!("ended at once by {signal}, in the middle of a step");
-        let failure = Failure::new(Code::Interrupted, message, go_on);
+        foot::take_away();
         super::ctl::fail(&failure, format);
         let _nobody_waits = sender.send(());
     });

@@ -63,11 +63,6 @@ impl Speaker {
         Speaker { format }
     }
 
-    /// Whom it tells.
-    pub(super) fn format(&self) -> Format {
-        self.format
-    }
-
     /// A run begins: its name, if it has one, and the nodes of the cluster.
     pub(super) fn begin(&mut self, id: Option<&str>, nodes: Vec<String>) -> Telling {
         let form = match self.format {

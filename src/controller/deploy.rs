@@ -36,8 +36,8 @@ pub struct Cluster {
     pub host: Arc<dyn Host>,
 }
 
-/// Told of each step before it begins. An error means that the step must not begin, because somebody
-/// wants the run to stop: it is handed on as it is.
+/// Told of each step before it begins. An error means that the step must not begin, because
+/// somebody wants the run to stop: it is handed on as it is.
 pub type Progress<'a> = &'a mut dyn FnMut(&str) -> Result<(), Failure>;
 
 pub(super) fn state_failure(error: StateError) -> Failure {

@@ -115,14 +115,8 @@ fn heed(signal: &'static str, format: Format) {
         Some(work) if work.asked.is_none() => {
             work.asked = Some(signal);
             drop(under_way);
-            progress::interrupted(signal);
-            output::stderr(
-                format!(
-                    "paxos-ctl: {signal}: the step in hand is finished, and no other is begun; \
-                     a second one ends it at once\n"
-                )
-                .as_bytes(),
-            );
+            // A terminal that takes nothing must not keep this thread from the second signal.
+            std::thread::spawn(move || acknowledge(signal));
             return;
         }
         Some(work) => {
@@ -136,6 +130,12 @@ fn heed(signal: &'static str, format: Format) {
     };
     drop(under_way);
     end_at_once(failure, format);
+}
+
+fn acknowledge(signal: &str) {
+    progress::interrupted(signal);
+    let what = "the step in hand is finished, and no other is begun; a second one ends it at once";
+    output::stderr(format!("paxos-ctl: {signal}: {what}\n").as_bytes());
 }
 
 /// Ends the program wherever it is.

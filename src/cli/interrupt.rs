@@ -139,7 +139,11 @@ fn acknowledge(signal: &str) {
 }
 
 /// Ends the program wherever it is.
-#[expect(clippy::exit, reason = "somebody insists, and the step in hand may take minutes")]
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "somebody insists, and the step in hand may take minutes"
+)]
 fn end_at_once(failure: Failure, format: Format) -> ! {
     child::end_all();
     login::forget_shared();

@@ -70,7 +70,7 @@ impl Speaker {
                 EVENTS.store(true, Ordering::Relaxed);
                 Form::Events
             }
-            Format::Table if foot::is_wanted() => Form::Moving(Foot::on_terminal(&nodes)),
+            Format::Table if foot::is_wanted() => Form::Moving(Box::new(Foot::on_terminal(&nodes))),
             Format::Table => Form::Lines,
         };
         let id = id.map(str::to_owned);
@@ -128,7 +128,7 @@ fn event(event: &Value) {
 enum Form {
     Lines,
     Events,
-    Moving(Foot),
+    Moving(Box<Foot>),
 }
 
 struct Step {

@@ -43,6 +43,9 @@ struct Ear<'a> {
     refused: Option<HostError>,
 }
 
+/// What came of each node's logins.
+type TriedFrom<'a> = Vec<(&'a str, Tried)>;
+
 impl Cluster {
     /// Looks at every host, for a table of what is as it should be and what is not.
     ///
@@ -80,7 +83,7 @@ impl Cluster {
         subjects: &[&Subject<'a>],
         authorities: &[String],
         say: Progress<'_>,
-    ) -> Result<(Vec<Ear<'a>>, Vec<(&'a str, Tried)>), Failure> {
+    ) -> Result<(Vec<Ear<'a>>, TriedFrom<'a>), Failure> {
         let callers =
             subjects.iter().filter_map(|subject| subject.examined.probed.caller.clone().ok());
         let callers: Vec<String> = callers.collect();

@@ -799,18 +799,18 @@ mod tests {
         let (cluster, play) = settled(folder.path());
         let path = folder.path().join(identity::BUNDLE);
         let old = std::fs::read(&path).unwrap();
-        cluster.revoke_keys(&Target::Name("operator".to_owned()), "", &mut |_| ()).unwrap();
+        cluster.revoke_keys(&Target::Name("operator".to_owned()), "", &mut |_| Ok(())).unwrap();
         std::fs::write(&path, &old).unwrap();
         // A second bundle of its own would be newer than the one that it does not know.
         for serial in [2, 3] {
-            let failure = cluster.revoke_keys(&Target::Serial(serial), "", &mut |_| ());
+            let failure = cluster.revoke_keys(&Target::Serial(serial), "", &mut |_| Ok(()));
             let failure = failure.unwrap_err();
             assert!(failure.message.contains("old copy"), "{}", failure.message);
             assert!(failure.hint.contains("--keys-dir"), "{}", failure.hint);
             assert_eq!(std::fs::read(&path).unwrap(), old);
         }
         let peer = AuthorityRole::Peer;
-        assert!(cluster.rotate_keys(peer, Goal::Done, &[], &mut |_| ()).is_err());
+        assert!(cluster.rotate_keys(peer, Goal::Done, &[], &mut |_| Ok(())).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), old);
         assert_eq!(seen(&play, |stage| stage.active.0), [2, 2, 2]);
     }
@@ -821,7 +821,7 @@ mod tests {
         let (cluster, play) = settled(folder.path());
         change(&play, "n1", |stage| stage.key = None);
         let target = Target::Name("operator".to_owned());
-        let failure = cluster.revoke_keys(&target, "", &mut |_| ()).unwrap_err();
+        let failure = cluster.revoke_keys(&target, "", &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n1: "), "{}", failure.message);
         assert_eq!(seen(&play, |stage| stage.active.0), [1, 2, 2]);
     }
@@ -830,11 +830,11 @@ mod tests {
     fn one_whose_key_is_revoked_keeps_no_other_from_being_renewed() {
         let folder = tempfile::tempdir().unwrap();
         let (cluster, _play) = settled(folder.path());
-        cluster.revoke_keys(&Target::Name("n1".to_owned()), "", &mut |_| ()).unwrap();
+        cluster.revoke_keys(&Target::Name("n1".to_owned()), "", &mut |_| Ok(())).unwrap();
         std::fs::remove_file(folder.path().join("nodes/n2/host-cert.pub")).unwrap();
-        let (renewed, _) = cluster.renew_keys(&[], &mut |_| ()).unwrap();
+        let (renewed, _) = cluster.renew_keys(&[], &mut |_| Ok(())).unwrap();
         assert_eq!(renewed, ["n2"]);
-        let named = cluster.renew_keys(&["n1".to_owned()], &mut |_| ()).unwrap_err();
+        let named = cluster.renew_keys(&["n1".to_owned()], &mut |_| Ok(())).unwrap_err();
         assert!(named.message.contains("is revoked"), "{}", named.message);
     }
 
@@ -846,12 +846,13 @@ mod tests {
             if step.contains("peer authority sign") {
                 change(&play, "n3", |stage| stage.misses = 1);
             }
+            Ok(())
         };
         let rotated = cluster.rotate_keys(AuthorityRole::Peer, Goal::Switched, &[], &mut say);
         let failure = rotated.unwrap_err();
         assert!(failure.message.contains("n3: ") && !failure.message.contains("n2: "));
         let before = seen(&play, |stage| stage.active.2);
-        let (rotated, _) = cluster.resume_keys(Goal::Switched, &[], &mut |_| ()).unwrap();
+        let (rotated, _) = cluster.resume_keys(Goal::Switched, &[], &mut |_| Ok(())).unwrap();
         assert_eq!(rotated.map(|rotated| rotated.phase), Some(Phase::Switched));
         let after = seen(&play, |stage| stage.active.2);
         assert_eq!((before[..2].to_vec(), before[2] < after[2]), (after[..2].to_vec(), true));
@@ -867,6 +868,7 @@ mod tests {
             if steps == step {
                 std::panic::resume_unwind(Box::new("killed"));
             }
+            Ok(())
         };
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&mut say))).is_err()
     }
@@ -884,11 +886,11 @@ mod tests {
             if !killed_at(step, |say| _ = cluster.rotate_node_key(&name, &[], say).unwrap()) {
                 break;
             }
-            cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap();
+            cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap();
             if step == 1 {
                 // Nothing was noted yet.
                 assert_eq!(key(), old);
-                cluster.rotate_node_key(&name, &[], &mut |_| ()).unwrap();
+                cluster.rotate_node_key(&name, &[], &mut |_| Ok(())).unwrap();
             }
             assert_ne!(key(), old, "killed at {step}");
             let keys = ClusterKeys::open_existing(folder.path(), "c").unwrap();
@@ -913,10 +915,10 @@ mod tests {
         let old = line(|stage| &stage.key);
         assert!(killed_at(4, |say| _ = cluster.rotate_node_key("n2", &[], say).unwrap()));
         let next = line(|stage| &stage.next);
-        cluster.revoke_keys(&Target::Name("n2".to_owned()), "", &mut |_| ()).unwrap();
+        cluster.revoke_keys(&Target::Name("n2".to_owned()), "", &mut |_| Ok(())).unwrap();
         let keys = ClusterKeys::open_existing(folder.path(), "c").unwrap();
         assert!(keys.is_revoked(&old) && keys.is_revoked(&next));
-        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| ()).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("is revoked"), "{}", failure.message);
     }
 
@@ -926,24 +928,24 @@ mod tests {
         let (cluster, play) = settled(folder.path());
         let serials = || [seen(&play, |stage| stage.active.1), seen(&play, |stage| stage.active.2)];
         let before = serials();
-        cluster.revoke_keys(&Target::Name("n3".to_owned()), "", &mut |_| ()).unwrap();
-        let renewed = cluster.renew_role(AuthorityRole::Host, &[], &mut |_| ()).unwrap();
+        cluster.revoke_keys(&Target::Name("n3".to_owned()), "", &mut |_| Ok(())).unwrap();
+        let renewed = cluster.renew_role(AuthorityRole::Host, &[], &mut |_| Ok(())).unwrap();
         assert_eq!(renewed.names, ["n1", "n2"], "the key of n3 is revoked");
         let hosts = serials();
         assert_eq!(hosts[1], before[1]);
         assert!(hosts[0][0] > before[0][0] && hosts[0][1] > before[0][1]);
         assert_eq!(hosts[0][2], before[0][2]);
-        cluster.renew_role(AuthorityRole::Peer, &[], &mut |_| ()).unwrap();
+        cluster.renew_role(AuthorityRole::Peer, &[], &mut |_| Ok(())).unwrap();
         let peers = serials();
         assert_eq!(peers[0], hosts[0]);
         assert!(peers[1][0] > before[1][0] && peers[1][1] > before[1][1]);
-        let renewed = cluster.renew_role(AuthorityRole::Operator, &[], &mut |_| ()).unwrap();
+        let renewed = cluster.renew_role(AuthorityRole::Operator, &[], &mut |_| Ok(())).unwrap();
         assert_eq!((renewed.names, serials()), (vec!["operator".to_owned()], peers));
         change(&play, "n1", |stage| stage.away = true);
-        let failure = cluster.renew_role(AuthorityRole::Host, &[], &mut |_| ()).unwrap_err();
+        let failure = cluster.renew_role(AuthorityRole::Host, &[], &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n1: ") && !failure.message.contains("n2: "));
         let left_out = ["n1".to_owned()];
-        cluster.renew_role(AuthorityRole::Host, &left_out, &mut |_| ()).unwrap();
+        cluster.renew_role(AuthorityRole::Host, &left_out, &mut |_| Ok(())).unwrap();
     }
 
     #[test]

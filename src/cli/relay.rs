@@ -1,4 +1,5 @@
-//! Sends a request through the first door that opens, and passes its streams on.
+//! Sends a request through the first door that opens, and passes its streams on. Where that leads
+//! to nothing, and nothing was shown yet, the other doors are tried.
 //!
 //! Everything runs on one thread. Output is written where it arrives and blocks while its reader is
 //! slow: then nothing is read from the connection either, which holds the node back without any
@@ -6,6 +7,7 @@
 
 use super::{exit, output};
 use crate::client::door::{AskError, ChannelEvent, Door, Talk, TalkInput};
+use crate::client::first::{First, first};
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::{Format, Request, ValueSource, Verb};
 use crate::wire::words;
@@ -18,9 +20,8 @@ use tokio::sync::{Notify, mpsc};
 /// The node answers by the request's timeout; its answer then needs a little to get here.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
-/// The least time for the way to one node, when several share the timeout: a handshake over a slow
-/// line.
-const DOOR_TIME_MIN: Duration = Duration::from_secs(1);
+/// The least time for a node that was reached to take the command: a round trip over a slow line.
+const TAKEN_LIMIT_MIN: Duration = Duration::from_secs(1);
 
 /// After Ctrl-C the node gets this long to end the command by itself.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(1);
@@ -78,18 +79,27 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
     let timeout = request.timeout;
     let is_endless = matches!(request.verb, Verb::Batch { .. }) || request.verb.is_endless();
     let mut trouble = Trouble::default();
-    for (index, door) in doors.iter().enumerate() {
+    let mut waiting: Vec<&Door> = doors.iter().collect();
+    loop {
         let left = timeout.saturating_sub(started.elapsed());
         if left.is_zero() {
             break;
         }
-        let doors_left = u32::try_from(doors.len() - index).unwrap_or(u32::MAX);
-        let door_time = (left / doors_left).max(DOOR_TIME_MIN);
+        let First { opened, closed } = first(waiting.iter().map(|door| door.open(left))).await;
+        let mut tried: Vec<usize> = closed.iter().map(|(place, _)| *place).collect();
+        for (place, error) in closed {
+            trouble.note(waiting[place], error, &request.verb)?;
+        }
+        let Some((place, opened)) = opened else { break };
+        let door = waiting[place];
+        tried.push(place);
+        waiting = others(waiting, &tried);
+        let left = timeout.saturating_sub(started.elapsed());
         // A batch's timeout is each line's, and is not used up by finding a node.
         request.timeout = if is_endless { timeout } else { left };
         let words = request.to_words();
         let words = std::iter::once(&b"paxos"[..]).chain(words.iter().map(Vec::as_slice));
-        let talk = match door.ask(&words::join(words), door_time).await {
+        let talk = match opened.ask(&words::join(words), left.max(TAKEN_LIMIT_MIN)).await {
             Ok(talk) => talk,
             Err(error) => {
                 trouble.note(door, error, &request.verb)?;
@@ -116,6 +126,12 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
         }
     }
     Err(trouble.into_failure(doors, timeout))
+}
+
+/// The doors that were not tried yet.
+fn others<'a>(doors: Vec<&'a Door>, tried: &[usize]) -> Vec<&'a Door> {
+    let doors = doors.into_iter().enumerate();
+    doors.filter(|(place, _)| !tried.contains(place)).map(|(_, door)| door).collect()
 }
 
 /// Takes a value that does not belong into words out of the request, to be sent as standard input.

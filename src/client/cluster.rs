@@ -1,10 +1,12 @@
-//! Calls to a cluster: on one node's connection while that works, on another's when it does not.
+//! Calls to a cluster: on one node's connection while that works, on another's when it does not;
+//! on that of the [first] that can be reached.
 //!
 //! A call is repeated only if that cannot do harm: reads and writes with a request id always, other
 //! writes only when they were certainly not applied. Waits in between grow and are jittered;
 //! everything ends by the call's deadline.
 
 use super::backoff::Backoff;
+use super::first::{First, first};
 use super::rpc::{CallError, RpcClient};
 use super::ssh_config::Node;
 use crate::transport::client::{self, Connection};
@@ -16,8 +18,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// The least time that one node gets: longer than a handshake or an election takes.
+/// The least time that a call at one node, or the way to one, is worth beginning with: longer than
+/// an election takes.
 const SHARE_MIN: Duration = Duration::from_millis(500);
+
+/// The time is divided among so many nodes at the most.
+const SHARES_MAX: usize = 3;
 
 /// Opens a channel for calls to one node.
 pub trait Opens: Send + Sync + 'static {
@@ -132,10 +138,12 @@ impl<N: Opens> Cluster<N> {
         }
     }
 
-    /// The part of the time that one node gets: a node that takes the connection, or the call, and
-    /// then says nothing must not eat all of it.
+    /// The part of the time that one node gets for a call: one that takes the call and then says
+    /// nothing must not eat all of it. Two such nodes one after the other leave a third of it; to
+    /// divide by more would turn away from nodes that wait for a new leader as they should.
     fn share(&self, left: Duration) -> Duration {
-        let nodes = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let nodes = self.nodes.len().clamp(1, SHARES_MAX);
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
         (left / nodes).max(SHARE_MIN).min(left)
     }
 
@@ -194,20 +202,25 @@ impl<N: Opens> Cluster<N> {
         if left_until(deadline) < least {
             return Err(NoChannel::NoTime);
         }
-        let node = &self.nodes[current.index];
+        let count = self.nodes.len();
+        let in_turn: Vec<usize> = (0..count).map(|at| (current.index + at) % count).collect();
         current.generation += 1;
-        match node.open(self.share(left_until(deadline))).await {
-            Ok(open) => {
-                let (client, connection) = (open.client.clone(), open.connection.clone());
-                current.open = Some(open);
-                Ok((client, connection, current.generation))
-            }
-            Err(reason) => {
-                current.open = None;
-                current.index = (current.index + 1) % self.nodes.len();
-                Err(NoChannel::Failed(format!("{}: {reason}", node.name())))
-            }
-        }
+        current.open = None;
+        let left = left_until(deadline);
+        let ways: Vec<_> = in_turn.iter().map(|at| self.nodes[*at].open(left)).collect();
+        let First { opened, closed } = first(ways).await;
+        let Some((place, open)) = opened else {
+            current.index = (current.index + 1) % count;
+            let why = |(place, why): (usize, String)| {
+                format!("{}: {why}", self.nodes[in_turn[place]].name())
+            };
+            let why: Vec<String> = closed.into_iter().map(why).collect();
+            return Err(NoChannel::Failed(why.join("; ")));
+        };
+        current.index = in_turn[place];
+        let (client, connection) = (open.client.clone(), open.connection.clone());
+        current.open = Some(open);
+        Ok((client, connection, current.generation))
     }
 
     /// Turns to the next node, unless another caller did so already. Waits no longer than the

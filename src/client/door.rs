@@ -34,6 +34,14 @@ pub enum Door {
     Socket(PathBuf),
 }
 
+/// A way that was gone: somebody is there, and can be asked.
+pub enum Opened {
+    /// Over SSH.
+    Node(Box<client::Connection>),
+    /// The socket at this path.
+    Socket(PathBuf, UnixStream),
+}
+
 /// Why a command was not taken.
 #[derive(Debug, Error)]
 pub enum AskError {
@@ -84,39 +92,74 @@ impl Door {
         }
     }
 
-    /// Sends a command line; `limit` bounds the way to the node, not the command.
+    /// Goes the way to the node, within `limit`. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`AskError::Unreachable`] or [`AskError::Denied`].
+    pub async fn open(&self, limit: Duration) -> Result<Opened, AskError> {
+        match self {
+            Door::Node(node) => Ok(Opened::Node(Box::new(dial(node, limit).await?))),
+            Door::Socket(path) => {
+                let opened = tokio::time::timeout(limit, open_socket(path)).await;
+                let stream = opened.unwrap_or_else(|_| {
+                    let path = path.display();
+                    let message = format!("{path} did not take the connection in {limit:?}");
+                    Err(AskError::Unreachable(message))
+                })?;
+                Ok(Opened::Socket(path.clone(), stream))
+            }
+        }
+    }
+
+    /// Goes the way to the node, and sends a command line; `limit` bounds the way, not the command.
     ///
     /// # Errors
     /// [`AskError`] says whether it may have been heard.
     pub async fn ask(&self, command: &[u8], limit: Duration) -> Result<Talk, AskError> {
+        self.open(limit).await?.ask(command, limit).await
+    }
+}
+
+impl Opened {
+    /// Sends a command line; `limit` bounds how long it may take until somebody has it.
+    ///
+    /// # Errors
+    /// [`AskError`] says whether it may have been heard.
+    pub async fn ask(self, command: &[u8], limit: Duration) -> Result<Talk, AskError> {
         match self {
-            Door::Node(node) => ask_node(node, command, limit).await,
-            Door::Socket(path) => {
-                let asked = tokio::time::timeout(limit, ask_socket(path, command)).await;
+            Opened::Node(connection) => ask_node(*connection, command, limit).await,
+            Opened::Socket(path, stream) => {
+                let asked = tokio::time::timeout(limit, ask_socket(&path, stream, command)).await;
                 asked.unwrap_or_else(|_| {
                     let path = path.display();
-                    Err(AskError::Unreachable(format!(
-                        "{path} did not take the command in {limit:?}"
-                    )))
+                    let message = format!("{path} did not take the command in {limit:?}");
+                    Err(AskError::Broken(message))
                 })
             }
         }
     }
 }
 
-async fn ask_node(node: &Node, command: &[u8], limit: Duration) -> Result<Talk, AskError> {
+async fn dial(node: &Node, limit: Duration) -> Result<client::Connection, AskError> {
+    let mut settings = Settings::default();
+    settings.dial_timeout = settings.dial_timeout.min(limit);
+    let dialled = client::dial(&node.endpoint, &node.identity, &settings).await;
+    dialled.map_err(|error| match error {
+        DialError::Denied { .. } => AskError::Denied(error.to_string()),
+        other => AskError::Unreachable(other.to_string()),
+    })
+}
+
+async fn ask_node(
+    connection: client::Connection,
+    command: &[u8],
+    limit: Duration,
+) -> Result<Talk, AskError> {
     let command = std::str::from_utf8(command).map_err(|_| {
         AskError::Unsendable(
             "an ssh command line holds text only; a key that is not UTF-8 takes the rpc subsystem"
                 .to_owned(),
         )
-    })?;
-    let mut settings = Settings::default();
-    settings.dial_timeout = settings.dial_timeout.min(limit);
-    let dialled = client::dial(&node.endpoint, &node.identity, &settings).await;
-    let connection = dialled.map_err(|error| match error {
-        DialError::Denied { .. } => AskError::Denied(error.to_string()),
-        other => AskError::Unreachable(other.to_string()),
     })?;
     let opened = tokio::time::timeout(limit, connection.exec(command)).await;
     let channel = match opened {
@@ -129,15 +172,14 @@ async fn ask_node(node: &Node, command: &[u8], limit: Duration) -> Result<Talk, 
         }
         Err(_elapsed) => {
             connection.cut();
-            let message = format!("{} did not take the command within {limit:?}", node.endpoint);
-            return Err(AskError::Broken(message));
+            return Err(AskError::Broken(format!("it did not take the command within {limit:?}")));
         }
     };
     let output = TalkOutput::Ssh(channel.receiver, Box::new(connection));
     Ok(Talk { input: TalkInput::Ssh(channel.sender), output })
 }
 
-async fn ask_socket(path: &Path, command: &[u8]) -> Result<Talk, AskError> {
+async fn open_socket(path: &Path) -> Result<UnixStream, AskError> {
     let unreachable = |error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -148,12 +190,15 @@ async fn ask_socket(path: &Path, command: &[u8]) -> Result<Talk, AskError> {
         };
         AskError::Unreachable(format!("cannot use the socket {}: {error}{hint}", path.display()))
     };
+    let address = SocketPath::new(path).map_err(unreachable)?;
+    UnixStream::connect(address.path()).await.map_err(unreachable)
+}
+
+async fn ask_socket(path: &Path, stream: UnixStream, command: &[u8]) -> Result<Talk, AskError> {
     if command.len() > PIECE_BYTES_MAX {
         let message = format!("the command has {} bytes, over {PIECE_BYTES_MAX}", command.len());
         return Err(AskError::Unsendable(message));
     }
-    let address = SocketPath::new(path).map_err(unreachable)?;
-    let stream = UnixStream::connect(address.path()).await.map_err(unreachable)?;
     let (from, mut to) = stream.into_split();
     let broken = |error: io::Error| {
         AskError::Broken(format!("the socket {} broke: {error}", path.display()))

@@ -5,6 +5,7 @@
 //!   door goes one command and its streams, as `ssh node paxos …` does.
 //! * [`rpc`] keeps one connection with many requests under way; [`cluster`] spreads calls over
 //!   nodes and repeats what may be repeated; [`backoff`] says how long to wait in between.
+//! * [`first`](mod@first) takes the first of several nodes that can be reached.
 //!
 //! What must hold: a write is sent again only when it was certainly not applied, or when it carries
 //! a request id under which the cluster applies it once. Nothing is retried without a bound in
@@ -13,5 +14,6 @@
 pub mod backoff;
 pub mod cluster;
 pub mod door;
+pub mod first;
 pub mod rpc;
 pub mod ssh_config;

@@ -286,15 +286,14 @@ pub(super) async fn dial_as(
     let stream = tokio::time::timeout_at(deadline, connecting)
         .await
         .map_err(|_| timeout("connecting"))??;
+    // russh's task for the connection goes on by itself unless its stream fails; also when nobody
+    // waits for this any more.
+    let unfinished = control.cut_on_drop();
     let secured = secure(dialler, stream, endpoint, identity, settings, &control);
-    match tokio::time::timeout_at(deadline, secured).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            // russh's task for the connection goes on by itself unless its stream fails.
-            control.cut();
-            Err(timeout("the ssh handshake"))
-        }
-    }
+    let outcome = tokio::time::timeout_at(deadline, secured).await;
+    let connection = outcome.map_err(|_| timeout("the ssh handshake"))??;
+    unfinished.disarm();
+    Ok(connection)
 }
 
 async fn reach(endpoint: &Endpoint, target: &str) -> Result<Way, DialError> {

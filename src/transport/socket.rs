@@ -25,7 +25,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 /// Bytes read ahead. Holds dozens of small packets; a larger packet's tail is read straight into
 /// place.
@@ -58,6 +58,11 @@ impl SocketControl {
     /// Ends the connection at once, without a word.
     pub(super) fn cut(&self) {
         self.cut.cancel();
+    }
+
+    /// Ends it when the guard is dropped, unless that is disarmed before.
+    pub(super) fn cut_on_drop(&self) -> DropGuard {
+        self.cut.clone().drop_guard()
     }
 
     fn is_braking(&self) -> bool {

@@ -131,23 +131,23 @@ fault_in() {
     relieve "$2"
     start=$(now)
     case "$ENDED $1" in
-    "0 "*) quietly 0 ctl deploy --yes ;;
-    *" rotation") quietly 0 ctl keys resume && resumed=$(since "$start") ;;
-    *) quietly 0 ctl resume --yes && resumed=$(since "$start") ;;
+    "0 "*) at_last deploy --yes ;;
+    *" rotation") at_last keys resume && resumed=$(since "$start") ;;
+    *) at_last resume --yes && resumed=$(since "$start") ;;
     esac
-    settled
+    at_last plan
     local told
     told=$(row "$1" "$2" "$ENDED" "$ended" "$written" "$resumed" "$says")
     printf '%s\n' "$told" >&2
     BEFELL+=$'\n'$told
 }
 
-# settled: there is nothing to do, and every host says so. A machine on which eight others run may
-# keep a login waiting for longer than a controller does, so it is asked more than once.
-settled() {
+# at_last WORDS…: the controller does this. A machine on which eight others run may keep a login
+# waiting for longer than a controller does, so it is told more than once.
+at_last() {
     local tries=0
-    until ctl plan >"$PLACE/operator/said" 2>&1; do
+    until ctl "$@" >"$PLACE/operator/said" 2>&1; do
         tries=$((tries + 1))
-        [ $tries -lt 5 ] || { cat "$PLACE/operator/said" >&2; fail "something is left to do"; }
+        [ $tries -lt 5 ] || { cat "$PLACE/operator/said" >&2; fail "it is not done: $*"; }
     done
 }

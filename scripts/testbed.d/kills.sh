@@ -34,14 +34,14 @@ elsewhere() {
 # resumed_elsewhere WHAT: another controller goes on, and all is as it would have been.
 resumed_elsewhere() {
     elsewhere
-    quietly 0 ctl resume --yes
+    at_last resume --yes
     # There is nothing to do but to write down where the keys lie now.
-    quietly 0 ctl deploy --yes
+    at_last deploy --yes
     grep -q 'nothing to do' "$PLACE/operator/said" || {
         cat "$PLACE/operator/said" >&2
         fail "killed $1 and resumed, and something was left to do"
     }
-    quietly 0 ctl status
+    at_last status
 }
 
 # kills WORK: at each step that is taken, until the work is over before it. Counts them in KILLED.
@@ -58,7 +58,7 @@ kills() {
         "same_end_of_$1" "$step"
     done
     # The last was not killed, and is done.
-    [ "$1" != deploy ] || quietly 0 ctl destroy --confirm testbed
+    [ "$1" != deploy ] || at_last destroy --confirm testbed
     [ $killed -gt 0 ] || fail "$1 was over before its step $step"
     KILLED+="$1 at $killed of its steps, "
 }
@@ -67,7 +67,7 @@ kills() {
 same_end_of_deploy() {
     quietly 0 node h1 paxos put k "$1"
     [ "$(node h7 paxos get k)" = "$1" ] || fail "h7 does not have what h1 was given"
-    quietly 0 ctl destroy --confirm testbed
+    at_last destroy --confirm testbed
     KEYS=$PLACE/operator/keys
 }
 

@@ -118,7 +118,7 @@ fault_in() {
     ended=$(since "$start")
     says=$(grep -E "$OWN_DISK" "$PLACE/operator/work.log" | tail -n 1 | cut -c1-90)
     if [ "$ENDED" != 0 ]; then
-        grep '^paxos-ctl:' "$PLACE/operator/work.log" | grep -q "$OWN_DISK" || {
+        sed -n '/^paxos-ctl:/,$p' "$PLACE/operator/work.log" | grep -q "$OWN_DISK" || {
             cat "$PLACE/operator/work.log" >&2
             fail "it ended with $ENDED, and does not name $OWN_DISK"
         }
@@ -131,23 +131,13 @@ fault_in() {
     relieve "$2"
     start=$(now)
     case "$ENDED $1" in
-    "0 "*) at_last deploy --yes ;;
-    *" rotation") at_last keys resume && resumed=$(since "$start") ;;
-    *) at_last resume --yes && resumed=$(since "$start") ;;
+    "0 "*) quietly 0 ctl deploy --yes ;;
+    *" rotation") quietly 0 ctl keys resume && resumed=$(since "$start") ;;
+    *) quietly 0 ctl resume --yes && resumed=$(since "$start") ;;
     esac
-    at_last plan
+    quietly 0 ctl plan
     local told
     told=$(row "$1" "$2" "$ENDED" "$ended" "$written" "$resumed" "$says")
     printf '%s\n' "$told" >&2
     BEFELL+=$'\n'$told
-}
-
-# at_last WORDS…: the controller does this. A machine on which eight others run may keep a login
-# waiting for longer than a controller does, so it is told more than once.
-at_last() {
-    local tries=0
-    until ctl "$@" >"$PLACE/operator/said" 2>&1; do
-        tries=$((tries + 1))
-        [ $tries -lt 5 ] || { cat "$PLACE/operator/said" >&2; fail "it is not done: $*"; }
-    done
 }

@@ -34,14 +34,24 @@ elsewhere() {
 # resumed_elsewhere WHAT: another controller goes on, and all is as it would have been.
 resumed_elsewhere() {
     elsewhere
-    at_last resume --yes
+    quietly 0 ctl resume --yes
     # There is nothing to do but to write down where the keys lie now.
-    at_last deploy --yes
+    quietly 0 ctl deploy --yes
     grep -q 'nothing to do' "$PLACE/operator/said" || {
         cat "$PLACE/operator/said" >&2
         fail "killed $1 and resumed, and something was left to do"
     }
-    at_last status
+    healthy
+}
+
+# healthy: all nodes are, once those that came last have heard of each other.
+healthy() {
+    local tries=0
+    until ctl status >"$PLACE/operator/said" 2>&1; do
+        tries=$((tries + 1))
+        [ $tries -lt 10 ] || { cat "$PLACE/operator/said" >&2; fail "not all of it is healthy"; }
+        sleep 0.5
+    done
 }
 
 # kills WORK: at each step that is taken, until the work is over before it. Counts them in KILLED.
@@ -58,7 +68,7 @@ kills() {
         "same_end_of_$1" "$step"
     done
     # The last was not killed, and is done.
-    [ "$1" != deploy ] || at_last destroy --confirm testbed
+    [ "$1" != deploy ] || quietly 0 ctl destroy --confirm testbed
     [ $killed -gt 0 ] || fail "$1 was over before its step $step"
     KILLED+="$1 at $killed of its steps, "
 }
@@ -67,7 +77,7 @@ kills() {
 same_end_of_deploy() {
     quietly 0 node h1 paxos put k "$1"
     [ "$(node h7 paxos get k)" = "$1" ] || fail "h7 does not have what h1 was given"
-    at_last destroy --confirm testbed
+    quietly 0 ctl destroy --confirm testbed
     KEYS=$PLACE/operator/keys
 }
 

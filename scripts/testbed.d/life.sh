@@ -55,7 +55,7 @@ life() {
     say "another version of the program, and back, and there again"
     upgrades
     if [ -z "$SLICE" ]; then
-        say "each authority is replaced, and the old one forgotten"
+        say "each authority is replaced and the old one forgotten, a node's key, all certificates"
         start=$(now)
         rotates
         rotated=$(since "$start")
@@ -64,6 +64,10 @@ life() {
     revokes
     say "what clients were told is true"
     clients_end
+    if [ -z "$SLICE" ]; then
+        say "four of the seven hosts are lost, and the others go on without them"
+        loses_hosts h4 h5 h6 h7
+    fi
     say "destroy"
     expect 0 ctl destroy --confirm testbed
     for name in $HOSTS; do
@@ -74,7 +78,8 @@ life() {
     printf -v report 'first deploy of 7 hosts: %s s\nunchanged deploy of 7 hosts: %s s\n' \
         "$first" "$again"
     if [ -z "$SLICE" ]; then
-        report+="three authorities replaced on 7 hosts: $rotated s"$'\n'
+        report+="three authorities, a node's key and all certificates replaced: $rotated s"$'\n'
+        report+="going on without four hosts of seven: $RECOVERED s"$'\n'
         report+="controllers killed: ${KILLED%, }, and resumed elsewhere"$'\n'
         report+="a host that something befell in the middle of a work:"$'\n'"$BEFELL"$'\n'
     fi
@@ -160,6 +165,11 @@ rotates() {
         expect 0 ctl keys resume
         expect 3 ctl keys rollback
     done
+    expect 0 ctl keys rotate --node h3
+    expect 0 ctl keys rotate --hosts
+    expect 0 ctl keys rotate --peers
+    expect 0 ctl keys rotate --operators
+    clients_get people/operator-cert.pub
     expect 0 ctl plan
 }
 
@@ -203,4 +213,32 @@ goes_down() {
     awake "$1" operator
     expect 0 ctl deploy --yes
     [ "$(node "$1" paxos get while-away)" = yes ] || fail "$1 does not know what it missed"
+}
+
+# loses_hosts HOST…: so many hosts are gone that the others are no quorum. They go on from the one
+# that holds most, and what comes back is left alone.
+loses_hosts() {
+    local lost from start name
+    lost=$(IFS=,; printf '%s' "$*")
+    node h1 paxos put kept yes
+    for name in "$@"; do kill -KILL "$(cat "$PLACE/machines/$name/pid")"; done
+    expect 2 ctl recover --lost "$lost" >"$PLACE/operator/survivors.txt"
+    cat "$PLACE/operator/survivors.txt" >&2
+    from=$(sed -n 's/.*--from \([^ ]*\) .*/\1/p' "$PLACE/operator/survivors.txt")
+    start=$(now)
+    expect 0 ctl recover --from "$from" --lost "$lost" --confirm testbed
+    RECOVERED=$(since "$start")
+    for name in h1 h2 h3; do
+        [ "$(node "$name" paxos get kept)" = yes ] || fail "$name has lost what was written"
+        node "$name" paxos put kept yes || fail "$name does not write"
+    done
+    for name in "$@"; do
+        boot "$name"
+        awake "$name" operator
+    done
+    expect 78 ctl plan >"$PLACE/operator/plan.txt"
+    for name in "$@"; do
+        grep -q "$name was given up when the cluster was recovered" "$PLACE/operator/plan.txt" ||
+            fail "the plan does not say that $name was given up"
+    done
 }

@@ -211,6 +211,19 @@ impl Program {
     }
 }
 
+impl Trouble {
+    /// Whether an sshd hung up before it asked who was there, as it does at random to some of those
+    /// that come while many logins are under way (MaxStartups of sshd_config).
+    pub fn is_crowded(&self) -> bool {
+        let hung_up =
+            ["Connection closed by", "Connection reset by", "kex_exchange_identification"];
+        hung_up.iter().any(|words| self.reason.starts_with(&format!("{SSH_ENDED}{words}")))
+    }
+}
+
+/// What stands before the last words of ssh where nothing more is known.
+const SSH_ENDED: &str = "ssh ended: ";
+
 /// What ssh complained about, and what to do about it.
 fn explain(login: &Login, said: &str, error: &io::Error, landed: bool) -> Trouble {
     let last = said.lines().rev().find(|line| !line.trim().is_empty());
@@ -260,7 +273,7 @@ fn explain(login: &Login, said: &str, error: &io::Error, landed: bool) -> Troubl
         )
     } else {
         let reason = match last {
-            Some(last) => format!("ssh ended: {last}"),
+            Some(last) => format!("{SSH_ENDED}{last}"),
             None => format!("the connection ended: {error}"),
         };
         (reason, format!("see whether this works: {try_it}"))
@@ -473,12 +486,15 @@ mod tests {
             ("ssh: connect to host db1 port 2222: Connection refused", "refused", "is up"),
             ("ssh: 1: exec: ssh: not found", "cannot run ssh", "install the OpenSSH client"),
             ("something new", "ssh ended: something new", "-p 2222 ops@db1"),
+            ("kex_exchange_identification: Connection closed by x", "ssh ended: kex", "ops@db1"),
+            ("Connection closed by UNKNOWN port 65535", "ssh ended: Connection", "ops@db1"),
             ("", "the connection ended", "-p 2222 ops@db1"),
         ];
         for (said, reason, hint) in cases {
             let trouble = explain(&login(), said, &error, false);
             assert!(trouble.reason.contains(reason), "{trouble:?}");
             assert!(trouble.hint.contains(hint), "{trouble:?}");
+            assert_eq!(trouble.is_crowded(), said.contains("Connection closed by"), "{trouble:?}");
         }
     }
 

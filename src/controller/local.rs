@@ -10,7 +10,8 @@ use super::destroy::remove_known;
 use super::host::{Found, Halt, Halted, Host, HostError, Layout, Place, Wanted, names};
 use super::lock::{Busy, Holder, Holdings};
 use super::observe::say;
-use super::plan::{FileState, PortHolder};
+use super::plan::FileState;
+use super::ports::held;
 use super::process;
 use super::remains::{Remains, remains};
 use super::remote::sha256;
@@ -28,7 +29,6 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -574,19 +574,6 @@ fn compare(there: &Path, wanted: &Path) -> io::Result<FileState> {
     Ok(FileState::Same)
 }
 
-/// Those of the addresses that cannot be bound because somebody else has them.
-fn held(listen: &[String]) -> Vec<PortHolder> {
-    let in_use = |address: &SocketAddr| {
-        TcpListener::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
-    };
-    let addresses = listen.iter().filter_map(|text| text.parse::<SocketAddr>().ok());
-    let found = addresses.filter(in_use).map(|address| PortHolder {
-        address: address.to_string(),
-        process: process::listener(address),
-    });
-    found.collect()
-}
-
 fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -654,18 +641,6 @@ mod tests {
             LocalHost::default().find(&place, &wanted).unwrap().executable,
             FileState::Differs
         );
-    }
-
-    #[test]
-    fn a_port_in_use_is_told_with_its_holder() {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap().to_string();
-        let found = held(std::slice::from_ref(&address));
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].address, address);
-        assert_eq!(found[0].process.as_ref().map(|(pid, _)| *pid), Some(std::process::id()));
-        drop(socket);
-        assert_eq!(held(&[address]), []);
     }
 
     #[test]

@@ -17,12 +17,11 @@ use std::sync::{LazyLock, Mutex};
 pub const SSH: &str = "ssh";
 
 /// What is the same for every login, and why.
-const ALWAYS: [&str; 11] = [
+const ALWAYS: [&str; 10] = [
     // A host is known, or it is not talked to. Nobody is asked in the middle of a run.
     "StrictHostKeyChecking=yes",
     "BatchMode=yes",
-    // A host that is gone is noticed: by the first after 5 s, by the others after 15 s.
-    "ConnectTimeout=5",
+    // A host that goes away later is noticed after 15 s.
     "ServerAliveInterval=5",
     "ServerAliveCountMax=3",
     // Nothing of the operator's goes to the host but this connection.
@@ -34,6 +33,10 @@ const ALWAYS: [&str; 11] = [
     "ControlPersist=no",
     "RemoteCommand=none",
 ];
+
+/// A host that is gone is noticed. This comes behind the inventory's own words, which may allow for
+/// more, where the way is long or a bastion busy.
+const PATIENCE: &str = "ConnectTimeout=5";
 
 /// How to reach a host's own sshd.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +78,7 @@ impl Login {
         }
         words.extend(ours.iter().map(OsString::from));
         words.extend(self.arguments.iter().map(OsString::from));
+        words.extend(["-o".into(), PATIENCE.into()]);
         if let Some(port) = self.port {
             words.extend(["-p".into(), port.to_string().into()]);
         }

@@ -70,6 +70,7 @@ pub mod operate;
 pub mod overview;
 mod pipe;
 pub mod plan;
+mod ports;
 pub mod preflight;
 pub mod probe;
 pub mod problem;

@@ -15,10 +15,12 @@ use super::lock::{Busy, Holder};
 use super::login::Login;
 use super::remains::Remains;
 use super::system;
+use super::wait::until;
 use super::watch::Watched;
 use crate::wire::agent_frame::{read_frame, write_frame};
 use crate::wire::build::Build;
 use crate::wire::report::StatusReport;
+use rand::RngExt;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
@@ -34,6 +36,12 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// Whoever could not be reached is not tried again for this long: a command looks more than once,
 /// and a person waits.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// How long somebody comes again who was turned away because too many came at once.
+const CROWD_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two of those times, give or take a half, so that a crowd does not come again as one.
+const CROWD_PAUSE: Duration = Duration::from_millis(500);
 
 /// A host over ssh.
 pub struct RemoteHost {
@@ -91,9 +99,25 @@ impl RemoteHost {
         connected
     }
 
+    /// Where many come at once an sshd turns some away, and they come again.
+    fn land(&self, private: bool, agents: &[PathBuf]) -> Result<Landing, Trouble> {
+        let mut turned_away = None;
+        let pause = CROWD_PAUSE.mul_f64(rand::rng().random_range(0.5..1.5));
+        let landed =
+            until(CROWD_LIMIT, pause, || match Landing::open(&self.login, private, agents) {
+                Ok(landing) => Ok(Some(landing)),
+                Err(trouble) if trouble.is_crowded() => {
+                    turned_away = Some(trouble);
+                    Ok(None)
+                }
+                Err(trouble) => Err(trouble),
+            })?;
+        landed.ok_or_else(|| turned_away.expect("it tried at least once"))
+    }
+
     fn connect_now(&self, place: &Place, agents: &[PathBuf]) -> Result<Session, Trouble> {
         let private = place.layout == Layout::Own;
-        let landing = Landing::open(&self.login, private, agents)?;
+        let landing = self.land(private, agents)?;
         let Some(executable) = landing.found.clone() else {
             return Ok(Session::Bare(Box::new(landing)));
         };

@@ -116,7 +116,7 @@ fault_in() {
     befall "$2"
     work_ends
     ended=$(since "$start")
-    says=$(grep -E "$OWN_DISK" "$PLACE/operator/work.log" | tail -n 1 | cut -c1-90)
+    says=$(grep "$OWN_DISK" "$PLACE/operator/work.log" | grep -v '^hint' | tail -n 1 | cut -c1-90)
     if [ "$ENDED" != 0 ]; then
         sed -n '/^paxos-ctl:/,$p' "$PLACE/operator/work.log" | grep -q "$OWN_DISK" || {
             cat "$PLACE/operator/work.log" >&2

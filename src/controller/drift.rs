@@ -95,7 +95,8 @@ mod tests {
     #[test]
     fn what_the_cluster_says_is_compared_both_ways() {
         assert_eq!(words(|_| ()), [""; 0]);
-        let table: [(fn(&mut Membership), &str); 4] = [
+        type Change = fn(&mut Membership);
+        let table: [(Change, &str); 4] = [
             (|told| drop(told.members.remove(1)), "n2: it is in the inventory, and the running"),
             (|told| told.members[0].name = "n9".to_owned(), "n9: the running cluster counts it"),
             (|told| told.members[2].address = "h:5".to_owned(), "n3: the inventory has it at 127"),

@@ -77,7 +77,7 @@ impl Clients {
         std::thread::scope(|scope| {
             for (number, (kind, every, way)) in ways.into_iter().enumerate() {
                 // A bastion turns some away when all come at once.
-                std::thread::sleep(EVERY);
+                rest(EVERY);
                 let name = format!("{kind}-{number}");
                 scope.spawn(move || self.client(number, &name, every, way));
             }
@@ -137,7 +137,7 @@ impl Clients {
             if line.ended.is_some() || !matches!(line.asked, Asked::Get { .. }) {
                 self.note(&line);
             }
-            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            rest(next.saturating_duration_since(Instant::now()));
         }
     }
 
@@ -166,7 +166,7 @@ impl Clients {
             }
             line.again += 1;
             way.turn_away();
-            std::thread::sleep(TRY_AGAIN_AFTER);
+            rest(TRY_AGAIN_AFTER);
         }
     }
 
@@ -180,4 +180,9 @@ impl Clients {
 
 fn key(round: u64, at: u64) -> String {
     format!("life/{round}/{at}")
+}
+
+#[expect(clippy::disallowed_methods, reason = "a client's pace, which waits for nothing")]
+fn rest(pause: Duration) {
+    std::thread::sleep(pause);
 }

@@ -102,7 +102,7 @@ pub struct NodeKeys {
 
 impl NodeKeys {
     /// Reads a node's keys directory: [`HOST_CERTIFICATE`], [`PEER_CERTIFICATE`], and for each the
-    /// private key that it is for (see [`node_key`](super::node_key)).
+    /// private key that it is for (see [`node_key`]).
     ///
     /// # Errors
     /// When one is missing or not usable, others can read a private key, or a certificate is for

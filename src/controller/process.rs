@@ -351,8 +351,10 @@ mod tests {
     fn who_catches_a_hangup_is_told_from_whom_it_would_end() {
         let sleeps = start(Path::new("/bin/sleep"), "600");
         assert!(!catches_hangup(sleeps.0.id()));
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", "trap : HUP; echo ready; read end"]).stdin(Stdio::piped());
+        // A shell that was begun with the signal ignored, as under nohup, cannot trap it.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP", "/bin/sh", "-c", "trap : HUP; echo ready; read end"]);
+        command.stdin(Stdio::piped());
         let mut traps = Running(command.stdout(Stdio::piped()).spawn().unwrap());
         let mut ready = [0; 6];
         let mut stdout = traps.0.stdout.take().unwrap();

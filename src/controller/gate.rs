@@ -128,13 +128,19 @@ impl Cluster {
     pub fn wait_answers(&self, asker: &Asker, nodes: &[&NodeSpec]) -> Result<(), Failure> {
         let mut waiting = nodes.to_vec();
         let mut last = None;
+        // A process that turns into its program has no words for a moment by which it is known.
+        let mut missing: Vec<&NodeSpec> = Vec::new();
         let look = || -> Result<Option<()>, Failure> {
             let answers = asker.ask(&waiting, LOOK_LIMIT);
             waiting.retain(|node| !answers.get(&node.name).is_some_and(Result::is_ok));
+            let before = std::mem::take(&mut missing);
             for node in &waiting {
                 if !self.runs(node)? {
-                    return Err(self.died(node));
+                    missing.push(node);
                 }
+            }
+            if let Some(node) = missing.iter().find(|node| before.contains(node)) {
+                return Err(self.died(node));
             }
             last = waiting.first().map(|node| (*node, answers.get(&node.name).cloned()));
             Ok(waiting.is_empty().then_some(()))

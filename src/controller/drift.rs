@@ -2,7 +2,8 @@
 //!
 //! Who takes part is decided in the cluster's log, and the nodes tell it. The controller's own
 //! notes may be older: another controller, with a copy of the keys, may have been at work since.
-//! What those notes explain already is told elsewhere and not repeated here.
+//! What those notes explain already is told elsewhere and not repeated here. Nothing here may make
+//! a member of anybody, or none: it tells, and a person decides.
 
 use super::inventory::{Inventory, NodeSpec};
 use super::membership::{Known, Membership};

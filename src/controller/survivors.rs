@@ -4,7 +4,8 @@
 //! The one must have a vote, and be as far as any other in what is known to be chosen: a survivor
 //! that applied more would contradict it. Among those that are, any will do, for the votes of all
 //! survivors are counted: of each slot the vote of the highest ballot, wherever it lies. See
-//! [`crate::paxos::reform`] for what is made of them.
+//! [`crate::paxos::reform`] for what is made of them. What must never happen: a survivor's vote is
+//! left out without a word, or nothing is said to be lost where votes are gone.
 
 use super::remains::{Remains, VOTES_BYTES_MAX};
 use super::state::ClusterState;

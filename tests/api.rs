@@ -334,6 +334,7 @@ async fn rights_are_asked_before_anything_is_proposed() {
         "paxos logs -f",
         "paxos trace 8",
         "paxos leader resign",
+        "paxos trust publish",
     ] {
         for principal in [app(), Principal::Node { id: NodeId(2) }] {
             let got = ask(command, principal).await;
@@ -531,6 +532,9 @@ async fn metrics_logs_version_help() {
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(ask("paxos version").await, said(&format!("{version}\n")));
     assert_eq!(ask("paxos version --json").await.json(), json!({"ok": true, "version": version}));
+    assert_eq!(ask("paxos trust").await, said("the bundle\n"));
+    assert_eq!(ask("paxos trust publish").await, said("3\n"));
+    assert_eq!(ask("paxos trust destroy").await.exit, 64);
     assert!(ask("paxos help").await.text().contains("\n  status  "));
     assert!(ask("paxos put -h").await.text().starts_with("put: store a value"));
 }

@@ -194,13 +194,23 @@ fn an_upgrade_that_was_killed_is_resumed_and_taken_back() {
 
 #[test]
 fn a_rotation_that_was_killed_is_resumed_and_ends_with_one_authority() {
+    rotations_are_resumed("peer", "peer-authority");
+}
+
+#[test]
+fn a_rotation_of_the_root_key_that_was_killed_is_resumed_and_ends_with_one_key() {
+    rotations_are_resumed("root", "root");
+}
+
+/// `file` is the name of the key's files.
+fn rotations_are_resumed(role: &str, file: &str) {
     let cluster = Cluster::found();
     let mut keys = cluster.path("keys");
     let mut killed = 0;
-    let authority = |keys: &Path| fs::read(keys.join("peer-authority.pub")).unwrap();
+    let authority = |keys: &Path| fs::read(keys.join(format!("{file}.pub"))).unwrap();
     for step in points(whichever()) {
         let before = authority(&keys);
-        if !kill_at(&cluster, &keys, &["keys", "rotate", "--authority", "peer"], step) {
+        if !kill_at(&cluster, &keys, &["keys", "rotate", "--authority", role], step) {
             break;
         }
         killed += 1;
@@ -210,13 +220,14 @@ fn a_rotation_that_was_killed_is_resumed_and_ends_with_one_authority() {
         is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
         assert_ne!(authority(&keys), before, "killed at step {step}");
         let bundle = fs::read_to_string(keys.join("bundle")).unwrap();
-        assert_eq!(bundle.matches("authority peer ").count(), 1, "killed at step {step}");
-        assert!(!keys.join("peer-authority.new").exists(), "killed at step {step}");
+        let named = bundle.matches(&format!("authority {role} ")).count();
+        assert_eq!(named, 1, "killed at step {step}");
+        assert!(!keys.join(format!("{file}.new")).exists(), "killed at step {step}");
         let nothing = ctl_now(&cluster, &keys, &["keys", "rollback"]);
         assert_eq!(nothing.exit(), 3, "{}", nothing.said());
     }
     assert!(killed > 0, "a rotation has more steps");
-    println!("a rotation was killed at {killed} of its steps");
+    println!("a rotation of {role} was killed at {killed} of its steps");
 }
 
 #[test]

@@ -81,6 +81,23 @@ impl Scene {
         }
     }
 
+    /// As [`Scene::bundle`], with these root keys named, and signed by them.
+    fn rooted(&self, epoch: u64, roots: &[(&PrivateKey, AuthorityStage)]) -> String {
+        let mut bundle = self.bundle(epoch, &[]);
+        for (root, stage) in roots {
+            let (role, key) = (AuthorityRole::Root, root.public_key().clone());
+            bundle.authorities.push(Authority { role, stage: *stage, key });
+        }
+        let signatures = roots.iter().map(|(root, _)| bundle.signature(root).unwrap());
+        bundle.signed_by(&signatures.collect::<Vec<_>>()).unwrap()
+    }
+
+    /// Lays a root key and a bundle there.
+    fn lay(&self, root: &PrivateKey, bundle: &str) {
+        fs::write(self.keys(identity::ROOT), authority::public_line(root.public_key())).unwrap();
+        fs::write(self.keys(identity::BUNDLE), bundle).unwrap();
+    }
+
     fn deliver(&self, bundle: &Bundle) {
         fs::write(self.keys(identity::BUNDLE), bundle.sign(&self.root).unwrap()).unwrap();
     }
@@ -245,4 +262,95 @@ fn a_bundle_that_cannot_be_kept_is_active_all_the_same() {
     scene.deliver(&scene.bundle(2, &[1]));
     keyring.reload().unwrap();
     assert_eq!(standing(&keyring), (2, true));
+}
+
+/// How often a bundle of the log was taken up, and how often a newer one was not.
+fn from_log(keyring: &Keyring) -> (u64, u64) {
+    let totals = keyring.totals();
+    let of = |name: &str| totals.iter().find(|total| total.0 == name).unwrap().2;
+    (of("bundles_from_log"), of("bundles_from_log_refused"))
+}
+
+#[test]
+fn a_newer_bundle_of_the_log_is_taken_up_and_remembered() {
+    let scene = Scene::new();
+    let keyring = scene.open();
+    let signed = scene.bundle(4, &[9]).sign(&scene.root).unwrap();
+    keyring.take_published(4, signed.as_bytes());
+    assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (1, 0)));
+    assert_eq!(keyring.standing(SystemTime::now()).in_log, Some(4));
+    assert_eq!((keyring.signed_bundle().epoch, &keyring.signed_bundle().text), (4, &signed));
+    // What it had before, and what nobody signed, another signed, or another cluster's root did.
+    let stranger = authority::new_key("").unwrap();
+    let other = Bundle { cluster_id: ClusterId(8), ..scene.bundle(6, &[]) };
+    let refused = [
+        scene.bundle(6, &[]).sign(&stranger).unwrap(),
+        other.sign(&scene.root).unwrap(),
+        signed[..signed.len() / 2].to_owned(),
+        // An older one under a number that it does not have.
+        scene.bundle(3, &[]).sign(&scene.root).unwrap(),
+    ];
+    for (refused, count) in refused.iter().zip(1..) {
+        keyring.take_published(6, refused.as_bytes());
+        assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (1, count)));
+    }
+    keyring.take_published(3, b"nobody looks at it");
+    assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (1, 4)));
+    drop(keyring);
+    assert_eq!(standing(&scene.open()), (4, false), "the keys directory has an older one");
+}
+
+#[test]
+fn a_root_key_is_replaced_by_bundles_and_the_one_before_is_believed_no_more() {
+    use AuthorityStage::{Current, Next, Retiring};
+    let scene = Scene::new();
+    let (old, new) = (scene.root.clone(), authority::new_key("").unwrap());
+    let keyring = scene.open();
+    let both = scene.rooted(2, &[(&old, Current), (&new, Next)]);
+    let alone = scene.rooted(2, &[(&new, Current)]);
+    keyring.take_published(2, alone.as_bytes());
+    assert_eq!(from_log(&keyring), (0, 1), "nobody named it yet");
+    keyring.take_published(2, both.as_bytes());
+    // The next root key comes with the files or through the log.
+    let switched = scene.rooted(3, &[(&new, Current), (&old, Retiring)]);
+    scene.lay(&new, &switched);
+    keyring.reload().unwrap();
+    assert_eq!(standing(&keyring), (3, true));
+    let mut forgotten = scene.bundle(4, &[]);
+    let (role, key) = (AuthorityRole::Root, new.public_key().clone());
+    forgotten.authorities.push(Authority { role, stage: Current, key });
+    forgotten.revocations.push(Revocation::Fingerprint(authority::print(old.public_key())));
+    let forgotten = forgotten.sign(&new).unwrap();
+    keyring.take_published(4, forgotten.as_bytes());
+    assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (2, 1)));
+    // Whoever has the old one can do nothing with it, and neither can an old copy of the keys.
+    let forged = scene.rooted(9, &[(&old, Current)]);
+    keyring.take_published(9, forged.as_bytes());
+    assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (2, 2)));
+    scene.lay(&old, &forged);
+    assert!(matches!(keyring.reload(), Err(ReloadError::RevokedRoot { .. })));
+    assert_eq!(standing(&keyring), (4, false));
+    drop(keyring);
+    let keyring = scene.open();
+    assert_eq!(standing(&keyring), (4, false), "nor at a start");
+    keyring.take_published(9, forged.as_bytes());
+    assert_eq!((standing(&keyring), from_log(&keyring)), ((4, false), (0, 1)));
+    scene.lay(&new, &forgotten);
+    keyring.reload().unwrap();
+    assert_eq!(standing(&keyring), (4, true));
+}
+
+#[test]
+fn a_node_that_slept_through_it_starts_with_the_root_key_that_was_brought() {
+    let scene = Scene::new();
+    drop(scene.open());
+    let new = authority::new_key("").unwrap();
+    scene.lay(&new, &scene.rooted(7, &[(&new, AuthorityStage::Current)]));
+    assert_eq!(standing(&scene.open()), (7, true));
+    // And is not led astray by what another cluster left in its data directory.
+    let mut foreign = Bundle { cluster_id: ClusterId(8), ..scene.bundle(9, &[]) };
+    let (role, key) = (AuthorityRole::Root, scene.host.public_key().clone());
+    foreign.authorities.push(Authority { role, stage: AuthorityStage::Current, key });
+    fs::write(scene.kept(), foreign.sign(&scene.host).unwrap()).unwrap();
+    assert_eq!(standing(&scene.open()), (7, true));
 }

@@ -5,7 +5,7 @@
 #[path = "cluster/harness.rs"]
 mod harness;
 
-use harness::{Cluster, NODES, Ran, run};
+use harness::{Cluster, NODES, Ran, run, until};
 use paxos_ssh::transport::authority::load_private_key;
 use paxos_ssh::transport::bundle::{AuthorityRole, Bundle, Revocation};
 use serde_json::Value;
@@ -243,7 +243,8 @@ fn a_host_that_takes_no_files_stops_it_and_is_brought_back_later() {
     );
     cluster.ssh("node1", "paxos put k without").expect(0);
     let status = cluster.status("node3").expect("it lets the operator in");
-    assert_eq!(status["bundle"]["epoch"], 1, "it slept through all of it");
+    let epoch = status["bundle"]["epoch"].as_u64();
+    assert!(epoch.is_some_and(|epoch| epoch > 1), "the log told it what its host would not take");
 
     fs::remove_dir_all(&bundle).expect("it is ours");
     fs::rename(&aside, &bundle).expect("it is there");
@@ -392,4 +393,94 @@ fn what_no_peer_would_let_in_is_noticed_before_there_is_no_way_back() {
     assert_ne!(fs::read(&key).expect("it is there"), before);
     cluster.wait_healthy();
     cluster.ctl(&["plan"]).expect(0);
+}
+
+#[test]
+fn the_root_key_is_replaced_and_the_one_before_signs_nothing_any_more() {
+    let cluster = Cluster::found();
+    let before = pids(&cluster);
+    let keys = cluster.path("keys");
+    let read = |name: &str| fs::read_to_string(keys.join(name)).expect("it is there");
+    let old = read("root.pub");
+    for until in ["learned", "switched"] {
+        rotate(&cluster, "root", &["--until", until]).expect(0);
+        let back = cluster.keys(&["rollback", "-o", "json"]).expect(0).json();
+        assert_eq!((&back["stage"], read("root.pub") == old), (&"settled".into(), true));
+    }
+    // What an old copy of the keys has.
+    let (old_root, old_bundle) = (load_private_key(&keys.join("root")), read("bundle"));
+    let old_root = old_root.expect("it is there");
+    cluster.kill("node3");
+    let told = rotate(&cluster, "root", &[]).expect(0).json();
+    assert_eq!((&told["stage"], &told["authority"]), (&"settled".into(), &"root".into()));
+    assert_eq!(told["nodes"][2]["reached"], "at_its_start", "{told}");
+    assert_ne!(read("root.pub"), old);
+    for gone in ["root.new", "root.new.pub"] {
+        assert!(!keys.join(gone).exists(), "{gone}");
+    }
+    cluster.deploy().expect(0);
+    cluster.wait_healthy();
+    assert_eq!(pids(&cluster)[..2], before[..2], "nobody was restarted");
+    cluster.ctl(&["plan"]).expect(0);
+    // The new one signs.
+    cluster.keys(&["issue", "alice", "--role", "write"]).expect(0);
+    cluster.keys(&["revoke", "alice"]).expect(0);
+    login_with(&cluster, "people/operator", "people/alice").expect(255);
+    // Whoever has the old one lays a bundle there that would take that back.
+    let mut forged = Bundle::verify(&old_bundle, old_root.public_key()).expect("it was believed");
+    forged.epoch += 100;
+    let there = cluster.directory("node1").join("keys");
+    fs::write(there.join("root.pub"), &old).expect("it is writable");
+    let forged = forged.sign(&old_root).expect("a bundle");
+    fs::write(there.join("bundle"), forged).expect("it is writable");
+    let epoch = read("bundle").lines().find_map(|line| {
+        line.strip_prefix("epoch ").map(|epoch| epoch.parse::<u64>().expect("a number"))
+    });
+    let goes_by = || {
+        let status = until("node1 answers", || cluster.status("node1"));
+        let problem = status["bundle"]["problem"].as_str().unwrap_or_default().to_owned();
+        (status["bundle"]["epoch"].as_u64(), problem)
+    };
+    cluster.kill("node1");
+    cluster.start("node1");
+    let (active, problem) = goes_by();
+    assert_eq!(active, epoch);
+    assert!(problem.contains("a root key that was replaced"), "{problem}");
+    cluster.keys(&["resume"]).expect(0);
+    assert_eq!(goes_by(), (epoch, String::new()));
+}
+
+#[test]
+fn a_node_whose_host_takes_no_files_hears_of_a_revocation_through_the_log() {
+    let cluster = Cluster::found();
+    cluster.keys(&["issue", "alice", "--role", "write"]).expect(0);
+    let config = fs::read_to_string(cluster.ssh_config()).expect("it was written");
+    let people = |name: &str| cluster.path("keys/people").join(name).display().to_string();
+    let alices = cluster.path("ssh_config.alice");
+    fs::write(&alices, config.replace(&people("operator"), &people("alice"))).expect("writable");
+    let alice = || run(cluster.ssh_with(&alices).args(["node3", "paxos", "health"]), b"");
+    alice().expect(0);
+    let bundle = cluster.directory("node3").join("keys/bundle");
+    let aside = bundle.with_extension("aside");
+    fs::rename(&bundle, &aside).expect("it is there");
+    fs::create_dir_all(bundle.join("in-the-way")).expect("it is writable");
+    let told = cluster.keys(&["revoke", "alice"]).expect(1).said();
+    assert!(told.contains("node3"), "it is named all the same: {told}");
+    let status = until("node3 goes by the bundle of the log", || {
+        cluster.status("node3").filter(|status| status["bundle"]["epoch"] == 2)
+    });
+    assert_eq!(status["bundle"]["in_log"], 2);
+    alice().expect(255);
+    let shown = cluster.ssh("node3", "paxos trust").expect(0).out();
+    assert_eq!(shown, fs::read_to_string(cluster.path("keys/bundle")).expect("it is there"));
+    fs::remove_dir_all(&bundle).expect("it is ours");
+    fs::rename(&aside, &bundle).expect("it is there");
+    // What lies there is older than what it goes by, and it remembers.
+    cluster.kill("node3");
+    cluster.start("node3");
+    let status = until("node3 answers", || cluster.status("node3"));
+    assert_eq!(status["bundle"]["epoch"], 2);
+    alice().expect(255);
+    cluster.keys(&["resume"]).expect(0);
+    cluster.wait_healthy();
 }

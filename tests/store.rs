@@ -394,6 +394,7 @@ struct Model {
     revision: u64,
     /// How often the cluster version was raised.
     raised: u16,
+    bundle: Option<(u64, Bytes)>,
     keys: BTreeMap<Bytes, KeyValue>,
     sessions: BTreeMap<u64, ModelSession>,
     requests: BTreeMap<String, (Operation, Outcome)>,
@@ -487,6 +488,12 @@ impl Model {
                 self.raised += u16::from(*to == self.raised + 2);
                 return Outcome::ClusterVersion(self.raised + 1);
             }
+            Operation::PublishBundle { epoch, signed } => {
+                if *epoch > self.bundle.as_ref().map_or(0, |newest| newest.0) {
+                    self.bundle = Some((*epoch, signed.clone()));
+                }
+                return Outcome::BundleEpoch(self.bundle.as_ref().map_or(0, |newest| newest.0));
+            }
             Operation::OpenSession { .. } => unreachable!(),
         };
         let current = self.keys.get(key).cloned();
@@ -544,6 +551,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (0u128..3).prop_map(|nonce| Operation::OpenSession { nonce }),
         1 => Just(Operation::CloseSession),
         1 => (0u16..5).prop_map(|to| Operation::RaiseVersion { to }),
+        1 => (0u64..5, "[ab]").prop_map(|(epoch, signed)| {
+            Operation::PublishBundle { epoch, signed: signed.into() }
+        }),
         8 => ("[a-d]{1,2}", "[ab]", condition()).prop_map(|(k, v, c)| put_if(&k, &v, c)),
         4 => ("[a-d]{1,2}", condition()).prop_map(|(key, condition)| delete_if(&key, condition)),
     ]
@@ -597,6 +607,7 @@ proptest! {
         prop_assert_eq!(view.count(), view.list(b"", None, usize::MAX).len() as u64);
         prop_assert_eq!(view.revision(), model.revision);
         prop_assert_eq!(store.cluster_version(), model.raised + 1);
+        prop_assert_eq!(store.bundle(), model.bundle);
         prop_assert_eq!(view.sessions(), model.sessions.len() as u64);
         prop_assert_eq!(store.digest(), twin.digest());
     }

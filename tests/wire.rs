@@ -211,6 +211,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         any::<u128>().prop_map(|nonce| Operation::OpenSession { nonce }),
         Just(Operation::CloseSession),
         any::<u16>().prop_map(|to| Operation::RaiseVersion { to }),
+        (any::<u64>(), bytes())
+            .prop_map(|(epoch, signed)| Operation::PublishBundle { epoch, signed }),
         (key(), bytes(), condition()).prop_map(|(key, value, condition)| Operation::Put {
             key,
             value,
@@ -572,6 +574,11 @@ fn golden_cases() -> Vec<(&'static str, Bytes, &'static str)> {
             "raise the cluster version",
             command(Operation::RaiseVersion { to: 400 }, None),
             "010492950102cd012ca3616e6ec0cd0190",
+        ),
+        (
+            "publish a trust bundle",
+            command(Operation::PublishBundle { epoch: 400, signed: "b".into() }, None),
+            "010593950102cd012ca3616e6ec0cd0190c40162",
         ),
     ]
 }

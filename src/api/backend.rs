@@ -10,6 +10,7 @@ use crate::node::status::NodeStatus;
 use crate::node::trace::Traced;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::{Operation, Outcome};
+use crate::transport::keyring::SignedBundle;
 use crate::wire::answer::Record;
 use crate::wire::request::Consistency;
 use crate::wire::store_call::{Found, Query};
@@ -61,6 +62,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// The page of metrics.
     fn metrics(&self) -> String;
+
+    /// The trust bundle that the node goes by, if it has keys.
+    fn bundle(&self) -> Option<Arc<SignedBundle>>;
 }
 
 /// An unchanging picture of the store, here or on another node.
@@ -128,6 +132,10 @@ impl Backend for NodeHandle {
 
     fn metrics(&self) -> String {
         NodeHandle::metrics(self)
+    }
+
+    fn bundle(&self) -> Option<Arc<SignedBundle>> {
+        NodeHandle::bundle(self)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::node::status::NodeStatus;
 use crate::paxos::ballot::NodeId;
 use crate::store::command::{Operation, Outcome};
 use crate::telemetry::metrics::{ApiMetrics, VerbMetrics};
+use crate::transport::keyring::SignedBundle;
 use crate::wire::answer::{Answer, not_found};
 use crate::wire::build::Build;
 use crate::wire::failure::{Code, Failure};
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The node keeps deadlines itself and says what became of the request; only if it does not say
@@ -102,6 +104,11 @@ impl<B: Backend> Executor<B> {
             Verb::Trace { slot } => self.trace(access, slot, deadline).await,
             Verb::Version => Ok(version()),
             Verb::RaiseVersion { to } => self.raise_version(access, to, deadline).await,
+            Verb::Trust => {
+                let text = self.trusted()?.text.clone();
+                Ok(Answer::Text { name: "bundle", text })
+            }
+            Verb::PublishTrust => self.publish_trust(access, deadline).await,
             Verb::Help(about) => Ok(help_answer(about)),
             Verb::Batch { .. } | Verb::Put { value: ValueSource::Stdin, .. } => {
                 unreachable!("whoever has a standard input reads it first")
@@ -154,6 +161,7 @@ impl<B: Backend> Executor<B> {
             outcome @ (Outcome::SessionOpened(_)
             | Outcome::SessionClosed
             | Outcome::ClusterVersion(_)
+            | Outcome::BundleEpoch(_)
             | Outcome::SequenceAcknowledged) => Err(Failure::new(
                 Code::Internal,
                 format!("the write got an outcome that is none of a write: {outcome:?}"),
@@ -193,6 +201,49 @@ impl<B: Backend> Executor<B> {
                 Code::Internal,
                 format!("raising the version got an outcome that is none of it: {other:?}"),
                 "see paxos status for the version, and report this as a defect",
+            )),
+        }
+    }
+
+    fn trusted(&self) -> Result<Arc<SignedBundle>, Failure> {
+        self.backend.bundle().ok_or_else(|| {
+            let message = "this node has no keys, so it goes by no trust bundle";
+            Failure::new(Code::NotFound, message, "ask a node that was deployed")
+        })
+    }
+
+    /// The bundle that this node goes by, which it has judged; it takes no other from anybody.
+    async fn publish_trust(&self, access: &Access, deadline: Instant) -> Result<Answer, Failure> {
+        access.administer("publish the trust bundle")?;
+        let bundle = self.trusted()?;
+        let told = |epoch: u64| Answer::Text { name: "bundle_epoch", text: epoch.to_string() };
+        let in_log = self.backend.status().keys.as_ref().and_then(|keys| keys.in_log);
+        if in_log.is_some_and(|in_log| in_log >= bundle.epoch) {
+            return Ok(told(bundle.epoch));
+        }
+        let signed = Bytes::from(bundle.text.clone());
+        let operation = Operation::PublishBundle { epoch: bundle.epoch, signed };
+        operation.check_limits().map_err(|error| {
+            let hint = "it stays on the nodes' disks, and reaches those that paxos-ctl reaches";
+            Failure::new(Code::TooLarge, error.to_string(), hint)
+        })?;
+        tracing::info!(principal = access.name(), epoch = bundle.epoch, "publishes the bundle");
+        let overdue = || RequestError::UnknownOutcome("the node did not answer in time".to_owned());
+        let publish = self.backend.write(access.name(), operation, None, deadline);
+        match in_time(deadline, publish, overdue)
+            .await
+            .map_err(|error| failure(error, "publish"))?
+        {
+            Outcome::BundleEpoch(epoch) if epoch <= bundle.epoch => Ok(told(epoch)),
+            Outcome::BundleEpoch(epoch) => {
+                let (ours, hint) = (bundle.epoch, "see paxos-ctl status for who goes by which");
+                let message = format!("the log has a bundle of epoch {epoch}, newer than {ours}");
+                Err(Failure::new(Code::ConditionFailed, message, hint))
+            }
+            other => Err(Failure::new(
+                Code::Internal,
+                format!("publishing the bundle got an outcome that is none of it: {other:?}"),
+                "see paxos status for what is in the log, and report this as a defect",
             )),
         }
     }

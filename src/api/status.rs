@@ -75,8 +75,8 @@ pub(super) fn health(health: Health) -> &'static str {
 }
 
 fn bundle(keys: &Standing) -> BundleReport {
-    let Standing { epoch, revocations, problem, .. } = keys.clone();
-    BundleReport { epoch, revocations, problem }
+    let Standing { epoch, revocations, problem, in_log, .. } = keys.clone();
+    BundleReport { epoch, revocations, problem, in_log }
 }
 
 fn certificates(keys: &Standing) -> CertificatesReport {

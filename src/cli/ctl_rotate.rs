@@ -44,6 +44,7 @@ pub(super) enum AuthorityWord {
     Host,
     Peer,
     Operator,
+    Root,
 }
 
 impl From<AuthorityWord> for AuthorityRole {
@@ -52,6 +53,7 @@ impl From<AuthorityWord> for AuthorityRole {
             AuthorityWord::Host => AuthorityRole::Host,
             AuthorityWord::Peer => AuthorityRole::Peer,
             AuthorityWord::Operator => AuthorityRole::Operator,
+            AuthorityWord::Root => AuthorityRole::Root,
         }
     }
 }

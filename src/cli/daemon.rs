@@ -13,7 +13,7 @@ use crate::controller::local::STOP_LIMIT;
 use crate::disk::log::{self, DiskLog};
 use crate::disk::{self, LogError, LogEvent, LogOwner};
 use crate::node::clock::SystemWorld;
-use crate::node::driver::{Driver, Parts, RebuildError};
+use crate::node::driver::{Driver, Parts, Published, RebuildError};
 use crate::node::event::Event;
 use crate::node::founding;
 use crate::node::handle::NodeHandle;
@@ -46,6 +46,7 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -275,6 +276,11 @@ fn rebuild(parts: Parts<DiskLog, Departures, SystemWorld>) -> Result<DiskDriver,
     Ok(driver)
 }
 
+fn measure_ssh(metrics: &mut Metrics, counters: &Arc<Counters>) {
+    let counted = Arc::clone(counters);
+    metrics.add_totals("ssh", move || counted.all());
+}
+
 fn measure_trust(metrics: &mut Metrics, keyring: &Arc<Keyring>) {
     let (totals, levels) = (Arc::clone(keyring), Arc::clone(keyring));
     metrics.add_totals("trust", move || totals.totals());
@@ -284,8 +290,7 @@ fn measure_trust(metrics: &mut Metrics, keyring: &Arc<Keyring>) {
 async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Failure> {
     let Ground { keyring, log, recovered, inbox, mut metrics, watchdog } = ground;
     let counters = Arc::new(Counters::default());
-    let counted = Arc::clone(&counters);
-    metrics.add_totals("ssh", move || counted.all());
+    measure_ssh(&mut metrics, &counters);
     measure_trust(&mut metrics, &keyring);
     let metrics = Arc::new(metrics);
     let arrivals = Arc::new(Arrivals::new(Arc::clone(&inbox), Arc::clone(&metrics)));
@@ -318,6 +323,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         metrics: metrics.consensus.clone(),
     };
     let driver = rebuild(parts)?;
+    follow_published(driver.bundles(), &keyring);
     let (cluster, node) = (settings.cluster.clone(), settings.node.clone());
     let identity = Identity { cluster, cluster_id, node, id: settings.node_id() };
     let status = Arc::new(ArcSwap::from_pointee(driver.status(&identity)));
@@ -328,8 +334,8 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         Arc::clone(&metrics),
         watchdog.clone(),
         world.started(),
-    );
-    let handle = handle.with_keyring(Arc::clone(&keyring));
+    )
+    .with_keyring(Arc::clone(&keyring));
     let log_path = settings.data_dir.join("paxos.log");
     let api: Arc<dyn Sessions> = Arc::new(Api::new(handle.clone(), Arc::clone(&metrics), log_path));
     let options = ServerOptions {
@@ -450,6 +456,29 @@ async fn take_up_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
             error!(%error, "keys were not taken up");
         }
     }
+}
+
+fn take_up_published(newest: Option<Published>, keyring: &Keyring) {
+    if let Some(Published { epoch, signed }) = newest {
+        keyring.take_published(epoch, &signed);
+    }
+}
+
+/// Takes up the trust bundle that the log held, before anybody is let in by an older one, and those
+/// that it brings until the node's thread has ended.
+fn follow_published(mut bundles: watch::Receiver<Option<Published>>, keyring: &Arc<Keyring>) {
+    take_up_published(bundles.borrow_and_update().clone(), keyring);
+    let keyring = Arc::clone(keyring);
+    tokio::spawn(async move {
+        while bundles.changed().await.is_ok() {
+            let (keyring, newest) = (Arc::clone(&keyring), bundles.borrow_and_update().clone());
+            // It reads and writes files, and connections go on meanwhile.
+            let taken_up = tokio::task::spawn_blocking(move || take_up_published(newest, &keyring));
+            if let Err(error) = taken_up.await {
+                error!(%error, "the trust bundle in the log was not taken up");
+            }
+        }
+    });
 }
 
 async fn until_told_to_stop() -> Result<(), Failure> {

@@ -11,7 +11,7 @@
 use super::issuer::{Issuer, PERSON_LIFETIME_MAX, authority_file, ensure_private};
 use super::keys::{ClusterKeys, KeysError, read_certificate, read_public};
 use crate::transport::authority::{self, BACKDATE, Certificate, PersonGrant, PublicKey, Validity};
-use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle};
+use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle, Revocation};
 use crate::transport::identity;
 use std::fs::{self, File};
 use std::io;
@@ -123,7 +123,13 @@ impl Issuer {
         let key = ensure_private(&path, &comment)?.public_key().clone();
         let public = path.with_extension("new.pub");
         authority::write_file(&public, authority::public_line(&key).as_bytes(), 0o644)?;
+        let root = self.keys.root().clone();
         self.advance(|bundle| {
+            // A bundle of before root keys were named in it.
+            if role == AuthorityRole::Root && bundle.authorities(role).next().is_none() {
+                let stage = AuthorityStage::Current;
+                bundle.authorities.push(Authority { role, stage, key: root });
+            }
             bundle.authorities.push(Authority { role, stage: AuthorityStage::Next, key });
         })
     }
@@ -134,7 +140,7 @@ impl Issuer {
     /// As [`Issuer::begin_rotation`]; also when its private key is not here, for then nobody could
     /// sign.
     pub fn switch(&mut self, role: AuthorityRole) -> Result<(), KeysError> {
-        self.private_authority(role, self.keys.at(role, AuthorityStage::Next))?;
+        self.must_be_able_to_sign(role, AuthorityStage::Next)?;
         self.advance(|bundle| {
             restage(bundle, role, |stage| match stage {
                 AuthorityStage::Next => Some(AuthorityStage::Current),
@@ -144,13 +150,37 @@ impl Issuer {
         })
     }
 
-    /// Has nobody believe the one any more that does not sign.
+    /// Refuses to have one sign whose key is not here. A root key may be in an agent: there it
+    /// signs the very bundle that says so, or there is none.
+    fn must_be_able_to_sign(
+        &self,
+        role: AuthorityRole,
+        stage: AuthorityStage,
+    ) -> Result<(), KeysError> {
+        match (role, self.keys.at(role, stage)) {
+            (AuthorityRole::Root, _) => Ok(()),
+            (role, key) => self.private_authority(role, key).map(|_| ()),
+        }
+    }
+
+    /// Has nobody believe the one any more that does not sign. A root key is revoked besides: a
+    /// node that finds it in its keys directory again, from an old copy of the keys, must be able
+    /// to tell that it is not a new one.
     ///
     /// # Errors
     /// As [`Issuer::begin_rotation`].
     pub fn forget(&mut self, role: AuthorityRole) -> Result<(), KeysError> {
         let current = |stage| (stage == AuthorityStage::Current).then_some(stage);
-        self.advance(|bundle| restage(bundle, role, current))
+        self.advance(|bundle| {
+            if role == AuthorityRole::Root {
+                let mut leaves = bundle.authorities.clone();
+                leaves.retain(|one| one.role == role && one.stage != AuthorityStage::Current);
+                let print = |one: &Authority| authority::print(&one.key);
+                let revoked = leaves.iter().map(|one| Revocation::Fingerprint(print(one)));
+                bundle.revocations.extend(revoked);
+            }
+            restage(bundle, role, current);
+        })
     }
 
     /// Has the old authority sign again, where the new one does, and else drops the new one.
@@ -158,8 +188,8 @@ impl Issuer {
     /// # Errors
     /// As [`Issuer::switch`].
     pub fn go_back(&mut self, role: AuthorityRole) -> Result<(), KeysError> {
-        if let Some(old) = self.keys.at(role, AuthorityStage::Retiring) {
-            self.private_authority(role, Some(old))?;
+        if self.keys.at(role, AuthorityStage::Retiring).is_some() {
+            self.must_be_able_to_sign(role, AuthorityStage::Retiring)?;
         }
         self.advance(|bundle| {
             restage(bundle, role, |stage| match stage {
@@ -343,6 +373,58 @@ mod tests {
         assert_eq!((phase(&stages), signs(&stages)), (Phase::Settled, new));
         assert!(!file("operator-authority.new.pub").exists());
         assert_eq!(stages.keys().bundle().authorities.len(), AuthorityRole::ALL.len());
+    }
+
+    #[test]
+    fn a_root_key_is_replaced_by_bundles_that_both_of_them_sign() {
+        let folder = tempfile::tempdir().unwrap();
+        let role = AuthorityRole::Root;
+        let file = |name: &str| folder.path().join(name);
+        let signed_by = |issuer: &Issuer, roots: [&PublicKey; 2]| {
+            let signed = issuer.keys().bundle_file().text;
+            roots.map(|root| Bundle::verify(&signed, root).is_ok())
+        };
+        let mut stages = issuer(folder.path());
+        let old = stages.keys().root().clone();
+        stages.begin_rotation(role).unwrap();
+        let new = read_public(folder.path(), "root.new").unwrap().unwrap();
+        assert_eq!(stages.keys().root().key_data(), old.key_data());
+        assert_eq!(signed_by(&stages, [&old, &new]), [true, true]);
+        stages.switch(role).unwrap();
+        assert_eq!(stages.keys().root().key_data(), new.key_data(), "nodes are given this one");
+        assert_eq!(signed_by(&stages, [&old, &new]), [true, true]);
+        stages.go_back(role).unwrap();
+        assert_eq!(stages.keys().root().key_data(), old.key_data());
+        assert_eq!(signed_by(&stages, [&old, &new]), [true, true]);
+        stages.forget(role).unwrap();
+        assert_eq!(signed_by(&stages, [&old, &new]), [true, false]);
+        stages.settle(role).unwrap();
+
+        stages.begin_rotation(role).unwrap();
+        let new = read_public(folder.path(), "root.new").unwrap().unwrap();
+        stages.switch(role).unwrap();
+        stages.forget(role).unwrap();
+        assert_eq!(signed_by(&stages, [&old, &new]), [false, true]);
+        assert!(stages.keys().bundle().revokes_key(&authority::print(&old)).is_some());
+        assert!(stages.keys().had_root(&old), "it is nobody else's");
+        // A controller that was killed between the two files of the key.
+        fs::rename(file("root.new"), file("root")).unwrap();
+        drop(stages);
+        let mut stages = issuer(folder.path());
+        assert_eq!(stages.keys().rotating().unwrap(), Some((role, Phase::Forgetting)));
+        stages.settle(role).unwrap();
+        assert_eq!(stages.keys().rotating().unwrap(), None);
+        assert!(!file("root.new.pub").exists());
+        // Without its private half nothing is signed, and nothing changes.
+        fs::rename(file("root"), file("aside")).unwrap();
+        assert!(stages.begin_rotation(role).is_err());
+        assert_eq!(issuer_phase(folder.path(), stages), Phase::Dropping);
+    }
+
+    /// As whoever comes next sees it.
+    fn issuer_phase(folder: &std::path::Path, before: Issuer) -> Phase {
+        drop(before);
+        issuer(folder).keys().phase(AuthorityRole::Root).unwrap()
     }
 
     #[test]

@@ -24,6 +24,7 @@
 use super::examine::{Examined, Stage, Unexamined};
 use super::host::{Found, HostError};
 use super::inventory::NodeSpec;
+use super::keys::ClusterKeys;
 use super::obstacle::Obstacle;
 use super::plan::{NodeFacts, obstacle};
 use super::probe::{Disk, Ground, Probed};
@@ -418,8 +419,8 @@ pub struct Known<'a> {
     pub cluster: &'a str,
     /// What it was formed with, if it was formed from here.
     pub state: Option<&'a ClusterState>,
-    /// Its root key, if there are keys.
-    pub root: Option<&'a PublicKey>,
+    /// Its keys, if there are any.
+    pub keys: Option<&'a ClusterKeys>,
 }
 
 /// Whose node a settings file is of.
@@ -486,8 +487,8 @@ fn somebody_elses(node: &NodeSpec, found: &Found, known: Known<'_>) -> Option<St
         ));
     }
     let root = text(1).and_then(|line| PublicKey::from_openssh(line.trim()).ok());
-    match (root, known.root) {
-        (Some(there), Some(here)) if there.key_data() != here.key_data() => Some(format!(
+    match (root, known.keys) {
+        (Some(there), Some(keys)) if !keys.had_root(&there) => Some(format!(
             "what is there belongs to another cluster named {}: its root key is another",
             known.cluster
         )),
@@ -539,12 +540,14 @@ fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::issuer::Issuer;
     use super::*;
     use crate::controller::plan::PortHolder;
     use crate::controller::plan::tests::three_nodes;
     use crate::controller::probe::Syncs;
     use crate::paxos::ballot::ClusterId;
     use crate::transport::authority;
+    use crate::transport::bundle::AuthorityRole;
     use std::path::PathBuf;
 
     const SECOND: i64 = 1_000_000;
@@ -709,8 +712,14 @@ mod tests {
     fn what_lies_there_is_this_clusters_or_it_fails() {
         let inventory = three_nodes();
         let node = &inventory.nodes[0];
-        let key = |seed: &str| authority::new_key(seed).unwrap().public_key().clone();
-        let (ours, theirs) = (key("ours"), key("theirs"));
+        let folder = tempfile::tempdir().unwrap();
+        let mut keys = Issuer::open_or_init(folder.path(), "c").unwrap();
+        let replaced = keys.keys().root().clone();
+        keys.begin_rotation(AuthorityRole::Root).unwrap();
+        keys.switch(AuthorityRole::Root).unwrap();
+        keys.forget(AuthorityRole::Root).unwrap();
+        let ours = keys.keys().root().clone();
+        let theirs = authority::new_key("theirs").unwrap().public_key().clone();
         let mut state = ClusterState::form(&inventory, ClusterId(7), || 9);
         let files = |settings: &str, root: &PublicKey| {
             let root = authority::public_line(root).into_bytes();
@@ -718,7 +727,7 @@ mod tests {
         };
         let settings = "cluster: c\nnode: n1\nid: 1\nlisten: []\n";
         let verdict = |found: &Found, state: Option<&ClusterState>| {
-            let known = Known { cluster: "c", state, root: Some(&ours) };
+            let known = Known { cluster: "c", state, keys: Some(keys.keys()) };
             let row = judge_cluster(node, found, known);
             (row.verdict, row.detail)
         };
@@ -731,6 +740,8 @@ mod tests {
         assert!(detail.contains("already have logs"), "{detail}");
         let other = Found { files: files(settings, &theirs), ..Found::default() };
         assert_eq!(verdict(&other, Some(&state)).0, Grade::Fail, "another root");
+        let slept = Found { log: true, files: files(settings, &replaced), ..Found::default() };
+        assert_eq!(verdict(&slept, Some(&state)).0, Grade::Pass, "the root of before");
         for text in ["cluster: d\nnode: n1\nid: 1\n", "cluster: c\nnode: n2\nid: 2\n"] {
             let other = Found { files: files(text, &ours), ..Found::default() };
             assert_eq!(verdict(&other, Some(&state)).0, Grade::Fail, "{text}");

@@ -6,8 +6,9 @@
 //! again by anybody, as often as one likes; what is as it should be is left alone.
 //!
 //! Everything goes over the way to the host that installed it, and a node is asked by the socket on
-//! its host: no quorum is needed, and no certificate that is still valid. A host that was away
-//! hears of a newer bundle in this way and in no other, for the cluster's log carries none.
+//! its host: no quorum is needed, and no certificate that is still valid. Then the bundle goes into
+//! the cluster's log as well (see [`publish`](super::publish)), for nodes whose host was not
+//! reached. It is the last step: a node that forgets an authority does so in its turn.
 //!
 //! What must never happen: a node that was not told is counted among those that were.
 
@@ -261,6 +262,7 @@ impl Cluster {
                 Err(error) => missed.push((error.to_string(), error.hint)),
             }
         }
+        self.publish_keys(keys, &delivered, say)?;
         let state = ClusterState::load(&self.keys_dir, &self.inventory.cluster);
         let state = state.map_err(state_failure)?;
         let members = state.iter().flat_map(ClusterState::members);
@@ -393,8 +395,9 @@ impl Cluster {
 
 /// The epoch of a bundle that somebody else delivered since, if this is one.
 pub(super) fn newer(keys: &ClusterKeys, there: Option<&[u8]>) -> Option<u64> {
-    let there = Bundle::verify(std::str::from_utf8(there?).ok()?, keys.root()).ok()?;
     let ours = keys.bundle();
+    let roots = ours.roots(keys.root());
+    let there = Bundle::verify_by_any(std::str::from_utf8(there?).ok()?, &roots).ok()?;
     // Of one epoch there is one bundle, or two copies of the keys were both used to sign.
     let is_other = there.epoch == ours.epoch && there != *ours;
     (there.epoch > ours.epoch || is_other).then_some(there.epoch)
@@ -649,7 +652,12 @@ mod tests {
                     |serial| CertificateReport { serial: JsonId(serial), remaining_seconds: 1 };
                 let certificates = CertificatesReport { host: life(host), peer: life(peer) };
                 StatusReport {
-                    bundle: Some(BundleReport { epoch, revocations: 0, problem: None }),
+                    bundle: Some(BundleReport {
+                        epoch,
+                        revocations: 0,
+                        problem: None,
+                        in_log: None,
+                    }),
                     certificates: Some(certificates),
                     ..sample()
                 }

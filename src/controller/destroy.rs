@@ -110,14 +110,18 @@ fn key_names() -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
-    for role in AuthorityRole::ALL {
+    for role in AuthorityRole::ALL.into_iter().filter(|role| *role != AuthorityRole::Root) {
         for key in [issuer::authority_file(role), new_authority_file(role)] {
             names.push(format!("{key}.pub"));
             names.push(key);
         }
     }
-    let last = ["root", issuer::LOCK, STATE, identity::BUNDLE, identity::ROOT];
-    names.extend(last.map(str::to_owned));
+    names.extend([issuer::LOCK, STATE].map(str::to_owned));
+    let root =
+        [new_authority_file(AuthorityRole::Root), issuer::authority_file(AuthorityRole::Root)];
+    names.extend(root.clone());
+    names.push(identity::BUNDLE.to_owned());
+    names.extend(root.map(|key| format!("{key}.pub")));
     names
 }
 

@@ -14,7 +14,7 @@ use crate::paxos::ballot::{ClusterId, NodeId};
 use crate::transport::authority::{
     self, Certificate, IssueError, PersonGrant, PrivateKey, PublicKey, Validity,
 };
-use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle};
+use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle, Signature};
 use crate::transport::identity::{self, TrustError};
 use crate::transport::rights::Rights;
 use rand::RngExt;
@@ -36,6 +36,9 @@ pub(super) const PERSON_LIFETIME_MAX: Duration = DAY.saturating_mul(366);
 
 /// What a node has certificates as.
 const NODE_ROLES: [AuthorityRole; 2] = [AuthorityRole::Host, AuthorityRole::Peer];
+
+/// The root's private key; its public half is [`identity::ROOT`].
+const ROOT: &str = "root";
 
 pub(super) const ISSUED: &str = "issued";
 pub(super) const LOCK: &str = "lock";
@@ -301,25 +304,48 @@ impl Issuer {
         self.ensure_file(KNOWN_HOSTS, &self.keys.known_hosts()?)
     }
 
-    /// Signs with the root key: with its file, or with the agent that holds it where there is no
-    /// file, or one with a passphrase.
+    /// Signs with each root key that the bundle names: two, while one takes the other's place, so
+    /// that whoever believes either of them believes the bundle.
     fn sign_by_root(&self, bundle: &Bundle) -> Result<String, KeysError> {
-        let path = self.keys.directory.join("root");
+        let path = self.keys.directory.join(ROOT);
         let failed = |source| KeysError::Bundle { path: path.clone(), source };
-        let unusable = match exists(&path)?.then(|| authority::load_private_key(&path)) {
-            Some(Ok(root)) => return bundle.sign(&root).map_err(failed),
-            Some(Err(error @ TrustError::Exposed { .. })) => return Err(error.into()),
-            Some(Err(error)) => error.into(),
-            None => KeysError::NoRoot(path.clone()),
-        };
+        let roots = bundle.roots(self.keys.root());
+        let signatures = roots.into_iter().map(|root| self.root_signature(bundle, root));
+        let signatures: Vec<Signature> = signatures.collect::<Result<_, _>>()?;
+        bundle.signed_by(&signatures).map_err(failed)
+    }
+
+    /// By the file of this key, or by the agent that holds it where there is no file, or one with a
+    /// passphrase.
+    fn root_signature(&self, bundle: &Bundle, root: &PublicKey) -> Result<Signature, KeysError> {
+        let directory = &self.keys.directory;
+        let names = [authority_file(AuthorityRole::Root), new_authority_file(AuthorityRole::Root)];
+        let mut unusable = KeysError::NoRoot(directory.join(&names[0]));
+        for path in names.map(|name| directory.join(name)) {
+            if !exists(&path)? {
+                continue;
+            }
+            match authority::load_private_key(&path) {
+                Ok(key) if key.public_key().key_data() == root.key_data() => {
+                    return bundle
+                        .signature(&key)
+                        .map_err(|source| KeysError::Bundle { path, source });
+                }
+                // The other one of the two.
+                Ok(_) => {}
+                Err(error @ TrustError::Exposed { .. }) => return Err(error.into()),
+                Err(error) => unusable = error.into(),
+            }
+        }
         let Some(socket) = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty())
         else {
             return Err(unusable);
         };
+        let path = directory.join(ROOT);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(KeysError::file("ask the ssh-agent for", &path))?;
-        let root = self.keys.root();
-        runtime.block_on(bundle.sign_with_agent(root, Path::new(&socket))).map_err(failed)
+        let signature = bundle.signature_by_agent(root, Path::new(&socket));
+        runtime.block_on(signature).map_err(|source| KeysError::Bundle { path, source })
     }
 
     /// The private key of the authority that signs now.
@@ -429,11 +455,14 @@ fn init(directory: &Path, cluster: &str) -> Result<(), KeysError> {
         authority::write_file(&directory.join(format!("{name}.pub")), public.as_bytes(), 0o644)?;
         Ok(key)
     };
-    let root = ensure("root", &format!("paxos root of {cluster}"))?;
+    let make = |role| ensure(&authority_file(role), &authority::authority_comment(role, cluster));
+    let root = make(AuthorityRole::Root)?;
     let mut authorities = Vec::new();
     for role in AuthorityRole::ALL {
-        let comment = authority::authority_comment(role, cluster);
-        let key = ensure(&authority_file(role), &comment)?.public_key().clone();
+        let key = match role {
+            AuthorityRole::Root => root.public_key().clone(),
+            role => make(role)?.public_key().clone(),
+        };
         authorities.push(Authority { role, stage: AuthorityStage::Current, key });
     }
     let bundle = Bundle {
@@ -460,7 +489,10 @@ pub(super) fn ensure_private(path: &Path, comment: &str) -> Result<PrivateKey, K
 }
 
 pub(super) fn authority_file(role: AuthorityRole) -> String {
-    format!("{role}-authority")
+    match role {
+        AuthorityRole::Root => ROOT.to_owned(),
+        role => format!("{role}-authority"),
+    }
 }
 
 fn make_directory(path: &Path) -> Result<(), KeysError> {

@@ -3,7 +3,7 @@
 //! ```text
 //! root            root.pub            signs trust bundles, and nothing else; may be moved away
 //! host-authority  peer-authority  operator-authority  (and .pub of each)
-//! ROLE-authority.new                  while one is replaced; the bundle says which of both signs
+//! ROLE-authority.new  root.new        while one is replaced; the bundle says which of both signs
 //! bundle                              the trust bundle that nodes are given; holds the cluster id
 //! known_hosts                         one @cert-authority line per host authority
 //! people/NAME     NAME.pub  NAME-cert.pub
@@ -233,6 +233,7 @@ pub struct ClusterKeys {
     pub(super) directory: PathBuf,
     pub(super) bundle: Bundle,
     signed_bundle: String,
+    /// The one that signs now.
     root: PublicKey,
 }
 
@@ -257,7 +258,7 @@ impl ClusterKeys {
     /// has read one can make a node or an operator of his own at any time.
     fn refuse_exposed(&self) -> Result<(), KeysError> {
         let names = AuthorityRole::ALL.map(|role| [authority_file(role), new_authority_file(role)]);
-        for name in names.iter().flatten().map(String::as_str).chain(["root"]) {
+        for name in names.iter().flatten() {
             let path = self.directory.join(name);
             let mode = match fs::metadata(&path) {
                 Ok(metadata) => metadata.permissions().mode() & 0o777,
@@ -293,9 +294,16 @@ impl ClusterKeys {
         self.bundle.cluster_id
     }
 
-    /// The root's public key.
+    /// The public key of the root that signs.
     pub fn root(&self) -> &PublicKey {
         &self.root
+    }
+
+    /// Whether this is a root key of the cluster, or was one.
+    pub fn had_root(&self, root: &PublicKey) -> bool {
+        let named = self.bundle.roots(&self.root);
+        named.iter().any(|ours| ours.key_data() == root.key_data())
+            || self.bundle.revokes_key(&authority::print(root)).is_some()
     }
 
     /// What the nodes are to believe.
@@ -459,11 +467,14 @@ fn read_keys(directory: &Path) -> Result<Option<ClusterKeys>, KeysError> {
         };
     };
     let directory = fs::canonicalize(directory).map_err(KeysError::file("find", directory))?;
-    let root = read_public(&directory, "root")?;
-    let root = root.ok_or_else(|| incomplete(&directory, "root.pub"))?;
+    let pinned = read_public(&directory, &authority_file(AuthorityRole::Root))?;
+    let pinned = pinned.ok_or_else(|| incomplete(&directory, identity::ROOT))?;
+    let new = read_public(&directory, &new_authority_file(AuthorityRole::Root))?;
     let path = directory.join(identity::BUNDLE);
-    let bundle = Bundle::verify(&signed_bundle, &root)
+    let roots: Vec<_> = [&pinned].into_iter().chain(&new).collect();
+    let bundle = Bundle::verify_by_any(&signed_bundle, &roots)
         .map_err(|source| KeysError::Bundle { path, source })?;
+    let root = bundle.roots(&pinned).first().map_or(pinned.clone(), |root| PublicKey::clone(root));
     Ok(Some(ClusterKeys { directory, bundle, signed_bundle, root }))
 }
 

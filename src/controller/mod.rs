@@ -3,8 +3,9 @@
 //! * [`yaml`], [`groups`], [`inventory`] read what somebody wants (`access`: how to get there);
 //!   [`problem`] says what is wrong with it, [`init`] writes a first one.
 //! * [`keys`] reads keys and [`issuer`] makes them, [`issued`] lists and revokes them, [`delivery`]
-//!   has the nodes take them up, [`rotate`] replaces an authority ([`authorities`] are its keys),
-//!   [`rotate_node`] the key of a node, [`renewal`] all certificates of a kind;
+//!   has the nodes take them up, `publish` puts the bundle into the log as well, [`rotate`]
+//!   replaces an authority ([`authorities`] are its keys), [`rotate_node`] the key of a node,
+//!   [`renewal`] all certificates of a kind;
 //!   [`state`] remembers that a cluster was formed.
 //! * [`host`] is the seam to where nodes run: [`local`] is this machine, [`remote`] a host over its
 //!   sshd, [`everywhere`] both, [`process`] whose process is whose. [`systemd`] runs a node as a
@@ -76,6 +77,7 @@ pub mod probe;
 pub mod problem;
 pub mod process;
 pub mod program;
+mod publish;
 pub mod recorded;
 pub mod recover;
 pub mod remains;

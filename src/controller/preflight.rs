@@ -68,11 +68,8 @@ impl Cluster {
         });
         let subjects: Vec<&Subject<'_>> = examined.iter().flatten().collect();
         let (ears, tried) = self.try_logins(&subjects, &authorities, say)?;
-        let known = Known {
-            cluster: &self.inventory.cluster,
-            state: state.as_ref(),
-            root: keys.as_ref().map(|keys| keys.root()),
-        };
+        let known =
+            Known { cluster: &self.inventory.cluster, state: state.as_ref(), keys: keys.as_ref() };
         Ok(self.judge(&examined, &ears, &tried, known))
     }
 

@@ -49,6 +49,8 @@ impl Cluster {
                 (names, Certified::default())
             }
             AuthorityRole::Host | AuthorityRole::Peer => self.renew_nodes(&issuer, role, say)?,
+            // It signs no certificates.
+            AuthorityRole::Root => (Vec::new(), Certified::default()),
         };
         if issuer.ensure_operator(now).map_err(keys_failure)? {
             say("issue the operator's certificate")?;

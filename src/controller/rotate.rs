@@ -208,7 +208,9 @@ impl Cluster {
             let phase = issuer.keys().phase(role).map_err(keys_failure)?;
             let certified = self.certify_outdated(issuer, say)?;
             people.extend(certified.people.iter().cloned());
-            if matches!(phase, Phase::Forgetting | Phase::Dropping) {
+            // No connection was made with a root key, so none is cut.
+            let cuts = role != AuthorityRole::Root;
+            if cuts && matches!(phase, Phase::Forgetting | Phase::Dropping) {
                 self.forget_in_turn(issuer, role, left_out, say)?;
             }
             let delivered = self.deliver_keys(issuer.keys(), left_out, say)?;

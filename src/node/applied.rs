@@ -11,9 +11,9 @@ use crate::paxos::ballot::{ClusterTime, Slot};
 use crate::paxos::message::{Entry, Payload};
 use crate::paxos::replica::Replica;
 use crate::store::Store;
-use crate::store::command::{Command, Outcome};
+use crate::store::command::{Command, Operation, Outcome};
 use crate::wire::build::Build;
-use crate::wire::command::decode_command;
+use crate::wire::command::{decode_command, publishes_bundle};
 use bytes::Bytes;
 
 /// Bytes of log read at once while a store is rebuilt.
@@ -43,18 +43,32 @@ pub enum RebuildError {
     },
 }
 
+/// A trust bundle that the log brought. Nobody has judged it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// What it says its epoch is.
+    pub epoch: u64,
+    /// Its text.
+    pub signed: Bytes,
+}
+
 /// See the module's documentation.
 pub(super) struct Applied {
     store: Option<Store<MemoryEngine>>,
     slot: Slot,
     time: ClusterTime,
+    /// Epoch of the newest trust bundle so far.
+    bundle_epoch: u64,
+    /// That bundle, until somebody takes it.
+    bundle: Option<Published>,
 }
 
 impl Applied {
     /// Nothing yet.
     pub(super) fn new(with_store: bool) -> Applied {
         let store = with_store.then(|| Store::new(MemoryEngine::new()));
-        Applied { store, slot: Slot(0), time: ClusterTime(0) }
+        let (slot, time) = (Slot(0), ClusterTime(0));
+        Applied { store, slot, time, bundle_epoch: 0, bundle: None }
     }
 
     /// Takes in what the log holds up to `chosen`, and tells the replica of configurations.
@@ -112,13 +126,22 @@ impl Applied {
         assert_eq!(slot, self.slot.next(), "slots are applied in order and without gaps");
         self.slot = slot;
         self.time = self.time.max(entry.stamp);
-        let store = self.store.as_mut()?;
         let command = match &entry.payload {
             // A command that this version cannot read is one that no version could write: the codec
             // of its origin checked it. It changes nothing, on any node alike.
-            Payload::Command(bytes) => decode_command(bytes).ok(),
-            Payload::Noop | Payload::Configuration(_) | Payload::Floor(_) => None,
+            Payload::Command(bytes) if self.store.is_some() || publishes_bundle(bytes) => {
+                decode_command(bytes).ok()
+            }
+            _ => None,
         };
+        if let Some(Operation::PublishBundle { epoch, signed }) =
+            command.as_ref().map(|command| &command.operation)
+            && *epoch > self.bundle_epoch
+        {
+            self.bundle_epoch = *epoch;
+            self.bundle = Some(Published { epoch: *epoch, signed: signed.clone() });
+        }
+        let store = self.store.as_mut()?;
         let outcome = store.apply(slot, entry.stamp, command.as_ref());
         command.zip(outcome)
     }
@@ -126,6 +149,11 @@ impl Applied {
     /// The last slot taken in.
     pub(super) fn slot(&self) -> Slot {
         self.slot
+    }
+
+    /// The newest trust bundle, if one came by that is newer than the last that was taken.
+    pub(super) fn take_bundle(&mut self) -> Option<Published> {
+        self.bundle.take()
     }
 
     /// The largest stamp so far.
@@ -141,5 +169,42 @@ impl Applied {
     /// The store as it is now, for readers.
     pub(super) fn view(&self) -> Option<StoreView> {
         self.store.as_ref().map(Store::view)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::command::SessionId;
+    use crate::wire::command::encode_command;
+
+    fn entry(operation: Operation) -> Entry<Bytes> {
+        let command = Command {
+            session: SessionId::NONE,
+            sequence: 1,
+            acknowledged_below: 0,
+            principal: "operator".to_owned(),
+            request_id: None,
+            operation,
+        };
+        Entry { payload: Payload::Command(encode_command(&command)), ..Entry::noop() }
+    }
+
+    #[test]
+    fn the_newest_bundle_comes_by_whether_or_not_there_is_a_store() {
+        for with_store in [true, false] {
+            let mut applied = Applied::new(with_store);
+            let mut slot = Slot(0);
+            let mut publish = |applied: &mut Applied, epoch: u64| {
+                slot = slot.next();
+                let signed = Bytes::from(format!("signed {epoch}"));
+                applied.apply(slot, &entry(Operation::PublishBundle { epoch, signed }));
+                applied.take_bundle().map(|newest| newest.epoch)
+            };
+            assert_eq!(publish(&mut applied, 4), Some(4));
+            assert_eq!(publish(&mut applied, 3), None, "an older one is none");
+            assert_eq!(publish(&mut applied, 4), None);
+            assert_eq!(publish(&mut applied, 5), Some(5));
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! applied here.
 
 use super::applied::Applied;
-pub use super::applied::RebuildError;
+pub use super::applied::{Published, RebuildError};
 use super::attached::Attachment;
 use super::estimate::{self, Measured, Smoothed};
 use super::event::{Event, Reply, RequestError, Transfer};
@@ -42,6 +42,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What clients read: immutable, shared without locks.
 pub type StoreView = crate::store::View<<MemoryEngine as Engine>::Snapshot>;
@@ -107,6 +108,7 @@ pub struct Driver<L, P, W> {
     /// When the last entry was applied, on this node's clock.
     applied_at: Duration,
     views: Arc<ArcSwapOption<StoreView>>,
+    bundles: watch::Sender<Option<Published>>,
     pub(super) requests: Requests,
     pub(super) session: NodeSession,
     pub(super) session_tried: Option<Duration>,
@@ -173,6 +175,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             durable: end,
             synced_to: end,
             views: Arc::new(ArcSwapOption::new(applied.view().map(Arc::new))),
+            bundles: watch::Sender::new(applied.take_bundle()),
             applied,
             requests: Requests::new(token_base),
             session: NodeSession::new(node_principal(parts.id, &parts.cluster)),
@@ -197,6 +200,11 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
     /// store.
     pub fn views(&self) -> Arc<ArcSwapOption<StoreView>> {
         Arc::clone(&self.views)
+    }
+
+    /// The newest trust bundle that the log brought. To be judged by whoever believes it.
+    pub fn bundles(&self) -> watch::Receiver<Option<Published>> {
+        self.bundles.subscribe()
     }
 
     /// The protocol's state; none on a node that was never given a genesis.
@@ -527,6 +535,9 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 
     fn apply(&mut self, slot: Slot, entry: &Entry<Bytes>) {
         let applied = self.applied.apply(slot, entry);
+        if let Some(newest) = self.applied.take_bundle() {
+            self.bundles.send_replace(Some(newest));
+        }
         self.applied_at = self.world.now();
         let Some((command, outcome)) = applied else { return };
         self.hosting.applied(&command, &outcome);

@@ -20,7 +20,7 @@ use crate::paxos::ballot::{NodeId, Slot};
 use crate::store::command::{Operation, Outcome};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::watchdog::Watchdog;
-use crate::transport::keyring::Keyring;
+use crate::transport::keyring::{Keyring, SignedBundle};
 use crate::wire::store_call::{Found, Query};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
@@ -64,6 +64,11 @@ impl NodeHandle {
     /// With the keys that the status is to tell of.
     pub fn with_keyring(self, keyring: Arc<Keyring>) -> NodeHandle {
         NodeHandle { keyring: Some(keyring), ..self }
+    }
+
+    /// The trust bundle that the node goes by; none without keys.
+    pub fn bundle(&self) -> Option<Arc<SignedBundle>> {
+        self.keyring.as_ref().map(|keyring| keyring.signed_bundle())
     }
 
     /// The deadline on the node's clock.

@@ -65,6 +65,7 @@ fn weight(write: &Write) -> usize {
     match &write.operation {
         Operation::Put { key, value, .. } => key.len() + value.len(),
         Operation::Delete { key, .. } => key.len(),
+        Operation::PublishBundle { signed, .. } => signed.len(),
         Operation::OpenSession { .. }
         | Operation::CloseSession
         | Operation::RaiseVersion { .. } => 0,

@@ -275,7 +275,7 @@ mod tests {
         let standing = |remaining_seconds, problem: Option<&str>| {
             let life = CertificateLife { serial: 1, remaining_seconds };
             let problem = problem.map(str::to_owned);
-            Standing { epoch: 2, revocations: 1, host: life, peer: life, problem }
+            Standing { epoch: 2, revocations: 1, host: life, peer: life, problem, in_log: None }
         };
         let with = |keys| status(Health::Healthy, "", "").with_keys(keys);
         let day = 24 * 3600;

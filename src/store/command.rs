@@ -90,6 +90,14 @@ pub enum Operation {
         /// To which.
         to: u16,
     },
+    /// Put a trust bundle where every node finds it. The newest stays; an older one changes
+    /// nothing. Whether it is believed is each node's own business: it may be signed by anybody.
+    PublishBundle {
+        /// Its epoch.
+        epoch: u64,
+        /// As it lies on disk; at most [`VALUE_BYTES_MAX`].
+        signed: Bytes,
+    },
 }
 
 /// What must hold of the key for a change to happen.
@@ -140,6 +148,8 @@ pub enum Outcome {
     RequestIdReused,
     /// The cluster version is this now.
     ClusterVersion(u16),
+    /// The newest bundle in the log has this epoch now.
+    BundleEpoch(u64),
 }
 
 // Stored and sent: a number once given keeps its meaning.
@@ -155,6 +165,7 @@ const SEQUENCE_ACKNOWLEDGED: u8 = 8;
 const WINDOW_FULL: u8 = 9;
 const REQUEST_ID_REUSED: u8 = 10;
 const CLUSTER_VERSION: u8 = 11;
+const BUNDLE_EPOCH: u8 = 12;
 
 impl Outcome {
     /// The outcome as its kind and one number, which say all there is of it.
@@ -172,6 +183,7 @@ impl Outcome {
             Outcome::WindowFull => (WINDOW_FULL, 0),
             Outcome::RequestIdReused => (REQUEST_ID_REUSED, 0),
             Outcome::ClusterVersion(version) => (CLUSTER_VERSION, u64::from(*version)),
+            Outcome::BundleEpoch(epoch) => (BUNDLE_EPOCH, *epoch),
         }
     }
 
@@ -190,6 +202,7 @@ impl Outcome {
             WINDOW_FULL => Outcome::WindowFull,
             REQUEST_ID_REUSED => Outcome::RequestIdReused,
             CLUSTER_VERSION => Outcome::ClusterVersion(u16::try_from(number).ok()?),
+            BUNDLE_EPOCH => Outcome::BundleEpoch(number),
             _ => return None,
         })
     }
@@ -254,6 +267,9 @@ impl Operation {
                 (key, condition)
             }
             Operation::Delete { key, condition } => (key, condition),
+            Operation::PublishBundle { signed, .. } => {
+                return limit("trust bundle", signed.len(), VALUE_BYTES_MAX);
+            }
         };
         if key.is_empty() {
             return Err(LimitError::EmptyKey);
@@ -327,13 +343,14 @@ mod tests {
             Outcome::WindowFull,
             Outcome::RequestIdReused,
             Outcome::ClusterVersion(7),
+            Outcome::BundleEpoch(7),
         ];
         for (kind, outcome) in (0..).zip(outcomes) {
             let (found, number) = outcome.numbers();
             assert_eq!(found, kind, "{outcome:?} has another number at nodes that run already");
             assert_eq!(Outcome::from_numbers(kind, number), Some(outcome));
         }
-        assert_eq!(Outcome::from_numbers(12, 0), None);
+        assert_eq!(Outcome::from_numbers(13, 0), None);
         assert_eq!(Outcome::from_numbers(CLUSTER_VERSION, 1 << 16), None);
     }
 }

@@ -86,6 +86,11 @@ pub(super) fn operation_digest(operation: &Operation) -> u64 {
             digest.word(5);
             digest.word(u64::from(*to));
         }
+        Operation::PublishBundle { epoch, signed } => {
+            digest.word(6);
+            digest.word(*epoch);
+            digest.bytes(signed);
+        }
     }
     digest.0
 }
@@ -146,6 +151,9 @@ mod tests {
             Operation::CloseSession,
             Operation::RaiseVersion { to: 2 },
             Operation::RaiseVersion { to: 3 },
+            Operation::PublishBundle { epoch: 2, signed: Bytes::from_static(b"x") },
+            Operation::PublishBundle { epoch: 3, signed: Bytes::from_static(b"x") },
+            Operation::PublishBundle { epoch: 3, signed: Bytes::from_static(b"y") },
             Operation::OpenSession { nonce: 0 },
             Operation::OpenSession { nonce: 1 },
         ];

@@ -4,8 +4,8 @@ use super::command::{Command, Condition, Operation, Outcome, SessionId};
 use super::draft::Draft;
 use super::engine::{Engine, ReadEngine, Space};
 use super::rows::{
-    META_KEY, Meta, Session, decode_key_value, decode_number, decode_outcome, encode_key_value,
-    nonce_key, pair_key, session_key,
+    BUNDLE_KEY, META_KEY, Meta, Session, decode_bundle, decode_key_value, decode_number,
+    decode_outcome, encode_bundle, encode_key_value, nonce_key, pair_key, session_key,
 };
 use super::view::{KeyValue, View};
 use crate::paxos::ballot::{ClusterTime, Slot};
@@ -47,6 +47,11 @@ impl<E: Engine> Store<E> {
     /// The version that the cluster is at.
     pub fn cluster_version(&self) -> u16 {
         self.meta.cluster_version
+    }
+
+    /// The newest trust bundle that was published, and its epoch. Nobody has judged it.
+    pub fn bundle(&self) -> Option<(u64, Bytes)> {
+        self.engine.get(Space::Meta, &BUNDLE_KEY).map(decode_bundle)
     }
 
     /// The largest stamp so far.
@@ -122,6 +127,7 @@ impl<E: ReadEngine> Draft<'_, E> {
                 }
                 Outcome::ClusterVersion(draft.meta.cluster_version)
             }
+            Operation::PublishBundle { epoch, signed } => draft.publish_bundle(*epoch, signed),
         })
     }
 
@@ -141,6 +147,15 @@ impl<E: ReadEngine> Draft<'_, E> {
         let row = KeyValue { value, create_revision, mod_revision: revision, version };
         self.put(Space::Keys, key.clone(), encode_key_value(&row));
         Outcome::Put { revision }
+    }
+
+    fn publish_bundle(&mut self, epoch: u64, signed: &Bytes) -> Outcome {
+        let published = self.get(Space::Meta, &BUNDLE_KEY).map(decode_bundle);
+        let newest = published.map_or(0, |(newest, _)| newest);
+        if epoch > newest {
+            self.put(Space::Meta, BUNDLE_KEY, encode_bundle(epoch, signed));
+        }
+        Outcome::BundleEpoch(epoch.max(newest))
     }
 
     fn delete_key(&mut self, key: &Bytes, condition: &Condition) -> Outcome {

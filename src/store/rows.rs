@@ -13,8 +13,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// convert.
 const ROWS_VERSION: u8 = 1;
 
-/// The key of the one row in the meta space.
+/// The key of the row that changes with every slot, in the meta space.
 pub(super) const META_KEY: Bytes = Bytes::from_static(b"meta");
+
+/// The key of the published trust bundle, in the meta space.
+pub(super) const BUNDLE_KEY: Bytes = Bytes::from_static(b"bundle");
 
 const DAMAGED: &str = "the engine returned a row that the store did not write";
 
@@ -103,6 +106,18 @@ impl Row {
     fn text(self) -> String {
         String::from_utf8(self.0.into()).expect(DAMAGED)
     }
+}
+
+pub(super) fn encode_bundle(epoch: u64, signed: &[u8]) -> Bytes {
+    let mut row = BytesMut::with_capacity(8 + signed.len());
+    row.put_u64(epoch);
+    row.put_slice(signed);
+    row.freeze()
+}
+
+pub(super) fn decode_bundle(row: Bytes) -> (u64, Bytes) {
+    let mut row = Row(row);
+    (row.u64(), row.0)
 }
 
 pub(super) fn encode_key_value(found: &KeyValue) -> Bytes {

@@ -4,7 +4,11 @@
 //! person can read it and `ssh-keygen -Y verify` can check it. Every node holds one on its disk,
 //! because the first connection needs it before any quorum exists, and it also travels in the log;
 //! the highest epoch of the two is active. Nothing here decides which bundle is active, and nothing
-//! believes one that is not signed: the only way from bytes to a [`Bundle`] is [`Bundle::verify`].
+//! believes one that is not signed: the only ways from bytes to a [`Bundle`] are [`Bundle::verify`]
+//! and its kin.
+//!
+//! A bundle names the root keys as well. While one root key takes another's place, the bundle is
+//! signed by both, so that whoever believes either of them can follow.
 //!
 //! The cost of a text of our own: a parser, strict enough that a bundle of a later version is
 //! refused rather than half understood.
@@ -28,9 +32,14 @@ const BUNDLE_BYTES_MAX: usize = 16 << 20;
 
 const SIGNATURE_START: &str = "-----BEGIN SSH SIGNATURE-----";
 
+/// Two root keys sign while one replaces the other. Others are not looked at.
+const SIGNATURES_MAX: usize = 2;
+
 /// What an authority may vouch for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AuthorityRole {
+    /// Signs trust bundles, and with them all that follows.
+    Root,
     /// Signs host certificates of nodes.
     Host,
     /// Signs client certificates of nodes.
@@ -41,12 +50,13 @@ pub enum AuthorityRole {
 
 impl AuthorityRole {
     /// Each of them.
-    pub const ALL: [AuthorityRole; 3] =
-        [AuthorityRole::Host, AuthorityRole::Peer, AuthorityRole::Operator];
+    pub const ALL: [AuthorityRole; 4] =
+        [AuthorityRole::Root, AuthorityRole::Host, AuthorityRole::Peer, AuthorityRole::Operator];
 
     /// The word for it in files and messages.
     pub fn name(self) -> &'static str {
         match self {
+            AuthorityRole::Root => "root",
             AuthorityRole::Host => "host",
             AuthorityRole::Peer => "peer",
             AuthorityRole::Operator => "operator",
@@ -128,6 +138,10 @@ impl fmt::Display for Revocation {
     }
 }
 
+/// A root key's signature of a bundle.
+#[derive(Debug, Clone)]
+pub struct Signature(SshSig);
+
 /// What a cluster believes. Its epoch only grows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
@@ -155,7 +169,7 @@ pub enum BundleError {
          it was altered, or belongs to another cluster: deliver the cluster's own bundle again"
     )]
     Forged {
-        /// Fingerprint of the root key that was expected.
+        /// Fingerprint of the root key that was expected, or of each of them.
         root: String,
     },
     /// The text is not in the format.
@@ -291,26 +305,48 @@ impl Bundle {
     /// When the key cannot sign, or the bundle could not be read back: a name with a line break in
     /// it.
     pub fn sign(&self, root: &PrivateKey) -> Result<String, BundleError> {
-        let text = self.checked_text()?;
-        let signature = root.sign(NAMESPACE, HashAlg::Sha512, text.as_bytes());
-        let signature = signature.map_err(|error| BundleError::Signing(error.to_string()))?;
-        with_signature(text, &signature)
+        self.signed_by(&[self.signature(root)?])
     }
 
-    /// As [`Bundle::sign`], by a key that the ssh-agent at `socket` holds.
+    /// What a root key says to this bundle.
+    ///
+    /// # Errors
+    /// As [`Bundle::sign`].
+    pub fn signature(&self, root: &PrivateKey) -> Result<Signature, BundleError> {
+        let text = self.checked_text()?;
+        let signature = root.sign(NAMESPACE, HashAlg::Sha512, text.as_bytes());
+        signature.map(Signature).map_err(|error| BundleError::Signing(error.to_string()))
+    }
+
+    /// As [`Bundle::signature`], by a key that the ssh-agent at `socket` holds.
     ///
     /// # Errors
     /// As there; also when the agent cannot be reached, does not hold the key, or does not sign.
-    pub async fn sign_with_agent(
+    pub async fn signature_by_agent(
         &self,
         root: &PublicKey,
         socket: &Path,
-    ) -> Result<String, BundleError> {
+    ) -> Result<Signature, BundleError> {
         let text = self.checked_text()?;
         let signature = agent_signature::sign(socket, root, NAMESPACE, text.as_bytes()).await;
-        let signed = with_signature(text, &signature.map_err(BundleError::Signing)?)?;
+        let signature = Signature(signature.map_err(BundleError::Signing)?);
         // By another program; nobody would believe what it may have spoilt.
-        Bundle::verify(&signed, root)?;
+        Bundle::verify(&self.signed_by(std::slice::from_ref(&signature))?, root)?;
+        Ok(signature)
+    }
+
+    /// The signed form with these signatures of it: one, and two while a root key is replaced.
+    ///
+    /// # Errors
+    /// As [`Bundle::sign`].
+    pub fn signed_by(&self, signatures: &[Signature]) -> Result<String, BundleError> {
+        let mut signed = self.checked_text()?;
+        for Signature(signature) in signatures {
+            let signature = signature.to_pem(LineEnding::LF);
+            let signature = signature.map_err(|error| BundleError::Signing(error.to_string()))?;
+            signed.push_str(signature.trim_end());
+            signed.push('\n');
+        }
         Ok(signed)
     }
 
@@ -335,22 +371,61 @@ impl Bundle {
     /// # Errors
     /// When it is not signed, signed by another key, altered, or not in the format.
     pub fn verify(signed: &str, root: &PublicKey) -> Result<Bundle, BundleError> {
+        Bundle::verify_by_any(signed, &[root])
+    }
+
+    /// As [`Bundle::verify`], if any of these root keys signed it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_by_any(signed: &str, roots: &[&PublicKey]) -> Result<Bundle, BundleError> {
         if signed.len() > BUNDLE_BYTES_MAX {
             return Err(malformed(1, format!("longer than {BUNDLE_BYTES_MAX} bytes")));
         }
         let start = signed.find(SIGNATURE_START).ok_or(BundleError::Unsigned)?;
-        let (text, signature) = signed.split_at(start);
-        let forged = || BundleError::Forged { root: fingerprint(root) };
-        let signature = SshSig::from_pem(signature).map_err(|_| forged())?;
-        root.verify(NAMESPACE, text.as_bytes(), &signature).map_err(|_| forged())?;
+        let (text, signatures) = signed.split_at(start);
+        let believed = signatures_in(signatures).iter().any(|signature| {
+            let signs =
+                |root: &&&PublicKey| root.verify(NAMESPACE, text.as_bytes(), signature).is_ok();
+            roots.iter().find(signs).is_some()
+        });
+        if !believed {
+            let prints: Vec<_> = roots.iter().map(|root| fingerprint(root)).collect();
+            return Err(BundleError::Forged { root: prints.join(" or ") });
+        }
         parse(text)
+    }
+
+    /// As [`Bundle::verify`], if a root key signed it that it names itself, or `pinned`. To be
+    /// asked only of a bundle that comes from a place which nobody else can write to: anybody can
+    /// sign a bundle that names their own key.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_own(signed: &str, pinned: &PublicKey) -> Result<Bundle, BundleError> {
+        let text = signed.find(SIGNATURE_START).map(|start| &signed[..start]);
+        let claimed = text.filter(|text| text.len() <= BUNDLE_BYTES_MAX).map(parse);
+        let Some(Ok(claimed)) = claimed else { return Bundle::verify(signed, pinned) };
+        let mut roots = claimed.roots(pinned);
+        roots.push(pinned);
+        Bundle::verify_by_any(signed, &roots)
+    }
+
+    /// The root keys by which a bundle that follows this one is judged: those that it names. One
+    /// that names none leaves `pinned` in its place.
+    pub fn roots<'a>(&'a self, pinned: &'a PublicKey) -> Vec<&'a PublicKey> {
+        let named: Vec<_> = self.authorities(AuthorityRole::Root).collect();
+        if named.is_empty() { vec![pinned] } else { named }
     }
 }
 
-fn with_signature(text: String, signature: &SshSig) -> Result<String, BundleError> {
-    let signature = signature.to_pem(LineEnding::LF);
-    let signature = signature.map_err(|error| BundleError::Signing(error.to_string()))?;
-    Ok(format!("{text}{}\n", signature.trim_end()))
+/// Those that can be read. What is none of them is none that anybody would believe.
+fn signatures_in(text: &str) -> Vec<SshSig> {
+    let starts = text.match_indices(SIGNATURE_START).map(|(start, _)| start);
+    let mut starts: Vec<_> = starts.take(SIGNATURES_MAX).collect();
+    starts.push(text.len());
+    let ranges = starts.windows(2).map(|pair| &text[pair[0]..pair[1]]);
+    ranges.filter_map(|signature| SshSig::from_pem(signature).ok()).collect()
 }
 
 fn parse(text: &str) -> Result<Bundle, BundleError> {

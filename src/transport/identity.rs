@@ -170,7 +170,7 @@ impl Trust {
     /// # Errors
     /// When a file is missing or not usable, or the bundle is not signed by root.
     pub fn load(directory: &Path) -> Result<Trust, TrustError> {
-        let (bundle, _) = load_bundle(&directory.join(BUNDLE), &load_root(directory)?)?;
+        let (bundle, _) = load_bundle(&directory.join(BUNDLE), &[&load_root(directory)?])?;
         Trust::load_around(bundle, directory)
     }
 

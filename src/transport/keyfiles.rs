@@ -135,10 +135,25 @@ pub(super) fn load_root(directory: &Path) -> Result<PublicKey, TrustError> {
         .map_err(|error| TrustError::malformed(&path, error))
 }
 
-/// Reads a bundle, and gives its signed text as well.
-pub(super) fn load_bundle(path: &Path, root: &PublicKey) -> Result<(Bundle, String), TrustError> {
+/// Reads a bundle that one of these root keys signed, and gives its signed text as well.
+pub(super) fn load_bundle(
+    path: &Path,
+    roots: &[&PublicKey],
+) -> Result<(Bundle, String), TrustError> {
     let signed = read(path)?;
-    let bundle = Bundle::verify(&signed, root)
+    let bundle = Bundle::verify_by_any(&signed, roots)
+        .map_err(|source| TrustError::Bundle { path: path.to_owned(), source })?;
+    Ok((bundle, signed))
+}
+
+/// As [`load_bundle`], of a bundle that this node wrote there itself when it believed it: also if a
+/// root key signed it that it names. This shows that it is whole.
+pub(super) fn load_own_bundle(
+    path: &Path,
+    root: &PublicKey,
+) -> Result<(Bundle, String), TrustError> {
+    let signed = read(path)?;
+    let bundle = Bundle::verify_own(&signed, root)
         .map_err(|source| TrustError::Bundle { path: path.to_owned(), source })?;
     Ok((bundle, signed))
 }

@@ -1,5 +1,5 @@
 //! A node's keys and trust while it runs: read at its start, and taken up anew when other files
-//! were delivered.
+//! were delivered, or when the cluster's log brings a newer bundle.
 //!
 //! Two rules:
 //!
@@ -19,12 +19,17 @@
 //! to be. A disk without room keeps no copy, which is said too, and keeps nobody from being
 //! revoked.
 //!
-//! The root key itself is the one that the process began with. Another one takes a restart.
+//! **Which root key is believed.** A bundle from the log is judged by the root keys that the active
+//! one names: so a root key is replaced by bundles alone. What lies in the keys directory is judged
+//! by the root key beside it, if that is the one that the process began with or one that the active
+//! bundle names; any other takes a restart. A root key that the newest bundle revokes is believed
+//! from nowhere: it was replaced, and whoever put it back did so from an old copy of the keys. The
+//! kept bundle is judged by the root keys that it names itself, for it lies as safe as the keys.
 
 use super::authority::write_file;
-use super::bundle::{Bundle, Replay};
+use super::bundle::{Bundle, Replay, fingerprint};
 use super::identity::{self, NodeKeys, Trust, TrustError};
-use super::keyfiles::{load_bundle, load_root};
+use super::keyfiles::{load_bundle, load_own_bundle, load_root};
 use super::live::LiveTrust;
 use crate::paxos::ballot::NodeId;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -53,6 +58,15 @@ pub enum ReloadError {
         path: PathBuf,
         /// Why not.
         source: Replay,
+    },
+    /// The root key there was replaced by another.
+    #[error(
+        "{path} holds a root key that was replaced and is revoked, so what lies beside it comes \
+         from an old copy of the cluster's keys; deliver the newest: paxos-ctl keys resume"
+    )]
+    RevokedRoot {
+        /// The file.
+        path: PathBuf,
     },
     /// The root key is another.
     #[error(
@@ -87,6 +101,17 @@ pub struct Standing {
     pub peer: CertificateLife,
     /// Why what lies in the keys directory is not what is active; none if it was taken up.
     pub problem: Option<String>,
+    /// Epoch of the newest bundle that the log brought here; none if it brought none.
+    pub in_log: Option<u64>,
+}
+
+/// A bundle as it travels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedBundle {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its text, with the signatures.
+    pub text: String,
 }
 
 /// Numbers for metrics, with name and help text.
@@ -97,8 +122,10 @@ pub type Numbers<T> = Vec<(&'static str, &'static str, T)>;
 pub struct Keyring {
     directory: PathBuf,
     kept: PathBuf,
+    /// The root key that lay there at the start.
     root: PublicKey,
     trust: Arc<LiveTrust>,
+    signed: ArcSwap<SignedBundle>,
     keys: Arc<ArcSwap<NodeKeys>>,
     /// What the last attempt to take files up ran into.
     problem: ArcSwapOption<String>,
@@ -107,6 +134,10 @@ pub struct Keyring {
     turn: Mutex<()>,
     reloads: AtomicU64,
     refused: AtomicU64,
+    /// 0 before there is one.
+    in_log: AtomicU64,
+    from_log: AtomicU64,
+    from_log_refused: AtomicU64,
 }
 
 impl Keyring {
@@ -114,14 +145,16 @@ impl Keyring {
     ///
     /// # Errors
     /// When a file is missing or not usable, others can read the private key, or neither bundle is
-    /// signed by root.
+    /// believed.
     pub fn open(directory: &Path, data_dir: &Path) -> Result<Keyring, TrustError> {
         let keys = NodeKeys::load(directory)?;
         let root = load_root(directory)?;
         let kept = data_dir.join(KEPT);
-        let delivered = load_bundle(&directory.join(identity::BUNDLE), &root);
-        let ((bundle, signed), problem) = newest(delivered, load_kept(&kept, &root), directory)?;
+        let delivered = load_bundle(&directory.join(identity::BUNDLE), &[&root]);
+        let before = load_kept(&kept, &root);
+        let ((bundle, signed), problem) = newest(delivered, before, &root, directory)?;
         let trust = Trust::load_around(bundle, directory)?;
+        let active = SignedBundle { epoch: trust.epoch(), text: signed.clone() };
         if let Some(problem) = &problem {
             error!(epoch = trust.epoch(), problem, "starts with the bundle that was kept");
         }
@@ -131,11 +164,15 @@ impl Keyring {
             kept,
             root,
             trust: Arc::new(LiveTrust::new(trust)),
+            signed: ArcSwap::from_pointee(active),
             keys: Arc::new(ArcSwap::from_pointee(keys)),
             refused: AtomicU64::new(u64::from(problem.is_some())),
             problem: ArcSwapOption::from_pointee(problem),
             turn: Mutex::default(),
             reloads: AtomicU64::new(0),
+            in_log: AtomicU64::new(0),
+            from_log: AtomicU64::new(0),
+            from_log_refused: AtomicU64::new(0),
         })
     }
 
@@ -188,20 +225,70 @@ impl Keyring {
     fn take_up(&self) -> Result<(), ReloadError> {
         let directory = &self.directory;
         let keys = NodeKeys::load(directory)?;
-        if load_root(directory)?.key_data() != self.root.key_data() {
-            return Err(ReloadError::OtherRoot { path: directory.join(identity::ROOT) });
+        let active = self.trust.load();
+        let root = load_root(directory)?;
+        let path = directory.join(identity::ROOT);
+        if active.bundle().revokes_key(&fingerprint(&root)).is_some() {
+            return Err(ReloadError::RevokedRoot { path });
+        }
+        let mut known = active.bundle().roots(&self.root);
+        known.push(&self.root);
+        if known.iter().all(|known| known.key_data() != root.key_data()) {
+            return Err(ReloadError::OtherRoot { path });
         }
         let path = directory.join(identity::BUNDLE);
-        let (bundle, signed) = load_bundle(&path, &self.root)?;
-        let active = self.trust.load();
+        let (bundle, signed) = load_bundle(&path, &[&root])?;
         let follows = active.bundle().may_become(&bundle);
         follows.map_err(|source| ReloadError::Replay { path, source })?;
         let trust = Trust::load_around(bundle, directory)?.in_place_of(&active);
         keep(&self.kept, &signed);
         // Before the trust: connections that are cut by it are dialled again at once.
         self.keys.store(Arc::new(keys));
-        self.trust.replace(trust);
+        self.believe(trust, signed);
         Ok(())
+    }
+
+    /// Takes up the bundle that the log brought, if it is newer than the active one and one of the
+    /// root keys that this one names signed it. Reads and writes files, as [`Keyring::reload`].
+    pub fn take_published(&self, epoch: u64, signed: &[u8]) {
+        let _turn = self.turn();
+        self.in_log.fetch_max(epoch, Ordering::Relaxed);
+        let active = self.trust.load();
+        if epoch <= active.epoch() {
+            return;
+        }
+        match self.take_up_published(&active, signed) {
+            Ok(()) => {
+                self.from_log.fetch_add(1, Ordering::Relaxed);
+                info!(epoch, "the trust bundle in the log was taken up");
+            }
+            Err(error) => {
+                self.from_log_refused.fetch_add(1, Ordering::Relaxed);
+                error!(epoch, error, "the trust bundle in the log was not taken up");
+            }
+        }
+    }
+
+    fn take_up_published(&self, active: &Trust, signed: &[u8]) -> Result<(), String> {
+        let signed = std::str::from_utf8(signed).map_err(|error| error.to_string())?;
+        let roots = active.bundle().roots(&self.root);
+        let bundle = Bundle::verify_by_any(signed, &roots).map_err(|error| error.to_string())?;
+        active.bundle().may_become(&bundle).map_err(|error| error.to_string())?;
+        let trust = Trust::load_around(bundle, &self.directory);
+        let trust = trust.map_err(|error| error.to_string())?.in_place_of(active);
+        keep(&self.kept, signed);
+        self.believe(trust, signed.to_owned());
+        Ok(())
+    }
+
+    fn believe(&self, trust: Trust, signed: String) {
+        self.signed.store(Arc::new(SignedBundle { epoch: trust.epoch(), text: signed }));
+        self.trust.replace(trust);
+    }
+
+    /// The active bundle.
+    pub fn signed_bundle(&self) -> Arc<SignedBundle> {
+        self.signed.load_full()
     }
 
     /// What is active, and what stands against the files.
@@ -213,6 +300,7 @@ impl Keyring {
             host: life(&keys.host_certificate, now),
             peer: life(&keys.peer_certificate, now),
             problem: self.problem.load_full().map(|problem| problem.to_string()),
+            in_log: Some(self.in_log.load(Ordering::Relaxed)).filter(|epoch| *epoch > 0),
         }
     }
 
@@ -225,6 +313,16 @@ impl Keyring {
                 "reloads_refused",
                 "times that the files of keys were not taken up, at the start or later",
                 count(&self.refused),
+            ),
+            (
+                "bundles_from_log",
+                "trust bundles that the log brought and that were taken up",
+                count(&self.from_log),
+            ),
+            (
+                "bundles_from_log_refused",
+                "newer trust bundles in the log that were not taken up",
+                count(&self.from_log_refused),
             ),
         ]
     }
@@ -257,24 +355,31 @@ type Signed = (Bundle, String);
 fn newest(
     delivered: Result<Signed, TrustError>,
     kept: Option<Signed>,
+    root: &PublicKey,
     directory: &Path,
 ) -> Result<(Signed, Option<String>), TrustError> {
     let Some(kept) = kept else { return Ok((delivered?, None)) };
-    match delivered {
-        Err(error) => Ok((kept, Some(error.to_string()))),
-        Ok(delivered) => match kept.0.may_become(&delivered.0) {
-            Ok(()) => Ok((delivered, None)),
-            Err(source) => {
-                let path = directory.join(identity::BUNDLE);
-                Ok((kept, Some(ReloadError::Replay { path, source }.to_string())))
-            }
-        },
+    let delivered = match delivered {
+        Ok(delivered) => delivered,
+        Err(error) => return Ok((kept, Some(error.to_string()))),
+    };
+    if kept.0.cluster_id != delivered.0.cluster_id {
+        warn!("the bundle that was kept is another cluster's, and is passed over");
+        return Ok((delivered, None));
     }
+    let problem = match kept.0.may_become(&delivered.0) {
+        _ if kept.0.revokes_key(&fingerprint(root)).is_some() => {
+            ReloadError::RevokedRoot { path: directory.join(identity::ROOT) }
+        }
+        Ok(()) => return Ok((delivered, None)),
+        Err(source) => ReloadError::Replay { path: directory.join(identity::BUNDLE), source },
+    };
+    Ok((kept, Some(problem.to_string())))
 }
 
 /// The kept bundle, if there is one to go by.
 fn load_kept(path: &Path, root: &PublicKey) -> Option<Signed> {
-    match load_bundle(path, root) {
+    match load_own_bundle(path, root) {
         Ok(kept) => Some(kept),
         Err(TrustError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {

@@ -19,6 +19,7 @@ const CLOSE_SESSION: u8 = 1;
 const PUT: u8 = 2;
 const DELETE: u8 = 3;
 const RAISE_VERSION: u8 = 4;
+const PUBLISH_BUNDLE: u8 = 5;
 
 const ALWAYS: u8 = 0;
 const ABSENT: u8 = 1;
@@ -61,6 +62,14 @@ struct Delete<'a>(
 #[derive(Serialize, Deserialize)]
 struct RaiseVersion<'a>(#[serde(borrow)] Envelope<'a>, u16);
 
+/// envelope, epoch, signed bundle.
+#[derive(Serialize, Deserialize)]
+struct PublishBundle<'a>(
+    #[serde(borrow)] Envelope<'a>,
+    u64,
+    #[serde(with = "serde_bytes")] &'a [u8],
+);
+
 /// The command as one slot's bytes.
 pub fn encode_command(command: &Command) -> Bytes {
     let envelope = Envelope(
@@ -91,8 +100,18 @@ pub fn encode_command(command: &Command) -> Bytes {
             let fields = RaiseVersion(envelope, *to);
             encode(COMMAND_VERSION, RAISE_VERSION, &fields, &mut out);
         }
+        Operation::PublishBundle { epoch, signed } => {
+            let fields = PublishBundle(envelope, *epoch, signed);
+            encode(COMMAND_VERSION, PUBLISH_BUNDLE, &fields, &mut out);
+        }
     }
     Bytes::from(out)
+}
+
+/// Whether this is a command that publishes a trust bundle, if it is one at all: for whoever wants
+/// no other, and has thousands to look at.
+pub fn publishes_bundle(input: &Bytes) -> bool {
+    matches!(split(COMMAND, COMMAND_VERSION, input), Ok((PUBLISH_BUNDLE, _)))
 }
 
 /// Reads a command back. Key and value stay slices of `input`.
@@ -122,6 +141,10 @@ pub fn decode_command(input: &Bytes) -> Result<Command, DecodeError> {
             let RaiseVersion(envelope, to) = decode(COMMAND, fields)?;
             (envelope, Operation::RaiseVersion { to })
         }
+        PUBLISH_BUNDLE => {
+            let PublishBundle(envelope, epoch, signed) = decode(COMMAND, fields)?;
+            (envelope, Operation::PublishBundle { epoch, signed: share(input, signed) })
+        }
         found => return Err(DecodeError::Kind { what: COMMAND, found }),
     };
     let Envelope(session, sequence, acknowledged_below, principal, request_id) = envelope;
@@ -145,6 +168,7 @@ fn encoded_bytes_about(command: &Command) -> usize {
         | Operation::RaiseVersion { .. } => 0,
         Operation::Put { key, value, condition } => key.len() + value.len() + condition.bytes(),
         Operation::Delete { key, condition } => key.len() + condition.bytes(),
+        Operation::PublishBundle { signed, .. } => signed.len(),
     };
     OVERHEAD_BYTES + names + data
 }

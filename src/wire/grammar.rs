@@ -224,6 +224,17 @@ pub const VERBS: &[VerbSpec] = &[
                   know it.",
     },
     VerbSpec {
+        name: "trust",
+        forms: &["", "publish"],
+        summary: "the trust bundle that the node goes by, or put it into the cluster's log",
+        flags: &[],
+        operands: (0, 1),
+        details: "The bundle names the authorities that are believed and what is revoked; it is\n\
+                  followed by the root key's signature. publish needs an admin's key: every node\n\
+                  takes up what is newer than its own and rightly signed. paxos-ctl does it after\n\
+                  every change of keys.",
+    },
+    VerbSpec {
         name: "help",
         forms: &["[VERB]"],
         summary: "this text, or more about a verb",

@@ -105,6 +105,9 @@ pub struct BundleReport {
     pub revocations: u64,
     /// Why what lies in the node's keys directory is not in use; none if it is.
     pub problem: Option<String>,
+    /// Epoch of the newest one that the log brought to this node; none if it brought none.
+    #[serde(default)]
+    pub in_log: Option<u64>,
 }
 
 /// A certificate of a node's.
@@ -450,7 +453,8 @@ node3  3   proposer,acceptor,learner  127.0.0.1:7103  down   -      121     1m13
             serial: JsonId(serial),
             remaining_seconds,
         };
-        report.bundle = Some(BundleReport { epoch: 3, revocations: 1, problem: None });
+        report.bundle =
+            Some(BundleReport { epoch: 3, revocations: 1, problem: None, in_log: Some(3) });
         report.certificates =
             Some(CertificatesReport { host: life(7, 7_000_000), peer: life(8, 90_000) });
         let table = report.to_table();

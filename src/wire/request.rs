@@ -142,6 +142,10 @@ pub enum Verb {
         /// To this one, the next.
         to: u16,
     },
+    /// The trust bundle that the node goes by.
+    Trust,
+    /// Put that bundle into the log.
+    PublishTrust,
     /// The manual: all of it in short, or one verb.
     Help(Option<&'static VerbSpec>),
 }
@@ -193,6 +197,7 @@ impl Verb {
             Verb::Logs(_) => "logs",
             Verb::Trace { .. } => "trace",
             Verb::Version | Verb::RaiseVersion { .. } => "version",
+            Verb::Trust | Verb::PublishTrust => "trust",
             Verb::Help(_) => "help",
         }
     }
@@ -215,6 +220,7 @@ impl Verb {
                 | Verb::Batch { .. }
                 | Verb::Transfer { .. }
                 | Verb::RaiseVersion { .. }
+                | Verb::PublishTrust
         )
     }
 }
@@ -360,6 +366,7 @@ fn parse_verb(spec: &'static VerbSpec, sorted: &Sorted) -> Result<Verb, Failure>
             Verb::Trace { slot: number(operand(0).unwrap_or_default(), "a slot", 1, u64::MAX)? }
         }
         "version" => parse_version(spec, &sorted.operands)?,
+        "trust" => parse_trust(spec, &sorted.operands)?,
         "help" => match operand(0) {
             None => Verb::Help(None),
             Some(name) => Verb::Help(Some(grammar::verb(name).ok_or_else(|| {
@@ -397,11 +404,24 @@ fn parse_leader(spec: &VerbSpec, operands: &[Vec<u8>]) -> Result<Verb, Failure> 
                 "\"paxos members\" lists them",
             )),
         },
-        [word, ..] => Err(Failure::usage(
-            format!("leader does not take \"{}\" so", printable(word)),
-            format!("write {}", forms(spec).join(" or ")),
-        )),
+        [word, ..] => Err(not_so(spec, word)),
     }
+}
+
+fn parse_trust(spec: &VerbSpec, operands: &[Vec<u8>]) -> Result<Verb, Failure> {
+    match operands {
+        [] => Ok(Verb::Trust),
+        [word] if word == b"publish" => Ok(Verb::PublishTrust),
+        [word, ..] => Err(not_so(spec, word)),
+    }
+}
+
+/// A verb was given a word that it does not take in this place.
+fn not_so(spec: &VerbSpec, word: &[u8]) -> Failure {
+    Failure::usage(
+        format!("{} does not take \"{}\" so", spec.name, printable(word)),
+        format!("write {}", forms(spec).join(" or ")),
+    )
 }
 
 fn parse_version(spec: &VerbSpec, operands: &[Vec<u8>]) -> Result<Verb, Failure> {
@@ -411,10 +431,7 @@ fn parse_version(spec: &VerbSpec, operands: &[Vec<u8>]) -> Result<Verb, Failure>
             let to = number(to, "a cluster version", 2, u64::from(u16::MAX))?;
             Ok(Verb::RaiseVersion { to: u16::try_from(to).unwrap_or(u16::MAX) })
         }
-        [word, ..] => Err(Failure::usage(
-            format!("version does not take \"{}\" so", printable(word)),
-            format!("write {}", forms(spec).join(" or ")),
-        )),
+        [word, ..] => Err(not_so(spec, word)),
     }
 }
 

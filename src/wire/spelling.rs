@@ -1,6 +1,7 @@
 //! A request spelt out: the words that mean it. The other direction of `wire/request.rs`, for the
 //! local program, which parses what was typed before it asks a node.
 
+use super::logs::LogQuery;
 use super::request::{Consistency, Format, Request, ValueSource, Verb};
 use crate::store::command::Condition;
 
@@ -78,17 +79,7 @@ impl Words {
                 self.word(prefix);
             }
             Verb::Batch { window } => self.option("--window", window.to_string().as_bytes()),
-            Verb::Logs(query) => {
-                self.option("--lines", query.lines.to_string().as_bytes());
-                self.switch("--protocol", query.protocol);
-                if let Some(text) = &query.grep {
-                    self.option("--grep", text.as_bytes());
-                }
-                self.switch("--follow", query.follow);
-                if let Some(node) = &query.node {
-                    self.option("--node", node.as_bytes());
-                }
-            }
+            Verb::Logs(query) => self.logs(query),
             Verb::Trace { slot } => self.word(slot.to_string().as_bytes()),
             Verb::Transfer { to } => {
                 self.word(b"transfer");
@@ -101,6 +92,7 @@ impl Words {
                 self.word(b"raise");
                 self.word(to.to_string().as_bytes());
             }
+            Verb::PublishTrust => self.word(b"publish"),
             Verb::Help(Some(about)) => self.word(about.name.as_bytes()),
             Verb::Help(None)
             | Verb::Status
@@ -108,7 +100,20 @@ impl Words {
             | Verb::Members
             | Verb::Leader
             | Verb::Metrics
-            | Verb::Version => {}
+            | Verb::Version
+            | Verb::Trust => {}
+        }
+    }
+
+    fn logs(&mut self, query: &LogQuery) {
+        self.option("--lines", query.lines.to_string().as_bytes());
+        self.switch("--protocol", query.protocol);
+        if let Some(text) = &query.grep {
+            self.option("--grep", text.as_bytes());
+        }
+        self.switch("--follow", query.follow);
+        if let Some(node) = &query.node {
+            self.option("--node", node.as_bytes());
         }
     }
 

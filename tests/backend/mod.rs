@@ -13,6 +13,7 @@ use paxos_ssh::node::trace::Traced;
 use paxos_ssh::paxos::ballot::{Ballot, ClusterId, Incarnation, NodeId, ProposalNumber, Slot};
 use paxos_ssh::store::command::{Condition, Operation, Outcome};
 use paxos_ssh::telemetry::metrics::Metrics;
+use paxos_ssh::transport::keyring::SignedBundle;
 use paxos_ssh::wire::answer::Record;
 use paxos_ssh::wire::event::ProtocolEvent;
 use paxos_ssh::wire::request::Consistency;
@@ -214,6 +215,7 @@ impl Inner {
                 Err(outcome) => outcome,
             },
             Operation::RaiseVersion { to } => Outcome::ClusterVersion(to),
+            Operation::PublishBundle { epoch, .. } => Outcome::BundleEpoch(epoch),
             other => panic!("no client asks for {other:?}"),
         }
     }
@@ -253,6 +255,10 @@ impl Backend for Fake {
         let outcome = inner.apply(operation.clone());
         inner.outcomes.extend(id.map(|id| (id, (operation, outcome.clone()))));
         Ok(outcome)
+    }
+
+    fn bundle(&self) -> Option<Arc<SignedBundle>> {
+        Some(Arc::new(SignedBundle { epoch: 3, text: "the bundle\n".to_owned() }))
     }
 
     async fn view(

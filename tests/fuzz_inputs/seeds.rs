@@ -339,6 +339,7 @@ fn commands() -> Vec<Bytes> {
         Operation::OpenSession { nonce: 7 },
         Operation::CloseSession,
         Operation::RaiseVersion { to: 2 },
+        Operation::PublishBundle { epoch: 2, signed: value.clone() },
         put(Condition::Always),
         put(Condition::Value(value.clone())),
         Operation::Delete { key: key.clone(), condition: Condition::Revision(8) },

@@ -1,0 +1,54 @@
+//! The newest bundle into the cluster's log, from which nodes take it up whose hosts no controller
+//! reaches.
+//!
+//! It is a second way, and never the only one: it needs a quorum and a certificate that nodes still
+//! believe, and a node that is cut off from its peers hears nothing by it. So whoever was not
+//! reached is named all the same, and that nothing could be published is said and is no failure.
+//!
+//! What must never happen: a bundle is published that a node is to take up in its turn, before its
+//! turn has come. So this comes after all deliveries.
+
+use super::delivery::{Delivered, Reached};
+use super::deploy::{Cluster, Progress};
+use super::inventory::NodeSpec;
+use super::keys::ClusterKeys;
+use super::observe::{ASK_LIMIT, Asker, leader};
+use crate::wire::failure::Failure;
+
+impl Cluster {
+    /// Has a node put the bundle that it goes by into the log, if it is not there.
+    ///
+    /// # Errors
+    /// When somebody wants no more progress.
+    pub(super) fn publish_keys(
+        &self,
+        keys: &ClusterKeys,
+        delivered: &[Delivered],
+        say: Progress<'_>,
+    ) -> Result<(), Failure> {
+        let active = delivered.iter().filter(|one| one.reached == Reached::Active);
+        let nodes: Vec<&NodeSpec> =
+            active.map(|one| self.known(&one.node)).collect::<Result<_, _>>()?;
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let epoch = keys.bundle().epoch;
+        match self.publish_by(keys, &nodes) {
+            Ok(()) => say(&format!("the bundle of epoch {epoch} is in the cluster's log")),
+            Err(why) => say(&format!(
+                "the bundle of epoch {epoch} is not in the cluster's log, so nodes that were not \
+                 reached do not hear of it: {why}"
+            )),
+        }
+    }
+
+    fn publish_by(&self, keys: &ClusterKeys, nodes: &[&NodeSpec]) -> Result<(), String> {
+        let asker = Asker::new(keys, &self.inventory.cluster).map_err(|error| error.message)?;
+        let answers = asker.ask(nodes, ASK_LIMIT);
+        let leads = leader(&answers).ok_or("no leader is known")?;
+        // Any other hands it to the leader.
+        let node = nodes.iter().find(|node| node.name == leads).unwrap_or(&nodes[0]);
+        let command = format!("paxos trust publish --timeout {}ms", ASK_LIMIT.as_millis());
+        asker.tell(node, &command, ASK_LIMIT)
+    }
+}

@@ -372,3 +372,48 @@ fn files_beside_the_inventory_count_and_are_named() {
     let error = Inventory::load(&folder.path().join("none.yaml")).unwrap_err();
     assert!(error.to_string().contains("cannot read"), "{error}");
 }
+
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+
+#[test]
+fn people_with_plain_keys_are_one_list_for_the_cluster() {
+    let people = format!(
+        "    paxos_people:\n      backup: {{rights: \"read, write:/b/\", key: \"{KEY} at home\"}}\n"
+    );
+    let inventory = load(&three(&people, ["", "", ""])).unwrap();
+    let backup = &inventory.people[0];
+    assert_eq!((&*backup.name, &*backup.rights), ("backup", "read, write:/b/"));
+    assert_eq!(backup.key, format!("{KEY} at home"));
+    assert_eq!(load(&three("", ["", "", ""])).unwrap().people, []);
+
+    let list = |entry: &str| format!("    paxos_people:\n      {entry}\n");
+    let table = [
+        (list("- bob"), 5, "paxos_people is a list, but must be a mapping"),
+        (list("bob: read"), 6, "paxos_people: bob is a single value"),
+        (list("bob: {rights: read}"), 6, "incomplete"),
+        (list(&format!("bob: {{right: read, key: {KEY}}}")), 6, "rights and key, and nothing else"),
+        (list(&format!("bob: {{rights: rule, key: {KEY}}}")), 6, "bob"),
+        (list("bob: {rights: read, key: ssh-ed25519 AAAA}"), 6, "no public key"),
+        (list(&format!("\"bo b\": {{rights: read, key: {KEY}}}")), 6, "is no name"),
+        (
+            format!(
+                "    paxos_people:\n      a: {{rights: read, key: {KEY}}}\n      b: {{rights: \
+                 write, key: {KEY}}}\n"
+            ),
+            7,
+            "the key of a",
+        ),
+    ];
+    for (text, line, part) in table {
+        let error = load(&three(&text, ["", "", ""])).expect_err(part);
+        let named = error
+            .problems
+            .iter()
+            .any(|problem| problem.line == line && problem.to_string().contains(part));
+        assert!(named, "{part} on line {line}: {error}");
+    }
+    let own = format!("      paxos_people: {{a: {{rights: read, key: {KEY}}}}}\n");
+    let error = load(&three("", ["", &own, ""])).expect_err("one host has another list");
+    assert!(error.to_string().contains("another paxos_people"), "{error}");
+}

@@ -263,3 +263,55 @@ fn with_everything_expired_and_no_quorum_certificates_are_renewed_all_the_same()
         assert!(remaining.is_some_and(|left: i64| left > 30 * 24 * 3600), "{metrics}");
     }
 }
+
+/// Puts a list of plain keys into the cluster's inventory, in the place of the one before.
+fn list_people(cluster: &Cluster, people: &str) {
+    let path = cluster.path("inventory.yaml");
+    let text = fs::read_to_string(&path).expect("it was written");
+    let others = text.lines().filter(|line| !line.contains("paxos_people"));
+    let lines = others.flat_map(|line| match line.contains("paxos_cluster") {
+        true => vec![line.to_owned(), format!("    paxos_people: {{{people}}}")],
+        false => vec![line.to_owned()],
+    });
+    fs::write(&path, lines.map(|line| line + "\n").collect::<String>()).expect("it is writable");
+}
+
+#[test]
+fn plain_keys_of_the_inventory_are_let_in_and_out_again_without_a_restart() {
+    let cluster = Cluster::found();
+    let before = pids(&cluster);
+    let key = cluster.path("backup");
+    let mut keygen = Command::new("ssh-keygen");
+    run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "backup", "-f"]).arg(&key), b"")
+        .expect(0);
+    let line = fs::read_to_string(key.with_extension("pub")).expect("it was made");
+    // No certificate beside it.
+    let config = cluster.path("ssh_config.plain");
+    let text = fs::read_to_string(cluster.ssh_config()).expect("it was written");
+    let people = cluster.path("keys/people/operator").display().to_string();
+    let text = text.lines().filter(|line| !line.trim_start().starts_with("CertificateFile"));
+    let text = text.map(|line| line.replace(&people, &key.display().to_string()) + "\n");
+    fs::write(&config, text.collect::<String>()).expect("it is writable");
+    let ask = |words: &[&str]| run(cluster.ssh_with(&config).arg("node2").args(words), b"");
+    ask(&["paxos", "health"]).expect(255);
+    let list = |rights: &str| {
+        let key = line.trim();
+        list_people(&cluster, &format!("backup: {{rights: \"{rights}\", key: \"{key}\"}}"));
+        cluster.ctl(&["plan"]).expect(2);
+        cluster.deploy().expect(0);
+        cluster.ctl(&["plan"]).expect(0);
+    };
+    list("write:/app1/");
+    ask(&["paxos", "put", "/app1/k", "v"]).expect(0);
+    ask(&["paxos", "put", "/app10/k", "v"]).expect(77);
+    list("read");
+    ask(&["paxos", "put", "/app1/k", "v"]).expect(77);
+    assert_eq!(ask(&["paxos", "get", "/app1/k"]).expect(0).out(), "v\n");
+    // Keys that are delivered for another reason leave the list as it is.
+    cluster.keys(&["issue", "alice", "--role", "write"]).expect(0);
+    cluster.keys(&["revoke", "alice"]).expect(0);
+    ask(&["paxos", "health"]).expect(0);
+    cluster.keys(&["revoke", &key.with_extension("pub").display().to_string()]).expect(0);
+    ask(&["paxos", "health"]).expect(255);
+    assert_eq!(pids(&cluster), before, "nobody was restarted");
+}

@@ -17,7 +17,7 @@ use super::host::{Found, HostError, Place, Wanted, names};
 use super::inventory::NodeSpec;
 use super::issued::{Revoked, Target};
 use super::issuer::Issuer;
-use super::keys::{ClusterKeys, KeyFile, KeysError};
+use super::keys::{ClusterKeys, KeyFile, KeysError, PlainKey};
 use super::keys_failure;
 use super::rotate::{Goal, Rotated};
 use super::state::ClusterState;
@@ -303,9 +303,9 @@ impl Cluster {
         let Some(line) = other_key.or(key_in(&found, node)?) else {
             return Ok(Reached::NotInstalled);
         };
-        let place = Place::of(node);
+        let (place, people) = (Place::of(node), &self.inventory.people);
         let (files, expected) =
-            parcel(keys, node, line).map_err(|error| unreadable(node, &error))?;
+            parcel(keys, node, line, people).map_err(|error| unreadable(node, &error))?;
         if let Some(epoch) = newer(keys, bundle_in(&found)) {
             return Err(HostError {
                 node: node.name.clone(),
@@ -339,7 +339,8 @@ impl Cluster {
     ) -> Result<Reached, HostError> {
         let found = self.look_at_keys(node)?;
         let Some(line) = key_in(&found, node)? else { return Ok(Reached::NotInstalled) };
-        let (_, expected) = parcel(keys, node, line).map_err(|error| unreadable(node, &error))?;
+        let parcel = parcel(keys, node, line, &self.inventory.people);
+        let (_, expected) = parcel.map_err(|error| unreadable(node, &error))?;
         self.await_keys(&Place::of(node), expected, true)
     }
 
@@ -450,11 +451,12 @@ fn parcel(
     keys: &ClusterKeys,
     node: &NodeSpec,
     public_line: &str,
+    people: &[PlainKey],
 ) -> Result<(Vec<KeyFile>, Expected), KeysError> {
     let epoch = keys.bundle().epoch;
     let serials = keys.node_serials(&node.name, public_line)?;
     let mut files = match serials {
-        Some(_) => keys.node_files(&node.name, &[])?,
+        Some(_) => keys.node_files(&node.name, people)?,
         None => vec![keys.bundle_file()],
     };
     files.sort_by_key(|file| file.name != identity::BUNDLE);

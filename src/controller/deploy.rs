@@ -337,7 +337,11 @@ impl<'a> Work<'a> {
 
     fn install(&self, node: &NodeSpec) -> Result<(), Failure> {
         let (host, place) = (&self.cluster.host, Place::of(node));
-        let files = self.issuer.keys().node_files(&node.name, &[]).map_err(keys_failure)?;
+        let files = self
+            .issuer
+            .keys()
+            .node_files(&node.name, &self.cluster.inventory.people)
+            .map_err(keys_failure)?;
         for file in files {
             let name = format!("{}/{}", names::KEYS, file.name);
             let bytes = file.text.as_bytes();

@@ -167,7 +167,8 @@ impl Cluster {
         let keys = match (keys, &found.node_key) {
             (_, None) => FileState::Absent,
             (Some(keys), Some(_)) if certified => {
-                let wanted = keys.node_files(&node.name, &[]).map_err(keys_failure)?;
+                let people = &self.inventory.people;
+                let wanted = keys.node_files(&node.name, people).map_err(keys_failure)?;
                 let same = wanted.iter().all(|file| {
                     let place = names::KEY_FILES.iter().position(|name| *name == file.name);
                     let found = place.and_then(|place| found.files.get(place + 1));

@@ -6,9 +6,12 @@
 
 use super::access::Access;
 pub use super::access::Connection;
+use super::addresses::host_port;
 use super::groups::{self, Host, Setting, Sources, Tree};
 use super::host::Layout;
+use super::keys::PlainKey;
 use super::login::Login;
+use super::people::PEOPLE;
 use super::problem::{Fault, InventoryError, Problem};
 use super::system::settings_path;
 use super::yaml::Value;
@@ -21,7 +24,7 @@ use std::path::{Component, Path, PathBuf};
 pub const PORT_DEFAULT: u16 = 7022;
 
 /// What makes a node of a host; everything else that begins with `paxos_` is a slip.
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 13] = [
     "paxos_cluster",
     "paxos_id",
     "paxos_proposer_id",
@@ -34,6 +37,7 @@ const VARIABLES: [&str; 12] = [
     "paxos_quorum_phase1",
     "paxos_quorum_phase2",
     "paxos_http",
+    PEOPLE,
 ];
 
 const PROPOSERS: &str = "paxos_proposers";
@@ -107,6 +111,8 @@ pub struct Inventory {
     pub quorums: QuorumSystem,
     /// The sizes for phase 1 and 2, as far as they are written there.
     pub sizes: [Option<u64>; 2],
+    /// Who comes with a plain key.
+    pub people: Vec<PlainKey>,
 }
 
 impl Inventory {
@@ -158,14 +164,6 @@ pub fn state_directory() -> PathBuf {
     absolute("XDG_STATE_HOME").unwrap_or_else(|| home().join(".local/state"))
 }
 
-/// `host:port`, with brackets around an IPv6 address.
-pub fn host_port(host: &str, port: u16) -> String {
-    match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    }
-}
-
 /// A node with the lines that gave it its numbers.
 struct Placed {
     node: NodeSpec,
@@ -182,6 +180,10 @@ pub(super) struct Checker {
 }
 
 impl Checker {
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
     pub(super) fn problem(&mut self, (file, line): (PathBuf, u64), fault: Fault) {
         self.problems.push(Problem { file, line, fault });
     }
@@ -220,7 +222,8 @@ impl Checker {
         let nodes: Vec<NodeSpec> = placed.into_iter().map(|placed| placed.node).collect();
         let written = sizes.clone().map(|size| size.map(|(size, _)| size));
         let quorums = self.quorums(&nodes, sizes)?;
-        Some(Inventory { file: self.file.clone(), cluster, nodes, quorums, sizes: written })
+        let (file, people) = (self.file.clone(), self.people(&ours));
+        Some(Inventory { file, cluster, nodes, quorums, sizes: written, people })
     }
 
     fn cluster_name(&mut self, ours: &[&Host]) -> Option<String> {
@@ -333,62 +336,6 @@ impl Checker {
                 (None, at)
             }
         }
-    }
-
-    fn address(&mut self, host: &Host, connection: Connection) -> (String, Option<(PathBuf, u64)>) {
-        if let Some((address, at)) = self.text(host, "paxos_address") {
-            let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
-            let bare = bare.unwrap_or(&address).to_owned();
-            let is_ip = bare.parse::<std::net::IpAddr>().is_ok();
-            if bare.is_empty() || (!is_ip && bare.contains([':', ' ', '/', '@'])) {
-                let wanted = "a host name or an IP address; the port goes into paxos_port";
-                let variable = "paxos_address".to_owned();
-                self.problem(at.clone(), Fault::Value { variable, value: address, wanted });
-            }
-            return (bare, Some(at));
-        }
-        match (connection, self.plain_text(host, "ansible_host")) {
-            (_, Some((address, at))) => (address, Some(at)),
-            (Connection::Local, None) => ("127.0.0.1".to_owned(), None),
-            (Connection::Ssh, None) => (host.name.clone(), None),
-        }
-    }
-
-    fn listen(
-        &mut self,
-        host: &Host,
-        connection: Connection,
-        address: &str,
-        port: u16,
-    ) -> Vec<String> {
-        let default = match connection {
-            Connection::Local => vec![host_port(address, port)],
-            Connection::Ssh => vec![host_port("0.0.0.0", port), host_port("::", port)],
-        };
-        let Some(setting) = host.variables.get("paxos_listen").cloned() else { return default };
-        let items = match &setting.value {
-            Value::List(items) => items.iter().map(|item| item.value.clone()).collect(),
-            other => vec![other.clone()],
-        };
-        let mut listen = Vec::new();
-        for item in items {
-            let text = match &item {
-                Value::Scalar(text) => text.as_str(),
-                _ => "",
-            };
-            match listen_address(text, port) {
-                Some(address) => listen.push(address),
-                None => {
-                    let fault = Fault::Value {
-                        variable: "paxos_listen".to_owned(),
-                        value: text.to_owned(),
-                        wanted: "an IP address, or IP:PORT, or a list of them",
-                    };
-                    self.problem((setting.file.clone(), setting.line), fault);
-                }
-            }
-        }
-        if listen.is_empty() { default } else { listen }
     }
 
     fn unique(&mut self, placed: &[Placed]) {
@@ -579,15 +526,6 @@ fn is_name(name: &str) -> bool {
     name.len() <= 63
         && name.chars().all(inner)
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-}
-
-fn listen_address(text: &str, port: u16) -> Option<String> {
-    if let Ok(address) = text.parse::<std::net::SocketAddr>() {
-        return Some(address.to_string());
-    }
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    let ip = bare.parse::<std::net::IpAddr>().ok()?;
-    Some(host_port(&ip.to_string(), port))
 }
 
 /// The known name that was most likely meant; none when nothing is near.

@@ -534,13 +534,9 @@ fn has_left(certificate: &Certificate, now: SystemTime, left: Duration) -> bool 
 /// The file of plain keys, checked as the node will check it.
 fn people_text(people: &[PlainKey]) -> Result<String, KeysError> {
     let mut text = String::new();
-    for PlainKey { name, rights, key } in people {
-        let line = format!("{name} {rights} {}", key.trim());
-        let judged = identity::ListedKey::parse(&line).and_then(|listed| {
-            listed.filter(|_| !line.contains('\n')).ok_or_else(|| "it has no name".to_owned())
-        });
-        let name = name.clone();
-        judged.map_err(|reason| KeysError::PlainKey { name, reason })?;
+    for person in people {
+        let name = person.name.clone();
+        let line = person.line().map_err(|reason| KeysError::PlainKey { name, reason })?;
         text.push_str(&line);
         text.push('\n');
     }

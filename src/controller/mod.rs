@@ -1,7 +1,8 @@
 //! From an inventory to a running cluster, and through its life.
 //!
-//! * [`yaml`], [`groups`], [`inventory`] read what somebody wants (`access`: how to get there);
-//!   [`problem`] says what is wrong with it, [`init`] writes a first one.
+//! * [`yaml`], [`groups`], [`inventory`] read what somebody wants (`access`: how to get there,
+//!   `addresses`: where nodes listen, `people`: whose plain keys are let in); [`problem`] says what
+//!   is wrong with it, [`init`] writes a first one.
 //! * [`keys`] reads keys and [`issuer`] makes them, [`issued`] lists and revokes them, [`delivery`]
 //!   has the nodes take them up, `publish` puts the bundle into the log as well, [`rotate`]
 //!   replaces an authority ([`authorities`] are its keys), [`rotate_node`] the key of a node,
@@ -32,6 +33,7 @@
 //! else's is touched.
 
 mod access;
+mod addresses;
 pub mod agent;
 pub mod agent_call;
 pub mod authorities;
@@ -69,6 +71,7 @@ pub mod obstacle;
 mod openssh;
 pub mod operate;
 pub mod overview;
+mod people;
 mod pipe;
 pub mod plan;
 mod ports;

@@ -85,6 +85,14 @@ pub enum Fault {
         /// What may have been meant.
         nearest: Option<String>,
     },
+    /// A key that cannot be given to nodes.
+    #[error("paxos_people: {name} is not usable: {reason}; mend it")]
+    Person {
+        /// Whose.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
     /// A value that a variable cannot have.
     #[error("{variable} is {value:?}, but must be {wanted}")]
     Value {

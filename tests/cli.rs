@@ -187,10 +187,30 @@ fn a_bad_ssh_config_is_bad_settings() {
 
 #[test]
 fn no_node_there_is_certainly_not_applied() {
-    let output = paxos().args(["--socket", "/nonexistent/paxos.sock", "put", "k", "v"]).output();
+    let socket = ["--socket", "/nonexistent/paxos.sock"];
+    let output = paxos().args(socket).args(["put", "k", "v", "--timeout", "300ms"]).output();
     let output = output.unwrap();
     assert_eq!(code(&output), 69);
     assert!(text(&output.stderr).contains("is the node running?"), "{output:?}");
+}
+
+#[test]
+fn whoever_wants_keys_waits_for_a_node_and_who_asks_how_it_is_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("paxos.sock");
+    let ask = |words: &[&str]| {
+        let mut command = paxos();
+        command.arg("--socket").arg(&socket).args(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut put = ask(&["put", "k", "v", "--timeout", "30s"]);
+    let status = ask(&["status", "--timeout", "30s"]).wait_with_output().unwrap();
+    assert_eq!(code(&status), 69);
+    assert!(put.try_wait().unwrap().is_none(), "it waits still");
+    let node = Node::start();
+    std::os::unix::fs::symlink(node.socket(), &socket).unwrap();
+    let output = put.wait_with_output().unwrap();
+    assert_eq!((code(&output), text(&output.stdout)), (0, "revision 1\n"));
 }
 
 /// On a host the node is found where it is by default.

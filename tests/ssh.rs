@@ -291,3 +291,28 @@ fn programs_call_over_ssh() {
         assert_eq!(failure.code, Code::ConditionFailed);
     });
 }
+
+#[test]
+fn a_program_that_runs_on_finds_the_keys_that_were_renewed() {
+    let (world, stranger) = (World::start(), World::start());
+    for file in ["id", "id-cert.pub"] {
+        let (from, to) = (stranger.directory.path(), world.directory.path());
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    let config = SshConfig::load(&world.config()).unwrap();
+    let nodes = ["node1", "node2"].map(|name| config.node(name, None).unwrap());
+    world.runtime.block_on(async {
+        let cluster = Cluster::new(nodes.to_vec());
+        let put = || Call::Put {
+            key: "k".into(),
+            value: "v".into(),
+            condition: Condition::Always,
+            request_id: None,
+        };
+        let failure = cluster.call(put(), Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!((failure.code, world.fake.proposed()), (Code::NoQuorum, 0), "{failure:?}");
+        world.write_person("alice", &["admin"]);
+        let written = cluster.call(put(), Duration::from_secs(20)).await;
+        assert!(matches!(written, Ok(Reply::Written { .. })), "{written:?}");
+    });
+}

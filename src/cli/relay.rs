@@ -1,11 +1,16 @@
 //! Sends a request through the first door that opens, and passes its streams on. Where that leads
 //! to nothing, and nothing was shown yet, the other doors are tried.
 //!
+//! Where none opens, whoever reads or writes keys goes over all of them again until the time is up:
+//! a cluster that is being restarted is there a second later. Whoever asks how nodes are hears at
+//! once that none answers, which is what they want to know.
+//!
 //! Everything runs on one thread. Output is written where it arrives and blocks while its reader is
 //! slow: then nothing is read from the connection either, which holds the node back without any
 //! buffer of ours.
 
 use super::{exit, output};
+use crate::client::backoff::Backoff;
 use crate::client::door::{AskError, ChannelEvent, Door, Talk, TalkInput};
 use crate::client::first::{First, first};
 use crate::wire::failure::{Code, Failure};
@@ -80,6 +85,7 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
     let is_endless = matches!(request.verb, Verb::Batch { .. }) || request.verb.is_endless();
     let mut trouble = Trouble::default();
     let mut waiting: Vec<&Door> = doors.iter().collect();
+    let mut backoff = Backoff::default();
     loop {
         let left = timeout.saturating_sub(started.elapsed());
         if left.is_zero() {
@@ -90,7 +96,17 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
         for (place, error) in closed {
             trouble.note(waiting[place], error, &request.verb)?;
         }
-        let Some((place, opened)) = opened else { break };
+        let Some((place, opened)) = opened else {
+            let wait = backoff.next_wait();
+            let is_hopeless = !request.verb.wants_keys() || trouble.denied == doors.len();
+            if is_hopeless || started.elapsed() + wait >= timeout {
+                break;
+            }
+            tokio::time::sleep(wait).await;
+            trouble.begin_anew();
+            waiting = doors.iter().collect();
+            continue;
+        };
         let door = waiting[place];
         tried.push(place);
         waiting = others(waiting, &tried);
@@ -125,7 +141,7 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
             }
         }
     }
-    Err(trouble.into_failure(doors, timeout))
+    Err(trouble.into_failure(doors, started.elapsed()))
 }
 
 /// The doors that were not tried yet.
@@ -173,7 +189,13 @@ impl Trouble {
         Ok(())
     }
 
-    fn into_failure(self, doors: &[Door], timeout: Duration) -> Failure {
+    /// All doors are tried once more; what may have happened stays so.
+    fn begin_anew(&mut self) {
+        self.reasons.clear();
+        self.denied = 0;
+    }
+
+    fn into_failure(self, doors: &[Door], tried: Duration) -> Failure {
         let reasons = self.reasons.join("; ");
         if self.may_be_applied {
             return lost(&reasons, true);
@@ -188,7 +210,7 @@ impl Trouble {
         }
         Failure::new(
             Code::NoQuorum,
-            format!("no node could be reached within {timeout:?}: {reasons}"),
+            format!("no node could be reached in {:.1} s: {reasons}", tried.as_secs_f64()),
             "nothing was changed; check that a node runs, or name another with --to",
         )
     }

@@ -46,7 +46,8 @@ impl Opens for Node {
     async fn open(&self, limit: Duration) -> Result<Open, String> {
         let mut settings = Settings::default();
         settings.dial_timeout = settings.dial_timeout.min(limit);
-        let dialled = client::dial(&self.endpoint, &self.identity, &settings).await;
+        let Node { endpoint, identity, .. } = self.reread();
+        let dialled = client::dial(&endpoint, &identity, &settings).await;
         let connection = dialled.map_err(|error| error.to_string())?;
         let opened = tokio::time::timeout(limit, RpcClient::open(&connection)).await;
         let client = match opened {

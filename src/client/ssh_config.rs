@@ -5,7 +5,7 @@
 //! business and are passed over, except those that would change where the connection goes or whom
 //! it believes: these are errors, because doing half of them would be worse.
 
-use crate::transport::client::{ClientIdentity, Endpoint};
+use crate::transport::client::{ClientIdentity, Endpoint, HostCheck};
 use crate::transport::credentials::{CredentialsError, load_host_check, load_identity};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,48 @@ pub struct Node {
     pub endpoint: Endpoint,
     /// Who knocks.
     pub identity: ClientIdentity,
+    /// Where the keys were read from; none if they were given.
+    files: Option<Files>,
+}
+
+/// The files of keys that a block names.
+#[derive(Debug, Clone)]
+struct Files {
+    known_hosts: PathBuf,
+    key: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    agent: Option<PathBuf>,
+}
+
+impl Node {
+    /// A node that is dialled with these keys and no others.
+    pub fn new(name: String, endpoint: Endpoint, identity: ClientIdentity) -> Node {
+        Node { name, endpoint, identity, files: None }
+    }
+
+    /// The same node with what lies in its files of keys now, for a program that runs longer than a
+    /// certificate is valid. What cannot be read, because it is being written for instance, leaves
+    /// the keys of before.
+    pub fn reread(&self) -> Node {
+        let mut node = self.clone();
+        if let Some(files) = &self.files {
+            let alias = &self.endpoint.host_principal;
+            if let (Ok(check), Ok(identity)) = (files.host_check(alias), files.identity()) {
+                (node.endpoint.check, node.identity) = (check, identity);
+            }
+        }
+        node
+    }
+}
+
+impl Files {
+    fn host_check(&self, alias: &str) -> Result<HostCheck, CredentialsError> {
+        load_host_check(&self.known_hosts, alias)
+    }
+
+    fn identity(&self) -> Result<ClientIdentity, CredentialsError> {
+        load_identity(self.key.as_deref(), self.certificate.as_deref(), self.agent.as_deref())
+    }
 }
 
 /// Why there is nobody to dial.
@@ -166,9 +208,14 @@ impl SshConfig {
         let credentials = |source| ConfigError::Credentials { name: name.to_owned(), source };
         let alias = host.host_key_alias.clone().ok_or_else(|| missing("HostKeyAlias"))?;
         let known_hosts = host.known_hosts.as_ref().ok_or_else(|| missing("UserKnownHostsFile"))?;
-        let check = load_host_check(known_hosts, &alias).map_err(credentials)?;
-        let (key, certificate) = (host.identity_file.as_deref(), host.certificate_file.as_deref());
-        let identity = load_identity(key, certificate, agent).map_err(credentials)?;
+        let files = Files {
+            known_hosts: known_hosts.clone(),
+            key: host.identity_file.clone(),
+            certificate: host.certificate_file.clone(),
+            agent: agent.map(Path::to_owned),
+        };
+        let check = files.host_check(&alias).map_err(credentials)?;
+        let identity = files.identity().map_err(credentials)?;
         let endpoint = Endpoint {
             host: host.host_name.clone().unwrap_or_else(|| name.to_owned()),
             port: host.port.unwrap_or(22),
@@ -176,7 +223,7 @@ impl SshConfig {
             check,
             by_way_of: host.proxy_command.clone(),
         };
-        Ok(Node { name: name.to_owned(), endpoint, identity })
+        Ok(Node { name: name.to_owned(), endpoint, identity, files: Some(files) })
     }
 }
 

@@ -148,7 +148,7 @@ impl Asker {
             by_way_of: node.by_way_of.clone(),
         };
         let identity = self.identity.clone();
-        Door::Node(Box::new(Node { name: node.name.clone(), endpoint, identity }))
+        Door::Node(Box::new(Node::new(node.name.clone(), endpoint, identity)))
     }
 
     /// Asks each of the nodes, at once, for no longer than `limit` in all.

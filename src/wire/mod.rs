@@ -39,6 +39,7 @@ pub mod spelling;
 pub mod store_call;
 pub mod trace;
 pub mod trace_call;
+pub mod verb;
 mod witness;
 pub mod words;
 

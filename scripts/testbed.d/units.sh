@@ -45,7 +45,7 @@ units() {
     expect 0 ctl destroy --confirm testbed
     for name in $HOSTS; do nothing_left "$name"; done
     say "all held"
-    over_sshd h1 systemctl --version | head -n 1
+    at h1 systemctl --version | head -n 1
     printf 'first deploy of 3 hosts: %s s\nupgrade of 3 hosts: %s s\n' "$first" "$upgraded"
     printf 'from a crash until it listens: %s s\n' "$CRASHED"
     printf 'from the start of three systemds to a healthy cluster: %s s\n' "$CAME_BACK"
@@ -54,9 +54,15 @@ units() {
 # How a node is that serves.
 readonly SERVES=(ActiveState=active SubState=running UnitFileState=enabled)
 
+# at HOST WORDS…: in a shell there. The first login serves the next ones too, for there are many.
+at() {
+    patient "$PLACE/operator/ssh_config" -o ControlMaster=auto -o ControlPersist=yes \
+        -o "ControlPath=$PLACE/operator/way-to-%n" "$@"
+}
+
 # shown HOST: what its systemd says of the node, a line each.
 shown() {
-    over_sshd "$1" sudo systemctl show "$UNIT" -p ActiveState -p SubState -p UnitFileState \
+    at "$1" sudo systemctl show "$UNIT" -p ActiveState -p SubState -p UnitFileState \
         -p NRestarts -p MainPID -p Result -p ExecMainStatus -p StatusText -p InvocationID
 }
 
@@ -80,7 +86,7 @@ comes_to() {
 of() { sed -n "s/^$1=//p" <<<"$SHOWN"; }
 
 # on HOST SCRIPT WORDS…: a script that root runs there.
-on() { over_sshd "$1" "sudo bash -euc $(printf '%q ' "$2" script "${@:3}")"; }
+on() { at "$1" "sudo bash -euc $(printf '%q ' "$2" script "${@:3}")"; }
 
 # sandboxed HOST: its process is not root's and can become nobody else; what is not the node's it
 # cannot write, even as root, and others' files and processes it does not see.
@@ -205,8 +211,10 @@ hosts_come_back() {
         sleep 0.1
     done
     tail -n 1 "$log" | grep -q stopped || fail "the node of h1 was not told to stop"
-    for name in $HOSTS; do
-        [ "$name" = h1 ] || kill -KILL "$(cat "$PLACE/machines/$name/pid")"
+    for name in h2 h3; do
+        # A login does not notice that its host is gone.
+        at -O exit "$name" 2>/dev/null
+        kill -KILL "$(cat "$PLACE/machines/$name/pid")"
     done
     start=$(now)
     for name in $HOSTS; do boot "$name"; done

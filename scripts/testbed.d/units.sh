@@ -5,6 +5,10 @@
 
 readonly UNIT=paxos@testbed.service
 
+# What `systemd-analyze security` may make of it as it was loaded, in tenths: a little more than it
+# makes of the text of any (tests/unit.rs).
+readonly EXPOSURE_MAX=15
+
 # For how many looks, a tenth of a second apart and more, a node that is to stay down is looked at;
 # one that does not stay down is back after a second.
 readonly LOOKS_DOWN=25
@@ -118,7 +122,11 @@ sandboxed() {
         done
         [ "$(as_itself ls /proc | grep -c "^[0-9]")" -lt "$(ls /proc | grep -c "^[0-9]")" ] ||
             fail "sees what others run"
-    ' "$UNIT" "$data" "$capabilities" || fail "$1 is not kept from what it does without"
+        systemd-analyze security --no-pager --threshold="$4" "$1" >/run/exposed ||
+            { cat /run/exposed >&2; fail "is exposed"; }
+        rm /run/exposed
+    ' "$UNIT" "$data" "$capabilities" $EXPOSURE_MAX ||
+        fail "$1 is not kept from what it does without"
 }
 
 # open_files HOST: how many its node may have.
@@ -148,14 +156,15 @@ stay_down() {
     local looks=() name log=$PLACE/machines/$OWN_DISK/root/data/paxos/log/00000000000000000001.log
     expect 0 ctl stop h1
     comes_to h1 ActiveState=inactive SubState=dead Result=success UnitFileState=enabled
+    # Whoever starts it and waits is told: it is not ready before it listens.
     # shellcheck disable=SC2016
     on h2 'echo "nonsense: yes" >>/etc/paxos/testbed.yaml
-        systemctl restart --no-block "$1"' "$UNIT"
+        ! systemctl restart "$1" 2>/dev/null' "$UNIT" || fail "h2 is ready with bad settings"
     expect 0 ctl stop h3
     cp "$log" "$PLACE/operator/kept.log"
     printf damage | dd of="$log" bs=1 conv=notrunc status=none
     # shellcheck disable=SC2016
-    on h3 'systemctl start --no-block "$1"' "$UNIT"
+    on h3 '! systemctl start "$1" 2>/dev/null' "$UNIT" || fail "h3 is ready with damaged data"
     local failed=(ActiveState=failed Result=exit-code NRestarts=0 MainPID=0)
     comes_to h2 "${failed[@]}" ExecMainStatus=78
     comes_to h3 "${failed[@]}" ExecMainStatus=65
@@ -173,8 +182,8 @@ stay_down() {
     done
     quietly 69 ctl status
     grep -q 'h1: it does not run' "$PLACE/operator/said" || fail "status does not say h1 is down"
-    ctl logs h2 | grep -q 'unknown field.*nonsense' || fail "the log of h2 does not say why"
-    ctl logs h3 | grep -q 'is damaged at byte' || fail "the log of h3 does not say why"
+    grep -q 'unknown field.*nonsense' <<<"$(ctl logs h2)" || fail "the log of h2 does not say why"
+    grep -q 'is damaged at byte' <<<"$(ctl logs h3)" || fail "the log of h3 does not say why"
     quietly 65 ctl deploy --yes
     grep -q 'h3 ended right after its start: .* is damaged' "$PLACE/operator/said" ||
         fail "deploy does not say what is wrong with h3"
@@ -277,9 +286,46 @@ more_units() {
     on h1 'kill "$(cat /run/stranger.pid)"'
     comes_to h1 "${SERVES[@]}"
     healthy
+    say "what is between two starts is stopped, and what said nothing is looked for in the journal"
+    starts_in_vain
+    say "a node that crashes does not take up a version that lies there"
+    keeps_its_version
     say "a second cluster on the same hosts comes and goes"
     second_cluster
     expect 0 ctl upgrade --binary "$PLACE/operator/second" --yes
+}
+
+# starts_in_vain: the node of h1, which cannot even open its log.
+starts_in_vain() {
+    local log=/var/lib/paxos/testbed/paxos.log
+    # shellcheck disable=SC2016
+    on h1 'rm "$1"; mkdir "$1"; systemctl kill --signal=KILL "$2"' $log "$UNIT"
+    comes_to h1 ActiveState=activating SubState=auto-restart
+    quietly 1 ctl restart h1
+    on h1 "$(sed -n 's/.*: \(journalctl .*\)$/\1/p' "$PLACE/operator/said")" \
+        >"$PLACE/operator/journal.txt"
+    grep -q "cannot open $log" "$PLACE/operator/journal.txt" ||
+        fail "the journal is not where the controller says"
+    expect 0 ctl stop h1
+    comes_to h1 ActiveState=inactive
+    on h1 "rmdir $log"
+    expect 0 ctl deploy --yes
+}
+
+# keeps_its_version: h2, where a controller was killed before it told the node of the next one.
+keeps_its_version() {
+    local before
+    before=$(on h2 'readlink /opt/paxos/current')
+    # shellcheck disable=SC2016
+    on h2 'ln -sfn "$(find /opt/paxos -name "$1-*")" /opt/paxos/current
+        systemctl kill --signal=KILL "$2"' "$SECOND" "$UNIT"
+    comes_to h2 "${SERVES[@]}" NRestarts=1
+    # shellcheck disable=SC2016
+    [ "$(on h2 'readlink "/proc/$(systemctl show -P MainPID "$1")/exe"' "$UNIT")" = \
+        "$before/paxos" ] || fail "h2 has taken up another version"
+    expect 2 ctl plan
+    on h2 "ln -sfn $before /opt/paxos/current"
+    expect 0 ctl plan
 }
 
 second_cluster() {

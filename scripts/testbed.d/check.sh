@@ -57,7 +57,7 @@ plant() {
     boot h5
     fill_disk
     # What listens on the node's port of h7 is not heard.
-    ip -n paxos-tb-h7 rule add ipproto tcp sport 7022 blackhole
+    ip -n "$NAMES-h7" rule add ipproto tcp sport 7022 blackhole
     local tries=0
     # It answers, and is not known.
     until grep -q 'Host key verification failed' \
@@ -78,7 +78,7 @@ heal() {
     mv "$at"/h5/keys/* "$at/h5/root/etc/ssh/"
     boot h5
     empty_disk
-    ip -n paxos-tb-h7 rule delete ipproto tcp sport 7022 blackhole
+    ip -n "$NAMES-h7" rule delete ipproto tcp sport 7022 blackhole
     awake h5 operator
 }
 

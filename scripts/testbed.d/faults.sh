@@ -52,7 +52,7 @@ words_of() {
 work_begins() {
     BEFORE=$(last_run)
     # shellcheck disable=SC2086
-    setsid ip netns exec paxos-tb-operator env HOME="$PLACE/operator" "$PAXOS_CTL" "$@" \
+    setsid ip netns exec "$NAMES-operator" env HOME="$PLACE/operator" "$PAXOS_CTL" "$@" \
         -i "$PLACE/operator/inventory.yaml" --keys-dir "$KEYS" \
         >"$PLACE/operator/work.log" 2>&1 &
     WORK=$!
@@ -86,7 +86,7 @@ work_ends() {
 # befall FAULT: the host with the disk of its own.
 befall() {
     case $1 in
-    "cut off") ip -n "paxos-tb-$OWN_DISK" link set eth0 down ;;
+    "cut off") ip -n "$NAMES-$OWN_DISK" link set eth0 down ;;
     full) fill_disk ;;
     restarted)
         kill -KILL "$(cat "$PLACE/machines/$OWN_DISK/pid")"
@@ -98,7 +98,7 @@ befall() {
 # relieve FAULT
 relieve() {
     case $1 in
-    "cut off") ip -n "paxos-tb-$OWN_DISK" link set eth0 up ;;
+    "cut off") ip -n "$NAMES-$OWN_DISK" link set eth0 up ;;
     full) empty_disk ;;
     restarted) ;;
     esac

@@ -9,6 +9,7 @@ use super::plan::CHANGES_PENDING;
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::journal::Run;
 use crate::controller::recover::{Decreed, Look, Recovered, Survivor};
+use crate::controller::unit;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::report::table;
 use crate::wire::request::Format;
@@ -134,9 +135,11 @@ fn told(cluster: &Cluster, lost: &[String], recovered: &Recovered) -> Reply {
     text.push_str(what_is_lost(recovered.loses_nothing));
     text.push_str(&format!(
         "given up: {}; take them out of the inventory, and paxos_quorum_phase1 and _phase2 with \
-         them. If their hosts come back, end their processes there before anybody uses them: they \
-         hold an old end of the log, and do not know it\n",
-        lost.join(", ")
+         them. If their hosts come back, end their nodes there before anybody uses them (with \
+         systemctl disable --now {}, where systemd starts them with the host): they hold an old \
+         end of the log, and do not know it\n",
+        lost.join(", "),
+        unit::name(name)
     ));
     if !recovered.unrevoked.is_empty() {
         text.push_str(&format!(

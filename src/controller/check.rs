@@ -393,7 +393,8 @@ fn judge_open_files(name: &str, limit: Option<u64>) -> Row {
     let verdict = at_least(limit, OPEN_FILES_WARN, OPEN_FILES_FAIL);
     let remedy = format!(
         "raise nofile to {OPEN_FILES_WARN} or more for the account that logs in \
-         (/etc/security/limits.conf); a node that runs must be restarted then"
+         (/etc/security/limits.conf), or LimitNOFILE= of the node's unit; a node that runs must be \
+         restarted then"
     );
     Row::not(verdict, name, "files", format!("{limit} may be open"), remedy)
 }

@@ -2,12 +2,13 @@
 //! and nothing at all while the others cannot do without it.
 
 use super::deploy::{Cluster, log_path, state_failure, still_running};
-use super::host::{Halt, Halted, Place, Wanted};
+use super::host::{Halt, Halted, Layout, Place, Wanted};
 use super::host_failure;
 use super::inventory::NodeSpec;
 use super::membership::Membership;
 use super::observe::{ASK_LIMIT, Asker, Contact};
 use super::state::ClusterState;
+use super::unit;
 use super::wait::until;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::report::StatusReport;
@@ -187,18 +188,26 @@ impl Cluster {
     /// Why a node ended right after its start: its own failure where it left one, else its last
     /// words.
     fn died(&self, node: &NodeSpec) -> Failure {
-        let words = self.host.log_tail(&Place::of(node), LAST_WORDS).unwrap_or_default();
+        let place = Place::of(node);
+        let words = self.host.log_tail(&place, LAST_WORDS).unwrap_or_default();
         let (name, log) = (&node.name, where_its_log_is(node));
         if let Some(own) = Failure::from_text(&words.join("\n")) {
             let message = format!("{name} ended right after its start: {}", own.message);
             return Failure::new(own.code, message, format!("{} (log: {})", own.hint, log));
         }
-        let words = match words.is_empty() {
+        let said = match words.is_empty() {
             true => "it said nothing".to_owned(),
             false => format!("its last words were:\n  {}", words.join("\n  ")),
         };
-        let message = format!("{name} ended right after its start; {words}");
-        let hint = format!("mend what it says and deploy again; its log is {log}");
+        let message = format!("{name} ended right after its start; {said}");
+        let hint = match &place.layout {
+            // Before it has opened its log, it can tell nobody else.
+            Layout::System { cluster } if words.is_empty() => format!(
+                "where systemd runs its host, see there: journalctl -u {}",
+                unit::name(cluster)
+            ),
+            _ => format!("mend what it says and deploy again; its log is {log}"),
+        };
         Failure::new(Code::Internal, message, hint)
     }
 

@@ -99,6 +99,11 @@ impl Watcher<'_> {
     }
 }
 
+/// Whether a node is a unit of this machine's systemd, or will be.
+pub(super) fn is_unit(place: &Place) -> bool {
+    matches!(Watcher::of(place), Watcher::Systemd(..))
+}
+
 fn failed<T, E: std::fmt::Display>(
     place: &Place,
     what: impl Into<String>,

@@ -9,8 +9,8 @@
 //! the controller, as is any call.
 
 use super::host::{Found, Host, HostError, Layout, Place, Wanted, names};
-use super::local::LocalHost;
-use super::{system, trial_login};
+use super::local::{self, LocalHost};
+use super::{system, trial_login, unit};
 use rand::RngExt;
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, getrlimit};
@@ -34,6 +34,9 @@ const SYNC_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is in the blocks: something that no file system leaves out.
 const PATTERN: u8 = 0x5a;
+
+/// The pid of the systemd that runs a host.
+const SYSTEMD: u32 = 1;
 
 /// Files of the node that tell whose it is, in the order of [`Found::files`].
 pub(super) const TELLING: [&str; 2] = [names::SETTINGS, "keys/root.pub"];
@@ -135,7 +138,7 @@ pub(super) fn probe(place: &Place) -> Result<Probed, HostError> {
         architecture: rustix::system::uname().machine().to_string_lossy().into_owned(),
         libc: libc(),
         memory: fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)),
-        open_files: found.running.and_then(limit_of).unwrap_or(getrlimit(Resource::Nofile).current),
+        open_files: open_files_of(place, found.running),
         found,
         ground,
         disk: Disk { at: nearest, free_bytes, free_files, syncs },
@@ -256,18 +259,42 @@ fn available(text: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// How many files a process may have open; the inner none is no limit.
-fn limit_of(pid: u32) -> Option<Option<u64>> {
+/// How many files the node may have open: one that runs, as it was started; one that will be a unit
+/// of systemd, as the unit says; any other as many as whoever starts it. None is no limit.
+fn open_files_of(place: &Place, running: Option<u32>) -> Option<u64> {
+    match running.and_then(limits_of) {
+        Some(limits) => limits.at_first,
+        None if local::is_unit(place) => Some(unit_open_files(limits_of(SYSTEMD))),
+        None => getrlimit(Resource::Nofile).current,
+    }
+}
+
+/// As many as the unit says, or the most that systemd itself may allow: in a container it cannot go
+/// above that, and then starts a service with as many.
+fn unit_open_files(of_systemd: Option<Limits>) -> u64 {
+    let most = of_systemd.and_then(|limits| limits.at_most).unwrap_or(u64::MAX);
+    most.min(unit::FILES_MAX.into())
+}
+
+/// How many files a process may have open, and may allow itself to; none is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    at_first: Option<u64>,
+    at_most: Option<u64>,
+}
+
+fn limits_of(pid: u32) -> Option<Limits> {
     open_files(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
 }
 
-/// The limit that counts, of `/proc/PID/limits`.
-fn open_files(text: &str) -> Option<Option<u64>> {
+/// Of `/proc/PID/limits`.
+fn open_files(text: &str) -> Option<Limits> {
     let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    match line.split_whitespace().next()? {
+    let mut numbers = line.split_whitespace().map(|word| match word {
         "unlimited" => Some(None),
         number => number.parse().ok().map(Some),
-    }
+    });
+    Some(Limits { at_first: numbers.next()??, at_most: numbers.next()?? })
 }
 
 /// The C library that programs here are linked with.
@@ -324,12 +351,25 @@ mod tests {
         assert_eq!(available("MemAvailable: much\n"), None);
         assert_eq!(available(""), None);
         let head = "Limit                     Soft Limit           Hard Limit           Units\n";
-        let limits =
-            |soft: &str| open_files(&format!("{head}Max open files   {soft}  524288 files"));
-        assert_eq!(limits("1024"), Some(Some(1024)));
-        assert_eq!(limits("unlimited"), Some(None));
+        let limits = |soft: &str, hard: &str| {
+            open_files(&format!("{head}Max open files   {soft}  {hard}   files"))
+        };
+        let are = |at_first, at_most| Some(Limits { at_first, at_most });
+        assert_eq!(limits("1024", "524288"), are(Some(1024), Some(524_288)));
+        assert_eq!(limits("1024", "unlimited"), are(Some(1024), None));
+        assert_eq!(limits("unlimited", "unlimited"), are(None, None));
         assert_eq!(open_files(head), None);
-        assert_eq!(limit_of(std::process::id()), Some(getrlimit(Resource::Nofile).current));
+        let mine = getrlimit(Resource::Nofile);
+        assert_eq!(limits_of(std::process::id()), are(mine.current, mine.maximum));
+    }
+
+    #[test]
+    fn a_unit_has_the_files_that_it_asks_for_if_systemd_may_allow_them() {
+        let most = |at_most| unit_open_files(Some(Limits { at_first: Some(1024), at_most }));
+        assert_eq!(most(Some(1 << 20)), u64::from(unit::FILES_MAX));
+        assert_eq!(most(None), u64::from(unit::FILES_MAX));
+        assert_eq!(most(Some(20_000)), 20_000);
+        assert_eq!(unit_open_files(None), u64::from(unit::FILES_MAX));
     }
 
     #[test]

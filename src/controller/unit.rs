@@ -56,7 +56,7 @@ const RESTART_WAIT: Duration = Duration::from_secs(1);
 
 /// Clients and peers, one file each, far beyond what one node serves; the usual limit of 1024 is
 /// not.
-const FILES_MAX: u32 = 65_536;
+pub const FILES_MAX: u32 = 65_536;
 
 /// Ports below this want a capability.
 const FIRST_FREE_PORT: u16 = 1024;

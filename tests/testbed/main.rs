@@ -1,6 +1,6 @@
 //! A cluster's life on seven hosts over their own sshd, as `scripts/testbed` runs it: the shorter
 //! half of it here, with the clients that write and read meanwhile, and the check of what they were
-//! told.
+//! told. And a node's life as a unit of a real systemd, on three hosts which that runs.
 //!
 //! It makes namespaces and mounts, so it needs root and a kernel that lets it; elsewhere it says
 //! that it was not run. The script runs the two tests that are ignored here:
@@ -21,6 +21,13 @@ use clients::Clients;
 use paxos_ssh::client::ssh_config::SshConfig;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+/// Where systemd lies, whatever else does.
+const SYSTEMD: &str = "/lib/systemd/systemd";
+
+/// One life at a time: each wants the machine to itself.
+static MACHINE: Mutex<()> = Mutex::new(());
 
 /// What keeps the test bed from being made here.
 fn missing() -> Option<String> {
@@ -41,12 +48,42 @@ fn missing() -> Option<String> {
                   mount -t overlay probe /mnt/root \
                   -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work && \
                   ip link add probe type bridge";
-    let mut probe = Command::new("unshare");
-    probe.args(["--mount", "--net", "--pid", "--fork", "sh", "-c", script]);
-    match probe.stdout(Stdio::null()).stderr(Stdio::null()).status() {
-        Ok(status) if status.success() => None,
-        _ => Some("the kernel makes no namespaces, overlays and bridges here".to_owned()),
+    let namespaces = ["--mount", "--net", "--pid", "--fork"];
+    (!kernel_does(&namespaces, script))
+        .then(|| "the kernel makes no namespaces, overlays and bridges here".to_owned())
+}
+
+/// What keeps hosts from being run by a systemd here, where the test bed can be made.
+fn systemd_missing() -> Option<String> {
+    if !Path::new(SYSTEMD).exists() {
+        return Some("systemd is not installed".to_owned());
     }
+    let script = "mount -t cgroup2 probe /mnt && mkdir /mnt/paxos-probe && \
+                  rmdir /mnt/paxos-probe && \
+                  setpriv --bounding-set=-sys_time mount -t proc probe /mnt";
+    let namespaces = ["--mount", "--uts", "--ipc", "--pid", "--cgroup", "--fork"];
+    (!kernel_does(&namespaces, script))
+        .then(|| "the kernel makes no control groups (version 2) here".to_owned())
+}
+
+fn kernel_does(namespaces: &[&str], script: &str) -> bool {
+    let mut probe = Command::new("unshare");
+    probe.args(namespaces).args(["sh", "-c", script]).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
+}
+
+/// Runs `scripts/testbed`, and gives its standard output; panics unless all held.
+fn testbed(words: &[&str]) -> String {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/testbed");
+    let mut command = Command::new(script);
+    command.args(words).env("PAXOS_CTL", env!("CARGO_BIN_EXE_paxos-ctl")).stdin(Stdio::null());
+    command.env("PAXOS_CLIENTS", std::env::current_exe().expect("this program has a path"));
+    let output = command.output().expect("there is a bash");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{stdout}\n--- standard error\n{stderr}");
+    stdout
 }
 
 #[test]
@@ -55,15 +92,18 @@ fn a_cluster_lives_on_hosts_over_their_own_sshd() {
         println!("NOT RUN: {why}");
         return;
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/testbed");
-    let mut command = Command::new(script);
-    command.arg("slice").env("PAXOS_CTL", env!("CARGO_BIN_EXE_paxos-ctl")).stdin(Stdio::null());
-    command.env("PAXOS_CLIENTS", std::env::current_exe().expect("this program has a path"));
-    let output = command.output().expect("there is a bash");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{stdout}\n--- standard error\n{stderr}");
+    let stdout = testbed(&["slice"]);
     assert!(stdout.contains("first deploy of 7 hosts: "), "it printed no figures:\n{stdout}");
+}
+
+#[test]
+fn a_node_is_a_unit_of_a_systemd_that_runs() {
+    if let Some(why) = missing().or_else(systemd_missing) {
+        println!("NOT RUN: {why}");
+        return;
+    }
+    let stdout = testbed(&["systemd", "slice"]);
+    assert!(stdout.contains("from a crash until it listens: "), "it printed no figures:\n{stdout}");
 }
 
 fn path(variable: &str) -> PathBuf {

@@ -489,10 +489,8 @@ impl Model {
                 return Outcome::ClusterVersion(self.raised + 1);
             }
             Operation::PublishBundle { epoch, signed } => {
-                if *epoch > self.bundle.as_ref().map_or(0, |newest| newest.0) {
-                    self.bundle = Some((*epoch, signed.clone()));
-                }
-                return Outcome::BundleEpoch(self.bundle.as_ref().map_or(0, |newest| newest.0));
+                self.bundle = Some((*epoch, signed.clone()));
+                return Outcome::BundleEpoch(*epoch);
             }
             Operation::OpenSession { .. } => unreachable!(),
         };

@@ -234,12 +234,7 @@ impl<B: Backend> Executor<B> {
             .await
             .map_err(|error| failure(error, "publish"))?
         {
-            Outcome::BundleEpoch(epoch) if epoch <= bundle.epoch => Ok(told(epoch)),
-            Outcome::BundleEpoch(epoch) => {
-                let (ours, hint) = (bundle.epoch, "see paxos-ctl status for who goes by which");
-                let message = format!("the log has a bundle of epoch {epoch}, newer than {ours}");
-                Err(Failure::new(Code::ConditionFailed, message, hint))
-            }
+            Outcome::BundleEpoch(epoch) => Ok(told(epoch)),
             other => Err(Failure::new(
                 Code::Internal,
                 format!("publishing the bundle got an outcome that is none of it: {other:?}"),

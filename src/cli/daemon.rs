@@ -23,7 +23,7 @@ use crate::node::reforming;
 use crate::node::report::Identity;
 use crate::node::runner::{self, Runner};
 use crate::node::settings::Settings;
-use crate::paxos::ballot::NodeId;
+use crate::paxos::ballot::{NodeId, Slot};
 use crate::paxos::configuration::{Configuration, Member};
 use crate::paxos::record::Recovered;
 use crate::telemetry::logging::{self, LogFormat};
@@ -41,7 +41,7 @@ use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
@@ -458,24 +458,35 @@ async fn take_up_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
     }
 }
 
-fn take_up_published(newest: Option<Published>, keyring: &Keyring) {
-    if let Some(Published { epoch, signed }) = newest {
-        keyring.take_published(epoch, &signed);
+type Bundles = watch::Receiver<Arc<VecDeque<Published>>>;
+
+/// Judges those that were not judged before.
+fn take_up_published(published: &VecDeque<Published>, judged: &mut Slot, keyring: &Keyring) {
+    for Published { slot, epoch, signed } in published {
+        if slot > judged {
+            keyring.take_published(*epoch, signed);
+            *judged = *slot;
+        }
     }
 }
 
 /// Takes up the trust bundle that the log held, before anybody is let in by an older one, and those
 /// that it brings until the node's thread has ended.
-fn follow_published(mut bundles: watch::Receiver<Option<Published>>, keyring: &Arc<Keyring>) {
-    take_up_published(bundles.borrow_and_update().clone(), keyring);
+fn follow_published(mut bundles: Bundles, keyring: &Arc<Keyring>) {
+    let mut judged = Slot(0);
+    take_up_published(&bundles.borrow_and_update(), &mut judged, keyring);
     let keyring = Arc::clone(keyring);
     tokio::spawn(async move {
         while bundles.changed().await.is_ok() {
-            let (keyring, newest) = (Arc::clone(&keyring), bundles.borrow_and_update().clone());
+            let (keyring, published) = (Arc::clone(&keyring), bundles.borrow_and_update().clone());
             // It reads and writes files, and connections go on meanwhile.
-            let taken_up = tokio::task::spawn_blocking(move || take_up_published(newest, &keyring));
-            if let Err(error) = taken_up.await {
-                error!(%error, "the trust bundle in the log was not taken up");
+            let taken_up = tokio::task::spawn_blocking(move || {
+                take_up_published(&published, &mut judged, &keyring);
+                judged
+            });
+            match taken_up.await {
+                Ok(last) => judged = last,
+                Err(error) => error!(%error, "the trust bundle in the log was not taken up"),
             }
         }
     });

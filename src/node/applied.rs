@@ -15,6 +15,8 @@ use crate::store::command::{Command, Operation, Outcome};
 use crate::wire::build::Build;
 use crate::wire::command::{decode_command, publishes_bundle};
 use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Bytes of log read at once while a store is rebuilt.
 const LOG_READ_BYTES: usize = 1 << 20;
@@ -43,9 +45,16 @@ pub enum RebuildError {
     },
 }
 
+/// Trust bundles that are remembered until somebody judges them. More than one, so that what nobody
+/// would believe cannot hide what came right before it; a bundle is some kilobytes, and a megabyte
+/// at the most.
+const BUNDLES_KEPT: usize = 16;
+
 /// A trust bundle that the log brought. Nobody has judged it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
+    /// Where it came by.
+    pub slot: Slot,
     /// What it says its epoch is.
     pub epoch: u64,
     /// Its text.
@@ -57,10 +66,8 @@ pub(super) struct Applied {
     store: Option<Store<MemoryEngine>>,
     slot: Slot,
     time: ClusterTime,
-    /// Epoch of the newest trust bundle so far.
-    bundle_epoch: u64,
-    /// That bundle, until somebody takes it.
-    bundle: Option<Published>,
+    /// The last trust bundles that came by.
+    bundles: Arc<VecDeque<Published>>,
 }
 
 impl Applied {
@@ -68,7 +75,7 @@ impl Applied {
     pub(super) fn new(with_store: bool) -> Applied {
         let store = with_store.then(|| Store::new(MemoryEngine::new()));
         let (slot, time) = (Slot(0), ClusterTime(0));
-        Applied { store, slot, time, bundle_epoch: 0, bundle: None }
+        Applied { store, slot, time, bundles: Arc::default() }
     }
 
     /// Takes in what the log holds up to `chosen`, and tells the replica of configurations.
@@ -136,10 +143,14 @@ impl Applied {
         };
         if let Some(Operation::PublishBundle { epoch, signed }) =
             command.as_ref().map(|command| &command.operation)
-            && *epoch > self.bundle_epoch
         {
-            self.bundle_epoch = *epoch;
-            self.bundle = Some(Published { epoch: *epoch, signed: signed.clone() });
+            let bundles = Arc::make_mut(&mut self.bundles);
+            // Not a slice of the entry, which would be kept with it.
+            let (epoch, signed) = (*epoch, Bytes::copy_from_slice(signed));
+            bundles.push_back(Published { slot, epoch, signed });
+            if bundles.len() > BUNDLES_KEPT {
+                bundles.pop_front();
+            }
         }
         let store = self.store.as_mut()?;
         let outcome = store.apply(slot, entry.stamp, command.as_ref());
@@ -151,9 +162,9 @@ impl Applied {
         self.slot
     }
 
-    /// The newest trust bundle, if one came by that is newer than the last that was taken.
-    pub(super) fn take_bundle(&mut self) -> Option<Published> {
-        self.bundle.take()
+    /// The last trust bundles that came by, in their order.
+    pub(super) fn bundles(&self) -> &Arc<VecDeque<Published>> {
+        &self.bundles
     }
 
     /// The largest stamp so far.
@@ -191,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_bundle_comes_by_whether_or_not_there_is_a_store() {
+    fn bundles_come_by_whether_or_not_there_is_a_store() {
         for with_store in [true, false] {
             let mut applied = Applied::new(with_store);
             let mut slot = Slot(0);
@@ -199,12 +210,19 @@ mod tests {
                 slot = slot.next();
                 let signed = Bytes::from(format!("signed {epoch}"));
                 applied.apply(slot, &entry(Operation::PublishBundle { epoch, signed }));
-                applied.take_bundle().map(|newest| newest.epoch)
+                applied.apply(slot.next(), &entry(Operation::CloseSession));
+                slot = slot.next();
+                applied.bundles().iter().map(|one| one.epoch).collect::<Vec<_>>()
             };
-            assert_eq!(publish(&mut applied, 4), Some(4));
-            assert_eq!(publish(&mut applied, 3), None, "an older one is none");
-            assert_eq!(publish(&mut applied, 4), None);
-            assert_eq!(publish(&mut applied, 5), Some(5));
+            assert_eq!(publish(&mut applied, 4), [4]);
+            // Whoever claims most may be nobody that one believes.
+            assert_eq!(publish(&mut applied, u64::MAX), [4, u64::MAX]);
+            assert_eq!(publish(&mut applied, 5), [4, u64::MAX, 5]);
+            for epoch in 6..6 + BUNDLES_KEPT as u64 {
+                publish(&mut applied, epoch);
+            }
+            assert_eq!(applied.bundles().len(), BUNDLES_KEPT);
+            assert_eq!(applied.bundles()[0].epoch, 6);
         }
     }
 }

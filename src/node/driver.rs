@@ -108,7 +108,7 @@ pub struct Driver<L, P, W> {
     /// When the last entry was applied, on this node's clock.
     applied_at: Duration,
     views: Arc<ArcSwapOption<StoreView>>,
-    bundles: watch::Sender<Option<Published>>,
+    bundles: watch::Sender<Arc<VecDeque<Published>>>,
     pub(super) requests: Requests,
     pub(super) session: NodeSession,
     pub(super) session_tried: Option<Duration>,
@@ -175,7 +175,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             durable: end,
             synced_to: end,
             views: Arc::new(ArcSwapOption::new(applied.view().map(Arc::new))),
-            bundles: watch::Sender::new(applied.take_bundle()),
+            bundles: watch::Sender::new(Arc::clone(applied.bundles())),
             applied,
             requests: Requests::new(token_base),
             session: NodeSession::new(node_principal(parts.id, &parts.cluster)),
@@ -202,8 +202,9 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         Arc::clone(&self.views)
     }
 
-    /// The newest trust bundle that the log brought. To be judged by whoever believes it.
-    pub fn bundles(&self) -> watch::Receiver<Option<Published>> {
+    /// The last trust bundles that the log brought, in their order. To be judged by whoever
+    /// believes one.
+    pub fn bundles(&self) -> watch::Receiver<Arc<VecDeque<Published>>> {
         self.bundles.subscribe()
     }
 
@@ -535,8 +536,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 
     fn apply(&mut self, slot: Slot, entry: &Entry<Bytes>) {
         let applied = self.applied.apply(slot, entry);
-        if let Some(newest) = self.applied.take_bundle() {
-            self.bundles.send_replace(Some(newest));
+        if self.applied.bundles().back().is_some_and(|last| last.slot == slot) {
+            self.bundles.send_replace(Arc::clone(self.applied.bundles()));
         }
         self.applied_at = self.world.now();
         let Some((command, outcome)) = applied else { return };

@@ -90,8 +90,9 @@ pub enum Operation {
         /// To which.
         to: u16,
     },
-    /// Put a trust bundle where every node finds it. The newest stays; an older one changes
-    /// nothing. Whether it is believed is each node's own business: it may be signed by anybody.
+    /// Put a trust bundle where every node finds it. Whether it is believed is each node's own
+    /// business: it may be old, or signed by anybody. So the last one stays, and not the one that
+    /// claims the highest epoch, which nobody could follow.
     PublishBundle {
         /// Its epoch.
         epoch: u64,
@@ -148,7 +149,7 @@ pub enum Outcome {
     RequestIdReused,
     /// The cluster version is this now.
     ClusterVersion(u16),
-    /// The newest bundle in the log has this epoch now.
+    /// The bundle was published; it says that this is its epoch.
     BundleEpoch(u64),
 }
 

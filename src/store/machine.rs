@@ -49,7 +49,8 @@ impl<E: Engine> Store<E> {
         self.meta.cluster_version
     }
 
-    /// The newest trust bundle that was published, and its epoch. Nobody has judged it.
+    /// The trust bundle that was published last, and what it says its epoch is. Nobody has judged
+    /// it.
     pub fn bundle(&self) -> Option<(u64, Bytes)> {
         self.engine.get(Space::Meta, &BUNDLE_KEY).map(decode_bundle)
     }
@@ -150,12 +151,8 @@ impl<E: ReadEngine> Draft<'_, E> {
     }
 
     fn publish_bundle(&mut self, epoch: u64, signed: &Bytes) -> Outcome {
-        let published = self.get(Space::Meta, &BUNDLE_KEY).map(decode_bundle);
-        let newest = published.map_or(0, |(newest, _)| newest);
-        if epoch > newest {
-            self.put(Space::Meta, BUNDLE_KEY, encode_bundle(epoch, signed));
-        }
-        Outcome::BundleEpoch(epoch.max(newest))
+        self.put(Space::Meta, BUNDLE_KEY, encode_bundle(epoch, signed));
+        Outcome::BundleEpoch(epoch)
     }
 
     fn delete_key(&mut self, key: &Bytes, condition: &Condition) -> Outcome {

@@ -101,7 +101,7 @@ pub struct Standing {
     pub peer: CertificateLife,
     /// Why what lies in the keys directory is not what is active; none if it was taken up.
     pub problem: Option<String>,
-    /// Epoch of the newest bundle that the log brought here; none if it brought none.
+    /// Epoch of the newest bundle in the log that was believed here; none before there is one.
     pub in_log: Option<u64>,
 }
 
@@ -252,13 +252,20 @@ impl Keyring {
     /// root keys that this one names signed it. Reads and writes files, as [`Keyring::reload`].
     pub fn take_published(&self, epoch: u64, signed: &[u8]) {
         let _turn = self.turn();
-        self.in_log.fetch_max(epoch, Ordering::Relaxed);
         let active = self.trust.load();
-        if epoch <= active.epoch() {
+        if epoch < active.epoch() {
+            return;
+        }
+        if epoch == active.epoch() {
+            // The one that is active, or another one, which is no news either.
+            if signed == self.signed.load().text.as_bytes() {
+                self.in_log.fetch_max(epoch, Ordering::Relaxed);
+            }
             return;
         }
         match self.take_up_published(&active, signed) {
-            Ok(()) => {
+            Ok(epoch) => {
+                self.in_log.fetch_max(epoch, Ordering::Relaxed);
                 self.from_log.fetch_add(1, Ordering::Relaxed);
                 info!(epoch, "the trust bundle in the log was taken up");
             }
@@ -269,16 +276,18 @@ impl Keyring {
         }
     }
 
-    fn take_up_published(&self, active: &Trust, signed: &[u8]) -> Result<(), String> {
+    /// Gives its epoch.
+    fn take_up_published(&self, active: &Trust, signed: &[u8]) -> Result<u64, String> {
         let signed = std::str::from_utf8(signed).map_err(|error| error.to_string())?;
         let roots = active.bundle().roots(&self.root);
         let bundle = Bundle::verify_by_any(signed, &roots).map_err(|error| error.to_string())?;
         active.bundle().may_become(&bundle).map_err(|error| error.to_string())?;
         let trust = Trust::load_around(bundle, &self.directory);
         let trust = trust.map_err(|error| error.to_string())?.in_place_of(active);
+        let epoch = trust.epoch();
         keep(&self.kept, signed);
         self.believe(trust, signed.to_owned());
-        Ok(())
+        Ok(epoch)
     }
 
     fn believe(&self, trust: Trust, signed: String) {

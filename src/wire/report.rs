@@ -105,7 +105,7 @@ pub struct BundleReport {
     pub revocations: u64,
     /// Why what lies in the node's keys directory is not in use; none if it is.
     pub problem: Option<String>,
-    /// Epoch of the newest one that the log brought to this node; none if it brought none.
+    /// Epoch of the newest one in the log that this node believes; none before there is one.
     #[serde(default)]
     pub in_log: Option<u64>,
 }

@@ -9,6 +9,7 @@ use super::host::names;
 use super::local::SUPERVISED;
 use super::system;
 use super::wait::until;
+use crate::transport::confined;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::convert::Infallible;
@@ -55,8 +56,9 @@ impl Identity {
     /// The node's process, if it runs: the noted one, else one that is found by looking at all, for
     /// a pid file may be lost while its process lives.
     pub fn find(&self) -> Option<u32> {
-        let noted = fs::read_to_string(&self.pid_file).ok();
-        let noted = noted.and_then(|text| text.trim().parse().ok());
+        // Its directory is the node's, which may have put anything there.
+        let noted = confined::read(&self.pid_file).ok();
+        let noted = noted.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
         noted
             .filter(|pid| self.is_process(*pid))
             .or_else(|| pids()?.find(|pid| self.is_process(*pid)))

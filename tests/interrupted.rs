@@ -311,6 +311,11 @@ fn the_way_back_is_open_until_the_version_is_raised() {
     is_settled(&cluster, &keys, "0.9.9");
 }
 
+/// Of the bundle that node2 goes by.
+fn epoch(cluster: &Cluster) -> Option<u64> {
+    cluster.status("node2").expect("it answers")["bundle"]["epoch"].as_u64()
+}
+
 #[test]
 fn two_controllers_at_once_do_not_meet() {
     let cluster = Cluster::found();
@@ -321,7 +326,26 @@ fn two_controllers_at_once_do_not_meet() {
     let before = NODES.map(|node| cluster.pid(node));
     let busy = ctl_now(&cluster, &keys, &["restart"]).expect(75);
     assert!(busy.said().contains("bob@elsewhere: upgrade"), "{}", busy.said());
+    let ctl_keys: [&[&str]; 3] = [&["revoke", "alice"], &["renew", "node1"], &["resume"]];
+    cluster.keys(&["issue", "alice", "--role", "read"]).expect(0);
+    for words in ctl_keys {
+        let busy = ctl_now(&cluster, &keys, &[&["keys"], words].concat()).expect(75);
+        assert!(busy.said().contains("bob@elsewhere: upgrade"), "{words:?}: {}", busy.said());
+    }
+    let busy = ctl_now(&cluster, &keys, &["stop", "node1"]).expect(75);
+    assert!(busy.said().contains("bob@elsewhere: upgrade"), "{}", busy.said());
     assert_eq!(NODES.map(|node| cluster.pid(node)), before, "nobody was touched");
+    assert_eq!(epoch(&cluster), Some(1), "nothing was signed");
+    // Whoever hangs with the hosts keeps nobody from revoking a key, nor from the last resort.
+    ctl_now(&cluster, &keys, &["keys", "revoke", "alice", "--take-over"]).expect(0);
+    assert_eq!((epoch(&cluster), fs::read_to_string(&lock).unwrap().as_str()), (Some(2), ""));
+    fs::write(&lock, line).unwrap();
+    ctl_now(&cluster, &keys, &["kill", "node1"]).expect(0);
+    assert_eq!(fs::read_to_string(&lock).unwrap(), line, "it asks nobody, and says so to nobody");
+    ctl_now(&cluster, &keys, &["deploy", "--yes"]).expect(75);
+    ctl_now(&cluster, &keys, &["keys", "resume", "--take-over"]).expect(0);
+    ctl_now(&cluster, &keys, &["deploy", "--yes"]).expect(0);
+    fs::write(&lock, line).unwrap();
     // Nobody has touched it for longer than any controller is silent.
     let stale = std::time::SystemTime::now() - Duration::from_secs(31);
     fs::File::options().write(true).open(&lock).unwrap().set_modified(stale).unwrap();

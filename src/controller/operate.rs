@@ -113,7 +113,16 @@ impl Cluster {
         Deployment::Meets(plan(&self.inventory, &facts).obstacles)
     }
 
-    /// Halts nodes, all at once.
+    /// Stops nodes in good order, all at once, while nobody else works on the hosts.
+    ///
+    /// # Errors
+    /// When somebody else is at work; and as [`Cluster::halt`].
+    pub fn stop(&self, nodes: &[&NodeSpec]) -> Result<Vec<Halting>, Failure> {
+        let _exclusive = self.exclusive_where_installed("stop")?;
+        self.halt(nodes, Halt::Gently)
+    }
+
+    /// Halts nodes, all at once, whoever else is at work.
     ///
     /// # Errors
     /// When one could not be signalled or still runs; the others are halted all the same.

@@ -193,6 +193,24 @@ fn an_upgrade_that_was_killed_is_resumed_and_taken_back() {
 }
 
 #[test]
+fn a_rollback_that_is_given_again_is_finished_and_never_goes_forward() {
+    let cluster = Cluster::found();
+    let keys = cluster.path("keys");
+    let second = second_version(&cluster);
+    let upgrade = ["upgrade", "--binary", second.to_str().unwrap(), "--yes"];
+    ctl_now(&cluster, &keys, &upgrade).expect(0);
+    assert!(kill_at(&cluster, &keys, &["rollback", "--yes"], 3), "a rollback has more steps");
+    for _twice in 0..2 {
+        ctl_now(&cluster, &keys, &["rollback", "--yes"]).expect(0);
+        is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+    }
+    // The next upgrade has a way back of its own, also before it is done.
+    assert!(kill_at(&cluster, &keys, &upgrade, 3), "an upgrade has more steps");
+    ctl_now(&cluster, &keys, &["rollback", "--yes"]).expect(0);
+    is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
 fn a_rotation_that_was_killed_is_resumed_and_ends_with_one_authority() {
     let cluster = Cluster::found();
     let mut keys = cluster.path("keys");

@@ -11,6 +11,7 @@ use super::{exit, output};
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::plan::{Facts, Plan, plan};
 use crate::controller::program::Program;
+use crate::controller::upgrade::Way;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use serde_json::json;
@@ -52,23 +53,27 @@ pub(super) fn upgrade(
         Failure::new(Code::NotFound, message, "give the path of a paxos program: --binary FILE")
     })?;
     let program = cluster.upgradable_to(&binary)?;
-    take_up(cluster, given, "upgrade", &program, &binary)
+    take_up(cluster, given, Way::Forward, &program, &binary)
 }
 
-/// Takes the cluster back to the program that it ran before.
+/// Takes the cluster back to the program that it ran before, or to the end of the way back.
 pub(super) fn rollback(cluster: &mut Cluster, given: Given<'_>) -> Result<Reply, Failure> {
     let program = cluster.previous()?;
     let binary = program.path(&cluster.keys_dir);
-    take_up(cluster, given, "rollback", &program, &binary)
+    take_up(cluster, given, Way::Back, &program, &binary)
 }
 
 fn take_up(
     cluster: &mut Cluster,
     given: Given<'_>,
-    verb: &str,
+    way: Way,
     program: &Program,
     binary: &Path,
 ) -> Result<Reply, Failure> {
+    let verb = match way {
+        Way::Forward => "upgrade",
+        Way::Back => "rollback",
+    };
     let before = cluster.facts()?;
     cluster.binary = Some(binary.to_owned());
     let wanted = plan(&cluster.inventory, &cluster.facts()?);
@@ -76,7 +81,7 @@ fn take_up(
     let heading = format!("{verb} to {}\n", program.name());
     show(cluster, &wanted, given, &heading)?;
     // From here on every deployment comes to the same end.
-    cluster.choose(program, binary, &before)?;
+    cluster.choose(program, binary, way, &before)?;
     let facts = cluster.facts()?;
     let plan = plan(&cluster.inventory, &facts);
     let words = [program.name(), binary.display().to_string()];

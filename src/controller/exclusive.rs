@@ -8,8 +8,8 @@
 //!
 //! All that changes something on a host does so, but for `kill`, which is for when nothing else
 //! helps. Keys are revoked in a hurry, and whoever has the hosts may hang: then they are named
-//! (exit 75), nothing is signed, and [`Cluster::take_over`] takes the hosts from them. Nobody is waited
-//! for: how long a deployment may take is for a person to judge.
+//! (exit 75), nothing is signed, and [`Cluster::take_over`] takes the hosts from them. Nobody is
+//! waited for: how long a deployment may take is for a person to judge.
 //!
 //! What must hold: a run that lost a host to another changes nothing there any more. The agent on
 //! a host over ssh sees to that; see [`lock`](super::lock) for the moment that remains. On this

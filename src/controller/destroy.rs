@@ -48,6 +48,8 @@ impl Cluster {
         let _exclusive = self.exclusive("destroy")?;
         say("stop the nodes")?;
         if self.halt(&nodes, Halt::Gently).is_err() {
+            // Before anything is removed, for no host may be out of reach. One that is started
+            // again is ended for good where its data is removed.
             self.halt(&nodes, Halt::AtOnce)?;
         }
         let mut left = Vec::new();

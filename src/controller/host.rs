@@ -297,6 +297,7 @@ pub trait Host: Examiner + Send + Sync {
     /// Lets other controllers to the host again.
     fn release(&self, place: &Place);
 
-    /// Removes what a node keeps, and nothing else; gives what was left because it is not a node's.
+    /// Ends what still runs of a node and of whoever watches over it, and removes what it keeps and
+    /// nothing else; gives what was left because it is not a node's.
     fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError>;
 }

@@ -433,6 +433,12 @@ impl Host for LocalHost {
         if let Watcher::Systemd(systemd, cluster) = &watcher {
             failed_unit(place, "take its unit away", cluster, systemd.forget(cluster))?;
         }
+        // A supervisor would start it again.
+        let ended = place.identity().end_all(KILL_LIMIT).and_then(|gone| match gone {
+            true => Ok(()),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        });
+        failed(place, "end what still runs of it", ended)?;
         let removed = remove_known(place.open(), &names::ALL);
         let left = failed(place, format!("remove {}", place.directory.display()), removed)?;
         let Layout::System { cluster } = &place.layout else { return Ok(left) };

@@ -211,6 +211,37 @@ fn a_rollback_that_is_given_again_is_finished_and_never_goes_forward() {
 }
 
 #[test]
+fn a_restart_that_was_killed_is_resumed_where_it_was() {
+    let cluster = Cluster::found();
+    let keys = cluster.path("keys");
+    let pids = || NODES.map(|node| cluster.pid(node));
+    let before = pids();
+    assert!(kill_at(&cluster, &keys, &["restart"], 3), "there are three nodes");
+    // The third may have been stopped, and started.
+    let then = pids();
+    assert!(lines(&keys, "done") == 2);
+    ctl_now(&cluster, &keys, &["resume", "--yes"]).expect(0);
+    is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+    let after = pids();
+    let stayed = (0..NODES.len()).filter(|node| after[*node] == then[*node]);
+    assert_eq!(stayed.count(), 2, "{before:?} {then:?} {after:?}");
+    for (before, after) in before.iter().zip(&after) {
+        assert_ne!(before, after);
+    }
+    // Killed after the last of its work, it has nothing left to do.
+    let mut runs: Vec<PathBuf> =
+        fs::read_dir(keys.join("runs")).unwrap().map(|run| run.unwrap().path()).collect();
+    runs.sort();
+    let last = runs.pop().unwrap();
+    let text = fs::read_to_string(&last).unwrap();
+    let end = text.lines().position(|line| line.contains("\"event\":\"end\"")).unwrap();
+    let kept: Vec<&str> = text.lines().take(end).collect();
+    fs::write(&last, format!("{}\n", kept.join("\n"))).unwrap();
+    ctl_now(&cluster, &keys, &["resume", "--yes"]).expect(0);
+    assert_eq!(pids(), after);
+}
+
+#[test]
 fn a_rotation_that_was_killed_is_resumed_and_ends_with_one_authority() {
     let cluster = Cluster::found();
     let mut keys = cluster.path("keys");

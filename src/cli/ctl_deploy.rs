@@ -3,6 +3,7 @@
 
 use super::ctl::Reply;
 use super::ctl_audit::{journaled, told};
+use super::ctl_life::restart;
 use super::ctl_recover::resume as resume_recovery;
 use super::ctl_rotate::resume as resume_keys;
 use super::plan::{plan_json, plan_text};
@@ -138,11 +139,16 @@ pub(super) fn resume(
             _ => go_on(cluster, given, None),
         },
         "restart" => {
-            let restart = |say: Progress<'_>| cluster.restart(&run.words, false, say);
-            let mut say = speaker(given.format);
-            let done = journaled(cluster, "restart", &run.words, &mut say, restart)?;
-            let text = format!("restarted {}\n", done.join(", "));
-            Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "restarted": done}) })
+            let left = cluster.left_to_restart(&run)?;
+            match left.is_empty() {
+                // No name would stand for all.
+                true => {
+                    let text = "all were restarted already\n".to_owned();
+                    let json = json!({"ok": true, "restarted": []});
+                    Ok(Reply { exit: exit::DONE, text, json })
+                }
+                false => restart(cluster, &left, false, given.format),
+            }
         }
         "raise" => raise(cluster, given, run.words.first().and_then(|word| word.parse().ok())),
         "deploy" => {

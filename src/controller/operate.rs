@@ -28,6 +28,11 @@ pub struct Halting {
     pub pid: Option<u32>,
 }
 
+/// How the restart of a node is told of.
+pub(super) fn restart_step(node: &str) -> String {
+    format!("{node}: restart")
+}
+
 impl Cluster {
     /// The named nodes, or all of them.
     ///
@@ -177,7 +182,7 @@ impl Cluster {
         let leader = leader(&asker.ask(&all, ASK_LIMIT));
         nodes.sort_by_key(|node| leader.as_ref() == Some(&node.name));
         for node in &nodes {
-            say(&format!("{}: restart", node.name))?;
+            say(&restart_step(&node.name))?;
             self.restart_one(&asker, node, force)?;
         }
         Ok(nodes.into_iter().map(|node| node.name.clone()).collect())

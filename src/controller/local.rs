@@ -12,6 +12,7 @@ use super::lock::{Busy, Holder, Holdings};
 use super::observe::say;
 use super::plan::FileState;
 use super::ports::held;
+use super::probe::forget_scratch;
 use super::process;
 use super::remains::{Remains, remains};
 use super::remote::sha256;
@@ -439,6 +440,9 @@ impl Host for LocalHost {
             false => Err(io::ErrorKind::TimedOut.into()),
         });
         failed(place, "end what still runs of it", ended)?;
+        if let Ok(directory) = place.open() {
+            forget_scratch(&directory, Duration::ZERO);
+        }
         let removed = remove_known(place.open(), &names::ALL);
         let left = failed(place, format!("remove {}", place.directory.display()), removed)?;
         let Layout::System { cluster } = &place.layout else { return Ok(left) };

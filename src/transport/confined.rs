@@ -204,6 +204,16 @@ impl Confined {
         }
     }
 
+    /// Makes a file of a name that nothing has, a link neither.
+    ///
+    /// # Errors
+    /// When something has it, or the file cannot be made.
+    pub fn create(&self, name: &str, mode: u32) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | PLAIN;
+        let mode = Mode::from_raw_mode(mode);
+        Ok(File::from(fs::openat(&self.directory, one(name)?, flags, mode)?))
+    }
+
     /// Writes a file whole: under a name of its own, flushed, given to its owner, renamed, and the
     /// directory flushed. What had its name before is replaced, a link itself and not where it
     /// leads.
@@ -213,10 +223,7 @@ impl Confined {
     pub fn write(&self, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
         // A name of its own, so that two writers never share a half-written file.
         let temporary = format!(".{name}.{:016x}", rand::rng().next_u64());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | PLAIN;
-        let opened =
-            fs::openat(&self.directory, one(&temporary)?, flags, Mode::from_raw_mode(mode));
-        let mut file = File::from(opened?);
+        let mut file = self.create(&temporary, mode)?;
         let mut attempt = || -> io::Result<()> {
             file.write_all(bytes)?;
             if let Some(owner) = self.owner {

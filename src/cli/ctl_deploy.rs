@@ -9,7 +9,7 @@ use super::ctl_rotate::resume as resume_keys;
 use super::plan::{plan_json, plan_text};
 use super::progress::Speaker;
 use super::{exit, output};
-use crate::controller::deploy::{Cluster, Progress};
+use crate::controller::deploy::{Cluster, Progress, obstacle_failure};
 use crate::controller::plan::{Facts, Plan, plan};
 use crate::controller::program::Program;
 use crate::controller::upgrade::Way;
@@ -175,7 +175,7 @@ fn go_on(cluster: &Cluster, given: Given<'_>, limit: Option<&str>) -> Result<Rep
 /// Shows a plan and has it confirmed, unless there is nothing to confirm.
 fn show(cluster: &Cluster, plan: &Plan, given: Given<'_>, heading: &str) -> Result<(), Failure> {
     if let Some(obstacle) = plan.stopper() {
-        return Err(Failure::new(Code::BadSettings, obstacle.to_string(), obstacle.hint()));
+        return Err(obstacle_failure(obstacle));
     }
     let shown = format!("{heading}{}", plan_text(plan, &cluster.inventory.cluster));
     let asks = !plan.is_empty() && !given.yes;

@@ -409,3 +409,23 @@ fn a_check_finds_a_port_that_is_taken_and_leaves_nothing_behind() {
     drop(taken);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+/// The inventory may well be right.
+#[test]
+fn a_host_out_of_reach_is_no_fault_of_the_inventory() {
+    let folder = tempfile::tempdir().unwrap();
+    let [closed, _] = free_ports();
+    let inventory = folder.path().join("i.yaml");
+    let host = format!("{{paxos_id: 1, ansible_host: 127.0.0.1, ansible_port: {closed}}}");
+    let text = format!("all:\n  vars: {{paxos_cluster: c}}\n  hosts:\n    n1: {host}\n");
+    fs::write(&inventory, text).unwrap();
+    for words in [&["plan"][..], &["deploy", "--yes"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-ctl"));
+        command.args(words).arg(&inventory).arg("--keys-dir").arg(folder.path().join("keys"));
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("the host of n1 could not be looked at"), "{said}");
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+    }
+}

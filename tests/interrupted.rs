@@ -193,6 +193,55 @@ fn an_upgrade_that_was_killed_is_resumed_and_taken_back() {
 }
 
 #[test]
+fn a_rollback_that_is_given_again_is_finished_and_never_goes_forward() {
+    let cluster = Cluster::found();
+    let keys = cluster.path("keys");
+    let second = second_version(&cluster);
+    let upgrade = ["upgrade", "--binary", second.to_str().unwrap(), "--yes"];
+    ctl_now(&cluster, &keys, &upgrade).expect(0);
+    assert!(kill_at(&cluster, &keys, &["rollback", "--yes"], 3), "a rollback has more steps");
+    for _twice in 0..2 {
+        ctl_now(&cluster, &keys, &["rollback", "--yes"]).expect(0);
+        is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+    }
+    // The next upgrade has a way back of its own, also before it is done.
+    assert!(kill_at(&cluster, &keys, &upgrade, 3), "an upgrade has more steps");
+    ctl_now(&cluster, &keys, &["rollback", "--yes"]).expect(0);
+    is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn a_restart_that_was_killed_is_resumed_where_it_was() {
+    let cluster = Cluster::found();
+    let keys = cluster.path("keys");
+    let pids = || NODES.map(|node| cluster.pid(node));
+    let before = pids();
+    assert!(kill_at(&cluster, &keys, &["restart"], 3), "there are three nodes");
+    // The third may have been stopped, and started.
+    let then = pids();
+    assert!(lines(&keys, "done") == 2);
+    ctl_now(&cluster, &keys, &["resume", "--yes"]).expect(0);
+    is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
+    let after = pids();
+    let stayed = (0..NODES.len()).filter(|node| after[*node] == then[*node]);
+    assert_eq!(stayed.count(), 2, "{before:?} {then:?} {after:?}");
+    for (before, after) in before.iter().zip(&after) {
+        assert_ne!(before, after);
+    }
+    // Killed after the last of its work, it has nothing left to do.
+    let mut runs: Vec<PathBuf> =
+        fs::read_dir(keys.join("runs")).unwrap().map(|run| run.unwrap().path()).collect();
+    runs.sort();
+    let last = runs.pop().unwrap();
+    let text = fs::read_to_string(&last).unwrap();
+    let end = text.lines().position(|line| line.contains("\"event\":\"end\"")).unwrap();
+    let kept: Vec<&str> = text.lines().take(end).collect();
+    fs::write(&last, format!("{}\n", kept.join("\n"))).unwrap();
+    ctl_now(&cluster, &keys, &["resume", "--yes"]).expect(0);
+    assert_eq!(pids(), after);
+}
+
+#[test]
 fn a_rotation_that_was_killed_is_resumed_and_ends_with_one_authority() {
     rotations_are_resumed("peer", "peer-authority");
 }
@@ -322,6 +371,11 @@ fn the_way_back_is_open_until_the_version_is_raised() {
     is_settled(&cluster, &keys, "0.9.9");
 }
 
+/// Of the bundle that node2 goes by.
+fn epoch(cluster: &Cluster) -> Option<u64> {
+    cluster.status("node2").expect("it answers")["bundle"]["epoch"].as_u64()
+}
+
 #[test]
 fn two_controllers_at_once_do_not_meet() {
     let cluster = Cluster::found();
@@ -332,7 +386,26 @@ fn two_controllers_at_once_do_not_meet() {
     let before = NODES.map(|node| cluster.pid(node));
     let busy = ctl_now(&cluster, &keys, &["restart"]).expect(75);
     assert!(busy.said().contains("bob@elsewhere: upgrade"), "{}", busy.said());
+    let ctl_keys: [&[&str]; 3] = [&["revoke", "alice"], &["renew", "node1"], &["resume"]];
+    cluster.keys(&["issue", "alice", "--role", "read"]).expect(0);
+    for words in ctl_keys {
+        let busy = ctl_now(&cluster, &keys, &[&["keys"], words].concat()).expect(75);
+        assert!(busy.said().contains("bob@elsewhere: upgrade"), "{words:?}: {}", busy.said());
+    }
+    let busy = ctl_now(&cluster, &keys, &["stop", "node1"]).expect(75);
+    assert!(busy.said().contains("bob@elsewhere: upgrade"), "{}", busy.said());
     assert_eq!(NODES.map(|node| cluster.pid(node)), before, "nobody was touched");
+    assert_eq!(epoch(&cluster), Some(1), "nothing was signed");
+    // Whoever hangs with the hosts keeps nobody from revoking a key, nor from the last resort.
+    ctl_now(&cluster, &keys, &["keys", "revoke", "alice", "--take-over"]).expect(0);
+    assert_eq!((epoch(&cluster), fs::read_to_string(&lock).unwrap().as_str()), (Some(2), ""));
+    fs::write(&lock, line).unwrap();
+    ctl_now(&cluster, &keys, &["kill", "node1"]).expect(0);
+    assert_eq!(fs::read_to_string(&lock).unwrap(), line, "it asks nobody, and says so to nobody");
+    ctl_now(&cluster, &keys, &["deploy", "--yes"]).expect(75);
+    ctl_now(&cluster, &keys, &["keys", "resume", "--take-over"]).expect(0);
+    ctl_now(&cluster, &keys, &["deploy", "--yes"]).expect(0);
+    fs::write(&lock, line).unwrap();
     // Nobody has touched it for longer than any controller is silent.
     let stale = std::time::SystemTime::now() - Duration::from_secs(31);
     fs::File::options().write(true).open(&lock).unwrap().set_modified(stale).unwrap();

@@ -1,5 +1,7 @@
 //! The small supervisor of hosts without one: who is started again, and who is not.
 
+use paxos_ssh::controller::host::{Host, Layout, Place};
+use paxos_ssh::controller::local::LocalHost;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -91,6 +93,59 @@ fn the_signal_to_take_keys_up_is_handed_on_to_whoever_heeds_it() {
     signal(supervisor.id(), rustix::process::Signal::TERM);
     let status = ended(&mut supervisor);
     assert_eq!((status.code(), started(&starts).len()), (Some(0), 1), "and nobody was ended by it");
+}
+
+/// The processes that run this executable.
+fn running(executable: &Path) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let runs = |pid: &u32| {
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| {
+            exe.to_string_lossy().trim_end_matches(" (deleted)") == executable.to_string_lossy()
+        })
+    };
+    pids.filter(runs).collect()
+}
+
+#[test]
+fn what_a_node_leaves_is_removed_with_whoever_would_start_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place {
+        node: "n1".to_owned(),
+        directory: folder.path().join("n1"),
+        listen: Vec::new(),
+        layout: Layout::Own,
+        supervised: true,
+        login: None,
+    };
+    fs::create_dir(&place.directory).unwrap();
+    let node = place.executable();
+    // By another process: what is open for writing cannot be executed.
+    assert!(Command::new("cp").arg("/bin/sh").arg(&node).status().unwrap().success());
+    // Both show the node's words, as on a host. The node heeds nothing but SIGKILL, and has noted
+    // itself in the place of whoever watches over it.
+    let deaf = "trap '' TERM; echo $$ > \"$PID\"; while :; do sleep 0.01; done";
+    let settings = place.path("config.yaml");
+    let watch = "while :; do \"$0\" -c \"$DEAF\" sh \"$1\" --supervised; done";
+    let mut command = Command::new(&node);
+    command.args(["-c", watch]).arg(&node).arg(&settings);
+    command.env("DEAF", deaf).env("PID", place.path("paxos.pid"));
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    let host = LocalHost::default();
+    let noted = |pid: u32| {
+        fs::read_to_string(place.path("paxos.pid")).is_ok_and(|text| text.trim().parse() == Ok(pid))
+    };
+    wait(|| running(&node).into_iter().find(|pid| noted(*pid)));
+    let removed = host.remove(&place);
+    let left = running(&node);
+    let _ended_already = child.kill();
+    child.wait().unwrap();
+    for pid in running(&node) {
+        signal(pid, rustix::process::Signal::KILL);
+    }
+    assert_eq!(left, [0; 0], "somebody runs still");
+    assert_eq!(removed.unwrap(), [0; 0].map(|_| std::path::PathBuf::new()));
+    assert!(!place.directory.exists());
 }
 
 #[test]

@@ -187,7 +187,8 @@ enum ClusterVerb {
         #[arg(long)]
         force: bool,
     },
-    /// Ends a node's process at once (SIGKILL), to see what happens
+    /// Ends a node's process at once (SIGKILL), to see what happens; also while somebody else is at
+    /// work on the hosts
     Kill {
         #[command(flatten)]
         words: Words,

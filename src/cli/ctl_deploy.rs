@@ -3,14 +3,16 @@
 
 use super::ctl::Reply;
 use super::ctl_audit::{journaled, told};
+use super::ctl_life::restart;
 use super::ctl_recover::resume as resume_recovery;
 use super::ctl_rotate::resume as resume_keys;
 use super::plan::{plan_json, plan_text};
 use super::progress::Speaker;
 use super::{exit, output};
-use crate::controller::deploy::{Cluster, Progress};
+use crate::controller::deploy::{Cluster, Progress, obstacle_failure};
 use crate::controller::plan::{Facts, Plan, plan};
 use crate::controller::program::Program;
+use crate::controller::upgrade::Way;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use serde_json::json;
@@ -52,23 +54,27 @@ pub(super) fn upgrade(
         Failure::new(Code::NotFound, message, "give the path of a paxos program: --binary FILE")
     })?;
     let program = cluster.upgradable_to(&binary)?;
-    take_up(cluster, given, "upgrade", &program, &binary)
+    take_up(cluster, given, Way::Forward, &program, &binary)
 }
 
-/// Takes the cluster back to the program that it ran before.
+/// Takes the cluster back to the program that it ran before, or to the end of the way back.
 pub(super) fn rollback(cluster: &mut Cluster, given: Given<'_>) -> Result<Reply, Failure> {
     let program = cluster.previous()?;
     let binary = program.path(&cluster.keys_dir);
-    take_up(cluster, given, "rollback", &program, &binary)
+    take_up(cluster, given, Way::Back, &program, &binary)
 }
 
 fn take_up(
     cluster: &mut Cluster,
     given: Given<'_>,
-    verb: &str,
+    way: Way,
     program: &Program,
     binary: &Path,
 ) -> Result<Reply, Failure> {
+    let verb = match way {
+        Way::Forward => "upgrade",
+        Way::Back => "rollback",
+    };
     let before = cluster.facts()?;
     cluster.binary = Some(binary.to_owned());
     let wanted = plan(&cluster.inventory, &cluster.facts()?);
@@ -76,7 +82,7 @@ fn take_up(
     let heading = format!("{verb} to {}\n", program.name());
     show(cluster, &wanted, given, &heading)?;
     // From here on every deployment comes to the same end.
-    cluster.choose(program, binary, &before)?;
+    cluster.choose(program, binary, way, &before)?;
     let facts = cluster.facts()?;
     let plan = plan(&cluster.inventory, &facts);
     let words = [program.name(), binary.display().to_string()];
@@ -133,11 +139,16 @@ pub(super) fn resume(
             _ => go_on(cluster, given, None),
         },
         "restart" => {
-            let restart = |say: Progress<'_>| cluster.restart(&run.words, false, say);
-            let mut say = speaker(given.format);
-            let done = journaled(cluster, "restart", &run.words, &mut say, restart)?;
-            let text = format!("restarted {}\n", done.join(", "));
-            Ok(Reply { exit: exit::DONE, text, json: json!({"ok": true, "restarted": done}) })
+            let left = cluster.left_to_restart(&run)?;
+            match left.is_empty() {
+                // No name would stand for all.
+                true => {
+                    let text = "all were restarted already\n".to_owned();
+                    let json = json!({"ok": true, "restarted": []});
+                    Ok(Reply { exit: exit::DONE, text, json })
+                }
+                false => restart(cluster, &left, false, given.format),
+            }
         }
         "raise" => raise(cluster, given, run.words.first().and_then(|word| word.parse().ok())),
         "deploy" => {
@@ -164,7 +175,7 @@ fn go_on(cluster: &Cluster, given: Given<'_>, limit: Option<&str>) -> Result<Rep
 /// Shows a plan and has it confirmed, unless there is nothing to confirm.
 fn show(cluster: &Cluster, plan: &Plan, given: Given<'_>, heading: &str) -> Result<(), Failure> {
     if let Some(obstacle) = plan.stopper() {
-        return Err(Failure::new(Code::BadSettings, obstacle.to_string(), obstacle.hint()));
+        return Err(obstacle_failure(obstacle));
     }
     let shown = format!("{heading}{}", plan_text(plan, &cluster.inventory.cluster));
     let asks = !plan.is_empty() && !given.yes;

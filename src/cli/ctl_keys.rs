@@ -71,6 +71,9 @@ pub(super) enum KeysVerb {
         /// Why, for those who ask later
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
+        /// Take the hosts from whoever is at work on them and hangs
+        #[arg(long)]
+        take_over: bool,
     },
     /// Renews certificates of nodes: of those named, or of all that are near their end
     Renew {
@@ -110,6 +113,9 @@ pub(super) enum KeysVerb {
         /// Do not wait for this node; several with commas
         #[arg(long, value_name = "NODE", value_delimiter = ',')]
         force: Vec<String>,
+        /// Take the hosts from whoever is at work on them and hangs
+        #[arg(long)]
+        take_over: bool,
     },
     /// Says why a key or certificate is let in or refused; exit 3 if it is refused
     Diagnose {
@@ -181,6 +187,11 @@ pub(super) fn keys(
     if !matches!(verb, KeysVerb::Init { .. }) {
         // Keys of a cluster that was never deployed are not made in passing, nor is a journal.
         existing(cluster)?;
+    }
+    if let KeysVerb::Revoke { take_over: true, .. } | KeysVerb::Resume { take_over: true, .. } =
+        verb
+    {
+        cluster.take_over("keys");
     }
     match verb {
         KeysVerb::Init { .. } => init(cluster),

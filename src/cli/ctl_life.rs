@@ -33,10 +33,10 @@ pub(super) fn verify(cluster: &Cluster, passive: bool) -> Result<Reply, Failure>
 
 pub(super) fn halt(cluster: &Cluster, names: &[String], how: Halt) -> Result<Reply, Failure> {
     let nodes = cluster.named(names)?;
-    let halted = cluster.halt(&nodes, how)?;
-    let verb = match how {
-        Halt::Gently => "stopped",
-        Halt::AtOnce => "killed",
+    let (verb, halted) = match how {
+        Halt::Gently => ("stopped", cluster.stop(&nodes)?),
+        // Also while somebody else is at work, who may be why it has to be.
+        Halt::AtOnce => ("killed", cluster.halt(&nodes, how)?),
     };
     let line = |halting: &Halting| match halting.pid {
         Some(pid) => format!("{}: {verb} (pid {pid})\n", halting.node),

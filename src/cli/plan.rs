@@ -4,7 +4,7 @@ use super::ctl::Reply;
 use super::exit;
 use crate::controller::deploy::Cluster;
 use crate::controller::plan::{Obstacle, Plan, plan};
-use crate::wire::failure::{Code, Failure};
+use crate::wire::failure::Failure;
 use serde_json::{Value, json};
 
 /// Exit status of a plan with changes in it.
@@ -44,10 +44,11 @@ pub(super) fn plan_json(plan: &Plan, cluster: &str) -> Value {
 }
 
 fn plan_exit(plan: &Plan) -> u8 {
-    match (plan.obstacles.is_empty(), plan.is_empty()) {
-        (false, _) => Code::BadSettings.exit(),
-        (true, false) => CHANGES_PENDING,
-        (true, true) => exit::DONE,
+    // What somebody has to mend in the inventory comes before what may come back by itself.
+    match (plan.obstacles.iter().map(|obstacle| obstacle.code().exit()).max(), plan.is_empty()) {
+        (Some(exit), _) => exit,
+        (None, false) => CHANGES_PENDING,
+        (None, true) => exit::DONE,
     }
 }
 

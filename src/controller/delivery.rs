@@ -124,8 +124,10 @@ impl Cluster {
     /// cut off there and then.
     ///
     /// # Errors
-    /// When nothing like that was issued or the bundle cannot be signed; and when a node was not
-    /// reached: the bundle is signed then, and [`Cluster::resume_keys`] delivers it.
+    /// When somebody else is at work on a host, nothing like that was issued, or the bundle cannot
+    /// be signed; and when a node was not reached: the bundle is signed then, and
+    /// [`Cluster::resume_keys`] delivers it. Before it, [`Cluster::take_over`] ends a wait for
+    /// somebody who hangs.
     pub fn revoke_keys(
         &self,
         target: &Target,
@@ -133,6 +135,7 @@ impl Cluster {
         say: Progress<'_>,
     ) -> Result<(Revoked, Vec<Delivered>), Failure> {
         let mut issuer = self.issuer()?;
+        let _exclusive = self.exclusive_where_installed("keys revoke")?;
         self.must_be_newest(issuer.keys())?;
         let now = SystemTime::now();
         say("sign a bundle of the next epoch")?;
@@ -148,7 +151,7 @@ impl Cluster {
     /// short left undone. Goes on with a rotation that is under way.
     ///
     /// # Errors
-    /// When a node was not reached that is not among those `left_out`.
+    /// When somebody else is at work, or a node was not reached that is not among those `left_out`.
     pub fn resume_keys(
         &self,
         goal: Goal,
@@ -157,6 +160,7 @@ impl Cluster {
     ) -> Result<(Option<Rotated>, Vec<Delivered>), Failure> {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
+        let _exclusive = self.exclusive_where_installed("keys resume")?;
         if let Some(rotated) = self.go_on_rotating(&mut issuer, goal, left_out, say)? {
             self.go_on_replacing(&mut issuer, left_out, say)?;
             let delivered = rotated.delivered.clone();
@@ -176,8 +180,8 @@ impl Cluster {
     /// expired.
     ///
     /// # Errors
-    /// When a node is none of the cluster's or has no key, a certificate cannot be signed, or a
-    /// node was not reached.
+    /// When somebody else is at work, a node is none of the cluster's or has no key, a certificate
+    /// cannot be signed, or a node was not reached.
     pub fn renew_keys(
         &self,
         names: &[String],
@@ -185,6 +189,7 @@ impl Cluster {
     ) -> Result<(Vec<String>, Vec<Delivered>), Failure> {
         let nodes = self.named(names)?;
         let issuer = self.issuer()?;
+        let _exclusive = self.exclusive_where_installed("keys renew")?;
         let now = SystemTime::now();
         if issuer.ensure_operator(now).map_err(keys_failure)? {
             say("issue the operator's certificate")?;

@@ -76,7 +76,7 @@ impl Cluster {
         say: Progress<'_>,
     ) -> Result<PathBuf, Failure> {
         if let Some(obstacle) = plan.stopper() {
-            return Err(obstacle_failure(&[obstacle]));
+            return Err(obstacle_failure(obstacle));
         }
         let issuer = Issuer::open_or_init(&self.keys_dir, &self.inventory.cluster);
         let issuer = issuer.map_err(keys_failure)?;
@@ -89,7 +89,7 @@ impl Cluster {
         let path = work.carry_out(plan, facts, exclusive.as_ref(), say);
         // Whatever ended it, nodes that were given up before are told as well.
         let ended = path.as_ref().err().cloned();
-        let obstacles = plan.obstacles.iter().map(|o| obstacle_failure(&[o]));
+        let obstacles = plan.obstacles.iter().map(obstacle_failure);
         let failures = ended.into_iter().chain(obstacles).chain(work.failed.into_values());
         match together(failures.collect()) {
             None => path,
@@ -378,11 +378,9 @@ impl<'a> Work<'a> {
     }
 }
 
-/// All that stands in the way as one failure.
-pub fn obstacle_failure(obstacles: &[&Obstacle]) -> Failure {
-    let messages: Vec<String> = obstacles.iter().map(|obstacle| obstacle.to_string()).collect();
-    let hints: Vec<String> = obstacles.iter().map(|obstacle| obstacle.hint()).collect();
-    Failure::new(Code::BadSettings, messages.join("\n"), hints.join("\n"))
+/// What stands in the way, as a failure.
+pub fn obstacle_failure(obstacle: &Obstacle) -> Failure {
+    Failure::new(obstacle.code(), obstacle.to_string(), obstacle.hint())
 }
 
 /// A node that was told to stop and did not.

@@ -15,11 +15,12 @@ use super::program;
 use super::state::{ClusterState, STATE};
 use super::{host_failure, keys_failure};
 use crate::transport::bundle::AuthorityRole;
+use crate::transport::confined::Confined;
 use crate::transport::identity;
 use crate::wire::failure::{Code, Failure};
 use std::fs::{self, DirEntry};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 impl Cluster {
     /// Ends the cluster: its processes, its data and its keys. Gives what was left because it is
@@ -47,6 +48,8 @@ impl Cluster {
         let _exclusive = self.exclusive("destroy")?;
         say("stop the nodes")?;
         if self.halt(&nodes, Halt::Gently).is_err() {
+            // Before anything is removed, for no host may be out of reach. One that is started
+            // again is ended for good where its data is removed.
             self.halt(&nodes, Halt::AtOnce)?;
         }
         let mut left = Vec::new();
@@ -57,7 +60,7 @@ impl Cluster {
         say(&format!("remove {}", self.keys_dir.display()))?;
         let names = key_names();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        left.extend(remove_known(&self.keys_dir, &names).map_err(|error| {
+        left.extend(remove_known(Confined::open_own(&self.keys_dir), &names).map_err(|error| {
             let message = format!("cannot remove {}: {error}", self.keys_dir.display());
             Failure::new(Code::Internal, message, "mend its permissions and destroy again")
         })?);
@@ -128,13 +131,17 @@ fn key_names() -> Vec<String> {
 /// Removes entries of these names from a directory, in this order, and half-written files that were
 /// to become one of them; then the directory, if it is empty. Gives what was left. Links are
 /// removed and not followed.
-pub(super) fn remove_known(directory: &Path, names: &[&str]) -> io::Result<Vec<PathBuf>> {
+pub(super) fn remove_known(
+    directory: io::Result<Confined>,
+    names: &[&str],
+) -> io::Result<Vec<PathBuf>> {
     let mut left = Vec::new();
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
+    let directory = match directory {
+        Ok(directory) => directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(left),
         Err(error) => return Err(error),
     };
+    let entries = fs::read_dir(directory.held_path())?;
     let mut ours: Vec<(usize, DirEntry)> = Vec::new();
     for entry in entries {
         let entry = entry?;
@@ -146,7 +153,7 @@ pub(super) fn remove_known(directory: &Path, names: &[&str]) -> io::Result<Vec<P
         };
         match names.iter().position(|known| *known == name || becomes(known)) {
             Some(place) => ours.push((place, entry)),
-            None => left.push(entry.path()),
+            None => left.push(directory.path().join(entry.file_name())),
         }
     }
     ours.sort_by_key(|(place, _)| *place);
@@ -157,7 +164,7 @@ pub(super) fn remove_known(directory: &Path, names: &[&str]) -> io::Result<Vec<P
         }
     }
     if left.is_empty() {
-        fs::remove_dir(directory)?;
+        fs::remove_dir(directory.path())?;
     }
     left.sort();
     Ok(left)

@@ -6,15 +6,20 @@
 //! on which nothing of ours is installed has no lock yet; [`Exclusive::renew`] takes it once there
 //! is.
 //!
+//! All that changes something on a host does so, but for `kill`, which is for when nothing else
+//! helps. Keys are revoked in a hurry, and whoever has the hosts may hang: then they are named
+//! (exit 75), nothing is signed, and [`Cluster::take_over`] takes the hosts from them. Nobody is
+//! waited for: how long a deployment may take is for a person to judge.
+//!
 //! What must hold: a run that lost a host to another changes nothing there any more. The agent on
 //! a host over ssh sees to that; see [`lock`](super::lock) for the moment that remains. On this
 //! machine nobody does: a controller that was suspended for longer than a lock lasts goes on.
 
 use super::deploy::Cluster;
-use super::host::{Host, Place, Wanted};
+use super::host::{Found, Host, HostError, Place, Wanted};
 use super::host_failure;
 use super::journal::whoever_it_is;
-use super::lock::{Holder, STALE_AFTER, TOUCH_EVERY};
+use super::lock::{Busy, Holder, STALE_AFTER, TOUCH_EVERY};
 use super::wait::at_once;
 use crate::wire::failure::{Code, Failure};
 use rand::RngExt;
@@ -38,23 +43,54 @@ impl Cluster {
     /// # Errors
     /// When somebody else has one of them, or it cannot be taken.
     pub fn exclusive(&self, what: &str) -> Result<Exclusive, Failure> {
-        let nothing = Wanted { executable: None, files: &[] };
-        let places: Vec<Place> = self.inventory.nodes.iter().map(Place::of).collect();
-        let reached = at_once(&places, |place| self.host.find(place, &nothing).is_ok());
-        let reached = places.into_iter().zip(reached).filter(|(_, reached)| *reached);
-        let run = format!("{:016x}", rand::rng().random::<u64>());
-        let who = format!("{}: {what}", whoever_it_is());
-        let mut exclusive = Exclusive {
-            host: Arc::clone(&self.host),
-            places: reached.map(|(place, _)| place).collect(),
-            holder: Holder { who, run },
-            until: None,
-            toucher: None,
-        };
+        let mut exclusive = self.claim(what, |_found| true);
         exclusive.renew()?;
         exclusive.keep_touching();
         Ok(exclusive)
     }
+
+    /// As [`Cluster::exclusive`], for what is done to nodes that are there: a host without one is
+    /// left alone, and one whose lock cannot be taken, because its disk is full for example, is
+    /// worked on without, for it may have to be stopped for that.
+    ///
+    /// # Errors
+    /// When somebody else has one of them.
+    pub fn exclusive_where_installed(&self, what: &str) -> Result<Exclusive, Failure> {
+        let mut exclusive = self.claim(what, is_installed);
+        exclusive.take().into_iter().try_for_each(|taken| taken.unwrap_or(Ok(())))?;
+        exclusive.keep_touching();
+        Ok(exclusive)
+    }
+
+    /// Takes the hosts from whoever is at work on them, for `what`, and lets go of them: those
+    /// change nothing there any more, and the way is free.
+    pub fn take_over(&self, what: &str) {
+        let mut exclusive = self.claim(what, is_installed);
+        exclusive.holder.takes_over = true;
+        // Of one that could not be taken, whoever goes on is told when they take it.
+        let _untaken = exclusive.take();
+    }
+
+    fn claim(&self, what: &str, wanted: impl Fn(&Found) -> bool + Sync) -> Exclusive {
+        let nothing = Wanted { executable: None, files: &[] };
+        let places: Vec<Place> = self.inventory.nodes.iter().map(Place::of).collect();
+        let is_wanted = |place: &Place| self.host.find(place, &nothing).is_ok_and(|f| wanted(&f));
+        let reached = at_once(&places, is_wanted);
+        let reached = places.into_iter().zip(reached).filter(|(_, reached)| *reached);
+        let run = format!("{:016x}", rand::rng().random::<u64>());
+        let who = format!("{}: {what}", whoever_it_is());
+        Exclusive {
+            host: Arc::clone(&self.host),
+            places: reached.map(|(place, _)| place).collect(),
+            holder: Holder { who, run, takes_over: false },
+            until: None,
+            toucher: None,
+        }
+    }
+}
+
+fn is_installed(found: &Found) -> bool {
+    found.directory || found.running.is_some()
 }
 
 impl Exclusive {
@@ -64,22 +100,16 @@ impl Exclusive {
     /// # Errors
     /// As [`Cluster::exclusive`].
     pub fn renew(&self) -> Result<(), Failure> {
+        self.take().into_iter().try_for_each(|taken| taken.map_err(host_failure)?)
+    }
+
+    /// What came of each host: whether it could be asked, and somebody else has it.
+    fn take(&self) -> Vec<Result<Result<(), Failure>, HostError>> {
         let taken = at_once(&self.places, |place| self.host.hold(place, &self.holder));
-        for (place, taken) in self.places.iter().zip(taken) {
-            if let Some(busy) = taken.map_err(host_failure)? {
-                let message = format!(
-                    "somebody else is at work on the host of {}: {} (seen {} s ago)",
-                    place.node, busy.who, busy.touched_seconds
-                );
-                let hint = format!(
-                    "wait until they are done; if they are gone, the host is free {} s after it \
-                     last heard of them",
-                    STALE_AFTER.as_secs()
-                );
-                return Err(Failure::new(Code::Busy, message, hint));
-            }
-        }
-        Ok(())
+        let judge = |(place, taken): (&Place, Result<Option<Busy>, HostError>)| {
+            taken.map(|busy| busy.map_or(Ok(()), |busy| Err(at_work(place, &busy))))
+        };
+        self.places.iter().zip(taken).map(judge).collect()
     }
 
     fn keep_touching(&mut self) {
@@ -93,6 +123,20 @@ impl Exclusive {
             }
         }));
     }
+}
+
+/// Who somebody has to wait for, and for how long.
+fn at_work(place: &Place, busy: &Busy) -> Failure {
+    let message = format!(
+        "somebody else is at work on the host of {}: {} (seen {} s ago)",
+        place.node, busy.who, busy.touched_seconds
+    );
+    let hint = format!(
+        "wait until they are done; if they are gone, the host is free {} s after it last heard of \
+         them",
+        STALE_AFTER.as_secs()
+    );
+    Failure::new(Code::Busy, message, hint)
 }
 
 impl Drop for Exclusive {

@@ -13,8 +13,10 @@ use super::process::Identity;
 use super::remains::Remains;
 use super::started::Outdated;
 use super::system;
+use crate::transport::confined::{self, Confined};
 use crate::wire::report::StatusReport;
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -118,6 +120,40 @@ impl Place {
                 Path::new(system::SETTINGS).join(format!("{cluster}.{name}"))
             }
             _ => self.directory.join(name),
+        }
+    }
+
+    /// Its data directory, which its own account may have filled with anything.
+    ///
+    /// # Errors
+    /// When it is missing, or a link on a host where root works in it.
+    pub fn open(&self) -> io::Result<Confined> {
+        match self.layout {
+            // A link to a directory of one's own is as good.
+            Layout::Own => Confined::open_own(&self.directory),
+            Layout::System { .. } => Confined::open(&self.directory),
+        }
+    }
+
+    /// The bytes of a small file of the node's; none where there is no such file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is none that a node has there.
+    pub fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let read = || {
+            let path = self.path(name);
+            let (above, name) = confined::split(&path)?;
+            let folder = match above.strip_prefix(&self.directory).map(Path::to_str) {
+                Ok(Some("")) => self.open()?,
+                Ok(below) => self.open()?.folder(below.unwrap_or_default())?,
+                // Where only root writes.
+                Err(_elsewhere) => Confined::open(above)?,
+            };
+            folder.read_optional(name)
+        };
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read,
         }
     }
 
@@ -261,6 +297,7 @@ pub trait Host: Examiner + Send + Sync {
     /// Lets other controllers to the host again.
     fn release(&self, place: &Place);
 
-    /// Removes what a node keeps, and nothing else; gives what was left because it is not a node's.
+    /// Ends what still runs of a node and of whoever watches over it, and removes what it keeps and
+    /// nothing else; gives what was left because it is not a node's.
     fn remove(&self, place: &Place) -> Result<Vec<PathBuf>, HostError>;
 }

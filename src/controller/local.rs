@@ -12,6 +12,7 @@ use super::lock::{Busy, Holder, Holdings};
 use super::observe::say;
 use super::plan::FileState;
 use super::ports::held;
+use super::probe::forget_scratch;
 use super::process;
 use super::remains::{Remains, remains};
 use super::remote::sha256;
@@ -21,7 +22,8 @@ use super::systemd::{Service, Systemd};
 use super::wait::until;
 use super::watch::Watched;
 use crate::client::door::Door;
-use crate::transport::{authority, identity, node_key};
+use crate::transport::confined::{self, Confined};
+use crate::transport::{authority, node_key};
 use crate::wire::report::StatusReport;
 use rustix::process::Signal;
 use std::collections::VecDeque;
@@ -29,7 +31,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -182,7 +184,9 @@ impl LocalHost {
         let ask = || -> Result<String, String> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| error.to_string())?;
-            let door = Door::Socket(place.path(names::SOCKET));
+            let socket = place.open().and_then(|directory| directory.socket(names::SOCKET));
+            let (path, _held) = socket.map_err(|error| error.to_string())?;
+            let door = Door::Socket(path);
             let said = runtime.block_on(say(&door, "paxos status -o json", STATUS_LIMIT))?;
             Ok(String::from_utf8_lossy(&said.stdout).into_owned())
         };
@@ -195,40 +199,20 @@ impl LocalHost {
     }
 
     /// Makes the node's directory, and what must be there before it.
-    fn prepare(&self, place: &Place) -> Result<(), HostError> {
+    fn prepare(&self, place: &Place) -> Result<Confined, HostError> {
         let Layout::System { .. } = place.layout else {
-            return failed(place, "make its directory", private_directory(&place.directory));
+            let made = private_directory(&place.directory).and_then(|()| place.open());
+            return failed(place, "make its directory", made);
         };
         let account = failed(place, "lay the host out", system::prepare(place))?;
         let taken = system::take_directory(&place.directory, account);
         failed(place, format!("take {}", place.directory.display()), taken)
     }
 
-    /// A directory in the node's own, which its account may have replaced by a link to somewhere.
-    fn make_directory(&self, place: &Place, path: &Path) -> Result<(), HostError> {
-        let made = private_directory(path).and_then(|()| match place.layout {
-            Layout::System { .. } => system::must_be_no_link(path),
-            Layout::Own => Ok(()),
-        });
-        failed(place, format!("make {}", path.display()), made)
-    }
-
-    /// What was written belongs to the account that the node runs under.
-    fn give(&self, place: &Place, path: &Path) -> Result<(), HostError> {
-        let what = || format!("give {} to the node's account", path.display());
-        match failed(place, what(), system::account_of(&place.layout))? {
-            None => Ok(()),
-            Some(account) => failed(place, what(), system::give(path, account)),
-        }
-    }
-}
-
-impl LocalHost {
-    /// Both halves of a key.
-    fn give_key(&self, place: &Place, name: &str) -> Result<(), HostError> {
-        let directory = place.path(names::KEYS);
-        self.give(place, &directory.join(name))?;
-        self.give(place, &directory.join(format!("{name}.pub")))
+    /// The directory of its keys, in its own.
+    fn keys(&self, place: &Place) -> Result<Confined, HostError> {
+        let made = self.prepare(place)?.make_folder(names::KEYS);
+        failed(place, format!("make {}", place.path(names::KEYS).display()), made)
     }
 }
 
@@ -237,10 +221,13 @@ impl Host for LocalHost {
         let running = place.identity().find();
         let mut files = Vec::new();
         for name in wanted.files {
-            files.push(failed(place, format!("read {name}"), read_optional(&place.path(name)))?);
+            files.push(failed(place, format!("read {name}"), place.read(name))?);
         }
-        let line = node_key::line_in_use(&place.path(names::KEYS));
-        let line = failed(place, "read its public key", line)?;
+        let what = || format!("open {}", place.directory.display());
+        let directory = failed(place, what(), there(place.open()))?;
+        let keys = directory.as_ref().and_then(|held| there(held.folder(names::KEYS)).transpose());
+        let line = keys.map(|keys| node_key::line_in_use(&keys?)).transpose();
+        let line = failed(place, "read its public key", line)?.flatten();
         let executable = place.executable();
         let compare = |wanted: &Path| match (compare(&executable, wanted)?, running) {
             // A deployment that was cut short may have laid the file and not restarted the node.
@@ -255,7 +242,7 @@ impl Host for LocalHost {
         let has_entries =
             |path: PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
         Ok(Found {
-            directory: place.directory.is_dir(),
+            directory: directory.is_some(),
             log: has_entries(place.path(names::LOG)),
             genesis: place.path(names::GENESIS).exists(),
             running,
@@ -271,42 +258,33 @@ impl Host for LocalHost {
     }
 
     fn ensure_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
-        self.prepare(place)?;
-        let directory = place.path(names::KEYS);
-        self.make_directory(place, &directory)?;
-        let key = failed(place, "make its key", node_key::ensure(&directory, comment))?;
-        self.give(place, &directory)?;
-        self.give_key(place, identity::NODE_KEY)?;
-        Ok(authority::public_line(&key))
+        let key = node_key::ensure(&self.keys(place)?, comment);
+        Ok(authority::public_line(&failed(place, "make its key", key)?))
     }
 
     fn next_node_key(&self, place: &Place, comment: &str) -> Result<String, HostError> {
-        let directory = place.path(names::KEYS);
-        self.make_directory(place, &directory)?;
-        let key = node_key::ensure_next(&directory, comment);
-        let key = failed(place, "make its next key", key)?;
-        self.give_key(place, node_key::NEXT_NODE_KEY)?;
-        Ok(authority::public_line(&key))
+        let key = node_key::ensure_next(&self.keys(place)?, comment);
+        Ok(authority::public_line(&failed(place, "make its next key", key)?))
     }
 
     fn settle_node_key(&self, place: &Place) -> Result<(), HostError> {
-        let directory = place.path(names::KEYS);
-        self.make_directory(place, &directory)?;
-        let settled = node_key::settle(&directory);
-        failed(place, "keep its next key only", settled)?;
-        self.give_key(place, identity::NODE_KEY)
+        failed(place, "keep its next key only", node_key::settle(&self.keys(place)?))
     }
 
     fn receive(&self, place: &Place, name: &str, mode: u32, bytes: &[u8]) -> Result<(), HostError> {
-        let path = place.path(name);
-        let folder = path.parent().unwrap_or(&place.directory);
-        self.prepare(place)?;
-        self.make_directory(place, folder)?;
-        failed(place, format!("write {name}"), authority::write_file(&path, bytes, mode))?;
-        if folder.starts_with(&place.directory) {
-            self.give(place, folder)?;
-        }
-        self.give(place, &path)
+        let directory = self.prepare(place)?;
+        let write = || {
+            let path = place.path(name);
+            let (above, file) = confined::split(&path)?;
+            let folder = match above.strip_prefix(&place.directory).map(Path::to_str) {
+                Ok(Some("")) => directory,
+                Ok(below) => directory.make_folder(below.unwrap_or_default())?,
+                // Where only root writes.
+                Err(_elsewhere) => Confined::open(above)?.owned_by(directory.owner()),
+            };
+            folder.write(file, bytes, mode)
+        };
+        failed(place, format!("write {name}"), write())
     }
 
     fn receive_executable(&self, place: &Place, source: &Path) -> Result<(), HostError> {
@@ -420,8 +398,9 @@ impl Host for LocalHost {
     }
 
     fn log_tail(&self, place: &Place, lines: usize) -> Result<Vec<String>, HostError> {
-        let path = place.path(names::OUTPUT);
-        failed(place, format!("read {}", path.display()), tail(&path, lines))
+        let log = there(place.open().and_then(|directory| directory.file(names::OUTPUT)));
+        let read = log.and_then(|log| log.map_or(Ok(Vec::new()), |log| tail(log, lines)));
+        failed(place, format!("read {}", place.path(names::OUTPUT).display()), read)
     }
 
     fn hold(&self, place: &Place, holder: &Holder) -> Result<Option<Busy>, HostError> {
@@ -460,7 +439,16 @@ impl Host for LocalHost {
         if let Watcher::Systemd(systemd, cluster) = &watcher {
             failed_unit(place, "take its unit away", cluster, systemd.forget(cluster))?;
         }
-        let removed = remove_known(&place.directory, &names::ALL);
+        // A supervisor would start it again.
+        let ended = place.identity().end_all(KILL_LIMIT).and_then(|gone| match gone {
+            true => Ok(()),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        });
+        failed(place, "end what still runs of it", ended)?;
+        if let Ok(directory) = place.open() {
+            forget_scratch(&directory, Duration::ZERO);
+        }
+        let removed = remove_known(place.open(), &names::ALL);
         let left = failed(place, format!("remove {}", place.directory.display()), removed)?;
         let Layout::System { cluster } = &place.layout else { return Ok(left) };
         // The settings last: they are what says that the cluster is still there.
@@ -482,13 +470,8 @@ impl Host for LocalHost {
 
 /// Starts the node in a session of its own, with a supervisor over it if it is to have one.
 fn start_in_background(place: &Place) -> io::Result<u32> {
-    // The directory is the node's, so what it makes of this name is not followed.
-    let output = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(system::NO_LINKS)
-        .open(place.path(names::OUTPUT))?;
+    let account = system::account_of(&place.layout)?;
+    let output = place.open()?.owned_by(account).append(names::OUTPUT)?;
     let executable = match place.layout {
         Layout::Own => place.executable(),
         // Not by the link: another version is taken up when somebody restarts the node, and not
@@ -505,8 +488,7 @@ fn start_in_background(place: &Place) -> io::Result<u32> {
     words.push(place.path(names::SETTINGS).into());
     let mut command = Command::new(&executable);
     command.args(words).current_dir(&place.directory);
-    if let Some(account) = system::account_of(&place.layout)? {
-        fchown(&output, Some(account.user), Some(account.group))?;
+    if let Some(account) = account {
         command.uid(account.user).gid(account.group);
     }
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
@@ -546,11 +528,11 @@ fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+/// What is missing is none.
+fn there<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
+    match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        opened => opened.map(Some),
     }
 }
 
@@ -579,12 +561,7 @@ fn compare(there: &Path, wanted: &Path) -> io::Result<FileState> {
     Ok(FileState::Same)
 }
 
-fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+fn tail(mut file: File, lines: usize) -> io::Result<Vec<String>> {
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES_MAX)))?;
     let mut last = VecDeque::new();
@@ -670,9 +647,95 @@ mod tests {
     fn the_last_lines_are_the_last() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("l");
-        assert!(tail(&path, 3).unwrap().is_empty());
         fs::write(&path, "1\n2\n3\n4\n").unwrap();
-        assert_eq!(tail(&path, 3).unwrap(), ["2", "3", "4"]);
-        assert_eq!(tail(&path, 9).unwrap().len(), 4);
+        let tail = |lines| tail(File::open(&path).unwrap(), lines).unwrap();
+        assert_eq!(tail(3), ["2", "3", "4"]);
+        assert_eq!(tail(9).len(), 4);
+    }
+
+    /// What comes of something that must not hang.
+    fn soon<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, came) = std::sync::mpsc::sync_channel(1);
+        std::thread::spawn(move || sender.send(act()));
+        came.recv_timeout(Duration::from_secs(10)).expect("it hangs")
+    }
+
+    /// All that is looked at on a host, or done there without a process.
+    fn looks_and_works(place: &Place) -> Vec<(&'static str, Result<String, HostError>)> {
+        let host = LocalHost::default();
+        let files = ["keys/bundle".to_owned()];
+        let wanted = Wanted { executable: None, files: &files };
+        let (lines, key) = (host.log_tail(place, 9), host.ensure_node_key(place, "n1"));
+        vec![
+            ("look", host.find(place, &wanted).map(|found| format!("{found:?}"))),
+            ("logs", lines.map(|lines| lines.concat())),
+            ("key", key),
+            ("next key", host.next_node_key(place, "n1")),
+            ("settle", host.settle_node_key(place).map(|()| String::new())),
+            ("dial", Ok(format!("{:?}", super::super::trial_login::dial_all(place, &[])))),
+            ("start", host.start(place).map(|pid| pid.to_string())),
+        ]
+    }
+
+    const PLANTED: [&str; 7] = [
+        "paxos.pid",
+        "paxos.log",
+        "keys/bundle",
+        "keys/node_key",
+        "keys/node_key.pub",
+        "keys/node_key.new.pub",
+        "keys/host-cert.pub",
+    ];
+
+    #[test]
+    fn a_pipe_in_a_nodes_directory_keeps_nobody_waiting() {
+        for name in PLANTED {
+            let folder = tempfile::tempdir().unwrap();
+            let place = place(folder.path());
+            fs::create_dir_all(place.path("keys")).unwrap();
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            let fifo = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, place.path(name), fifo, mode, 0).unwrap();
+            soon(move || looks_and_works(&place));
+        }
+    }
+
+    #[test]
+    fn a_link_in_a_nodes_directory_leads_nowhere() {
+        for name in PLANTED {
+            let folder = tempfile::tempdir().unwrap();
+            let place = place(folder.path());
+            fs::create_dir_all(place.path("keys")).unwrap();
+            let secret = folder.path().join("secret");
+            fs::write(&secret, "root:x:0:0\n").unwrap();
+            fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
+            std::os::unix::fs::symlink(&secret, place.path(name)).unwrap();
+            for (what, came) in looks_and_works(&place) {
+                let told = came.map_or_else(|error| error.to_string(), |told| told);
+                // The debug form of bytes, and of text.
+                for form in ["root:x", "114, 111, 111, 116"] {
+                    assert!(!told.contains(form), "{what} reads {name}: {told}");
+                }
+            }
+            assert_eq!(fs::read_to_string(&secret).unwrap(), "root:x:0:0\n", "{name}");
+            let mode = fs::metadata(&secret).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o640, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_keys_that_is_a_link_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = place(folder.path());
+        let elsewhere = folder.path().join("elsewhere");
+        fs::create_dir_all(&elsewhere).unwrap();
+        fs::create_dir_all(&place.directory).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, place.path("keys")).unwrap();
+        let host = LocalHost::default();
+        let received = host.receive(&place, "keys/bundle", 0o600, b"x");
+        let error = received.unwrap_err().to_string();
+        assert!(error.contains("is a link"), "{error}");
+        looks_and_works(&place);
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
 }

@@ -11,6 +11,9 @@
 //! there is a moment in which it may be lost; what comes of it is two controllers that do the same
 //! steps, each of which may be done twice.
 //!
+//! That holds as well for one whose lock is taken over on purpose, because it hangs: its process
+//! may live, and touch its locks for as long as it likes.
+//!
 //! The cost: a controller that vanished with its machine keeps the others out for half a minute.
 
 use rustix::fs::OFlags;
@@ -42,6 +45,9 @@ pub struct Holder {
     pub who: String,
     /// The same for all hosts that one run of a controller works on, and for nothing else.
     pub run: String,
+    /// Whether it takes the lock from whoever has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_over: bool,
 }
 
 /// Somebody else who is at work.
@@ -169,7 +175,8 @@ pub struct HostLock {
 }
 
 impl HostLock {
-    /// Takes the lock, if nobody has it, or nobody touched it lately, or it is this run's own.
+    /// Takes the lock, if nobody has it, or nobody touched it lately, or it is this run's own; or
+    /// from whoever has it, where the holder takes over.
     ///
     /// # Errors
     /// When the file cannot be made or read.
@@ -177,13 +184,16 @@ impl HostLock {
         let mut file = locked(path, true)?;
         if let Some(line) = read(&mut file)
             && line.holder.run != holder.run
+            && !holder.takes_over
             && !line.process.is_some_and(|process| process.is_gone())
             && let Some(age) = fresh(&file)?
         {
             let (who, touched_seconds) = (line.holder.who, age.as_secs());
             return Ok(Err(Busy { who, touched_seconds }));
         }
-        let line = Line { holder: holder.clone(), token, process: Process::own() };
+        // That is of the moment, and none of the next one's business.
+        let holder = Holder { takes_over: false, ..holder.clone() };
+        let line = Line { holder, token, process: Process::own() };
         let mut text = serde_json::to_vec(&line).map_err(io::Error::other)?;
         text.push(b'\n');
         file.set_permissions(PermissionsExt::from_mode(0o600))?;
@@ -258,7 +268,7 @@ mod tests {
     use super::*;
 
     fn holder(run: &str) -> Holder {
-        Holder { who: format!("ana ({run})"), run: run.to_owned() }
+        Holder { who: format!("ana ({run})"), run: run.to_owned(), takes_over: false }
     }
 
     fn take(path: &Path, run: &str, token: u64) -> Result<HostLock, Busy> {
@@ -294,6 +304,20 @@ mod tests {
         assert!(!first.touch().unwrap());
         first.release();
         assert!(second.touch().unwrap(), "the first lets go of what it had, and of no more");
+    }
+
+    #[test]
+    fn one_that_hangs_is_taken_over_on_purpose_and_by_nobody_after_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let hangs = take(&path, "a", 1).unwrap();
+        let holder = Holder { takes_over: true, ..holder("b") };
+        let second = HostLock::take(&path, &holder, 2).unwrap().unwrap();
+        assert!(!hangs.touch().unwrap());
+        assert!(take(&path, "c", 3).is_err());
+        assert!(!fs::read_to_string(&path).unwrap().contains("takes_over"));
+        second.release();
+        take(&path, "c", 3).unwrap();
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! * [`observe`] asks nodes, [`membership`] is who they say they are.
 //! * [`plan`] makes a plan of facts, with an [`obstacle`] where something stands in its way;
 //!   [`deploy`] gathers the ones and carries out the other.
-//! * `upgrade` has the cluster run another [`program`].
+//! * [`upgrade`] has the cluster run another [`program`].
 //! * [`watch`] is whoever looks on while hosts are worked on.
 //! * [`child`] is a program that works for this one while somebody may press Ctrl-C.
 //! * [`lock`] keeps two controllers apart, `exclusive` takes it everywhere; [`journal`] notes what
@@ -100,7 +100,7 @@ pub mod systemd;
 pub mod traces;
 pub mod trial_login;
 pub mod unit;
-mod upgrade;
+pub mod upgrade;
 pub mod verdict;
 pub mod verify;
 pub mod wait;

@@ -4,6 +4,7 @@
 //! rest to be seen to.
 
 use super::plan::PortHolder;
+use crate::wire::failure::Code;
 use std::fmt;
 
 /// Something that cannot be done, and why.
@@ -73,6 +74,15 @@ impl Obstacle {
                 | Obstacle::NotAMember(_)
                 | Obstacle::OutOfReach { formed: true, .. }
         )
+    }
+
+    /// What kind of failure it is. Of a host that cannot be reached nobody can say that the
+    /// inventory is wrong.
+    pub fn code(&self) -> Code {
+        match self {
+            Obstacle::OutOfReach { .. } => Code::Internal,
+            _ => Code::BadSettings,
+        }
     }
 
     /// The node that it is about, if it is about one.

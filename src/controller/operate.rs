@@ -28,6 +28,11 @@ pub struct Halting {
     pub pid: Option<u32>,
 }
 
+/// How the restart of a node is told of.
+pub(super) fn restart_step(node: &str) -> String {
+    format!("{node}: restart")
+}
+
 impl Cluster {
     /// The named nodes, or all of them.
     ///
@@ -113,7 +118,16 @@ impl Cluster {
         Deployment::Meets(plan(&self.inventory, &facts).obstacles)
     }
 
-    /// Halts nodes, all at once.
+    /// Stops nodes in good order, all at once, while nobody else works on the hosts.
+    ///
+    /// # Errors
+    /// When somebody else is at work; and as [`Cluster::halt`].
+    pub fn stop(&self, nodes: &[&NodeSpec]) -> Result<Vec<Halting>, Failure> {
+        let _exclusive = self.exclusive_where_installed("stop")?;
+        self.halt(nodes, Halt::Gently)
+    }
+
+    /// Halts nodes, all at once, whoever else is at work.
     ///
     /// # Errors
     /// When one could not be signalled or still runs; the others are halted all the same.
@@ -168,7 +182,7 @@ impl Cluster {
         let leader = leader(&asker.ask(&all, ASK_LIMIT));
         nodes.sort_by_key(|node| leader.as_ref() == Some(&node.name));
         for node in &nodes {
-            say(&format!("{}: restart", node.name))?;
+            say(&restart_step(&node.name))?;
             self.restart_one(&asker, node, force)?;
         }
         Ok(nodes.into_iter().map(|node| node.name.clone()).collect())

@@ -2,7 +2,7 @@
 //!
 //! Facts only; what they mean is for [`super::check`]. Nothing is changed: one file is written for
 //! a moment beside where the data will lie, under a name of its own, to see how fast the disk is,
-//! and is removed again whatever happens.
+//! and is removed again; where its process was killed, by the next check there.
 //!
 //! The cost: some two hundred small syncs on that disk, for [`SYNC_LIMIT`] at most, which a node
 //! that runs there feels like so many writes more. A disk that hangs in one of them is given up by
@@ -11,13 +11,14 @@
 use super::host::{Found, Host, HostError, Layout, Place, Wanted, names};
 use super::local::{self, LocalHost};
 use super::{system, trial_login, unit};
+use crate::transport::confined::Confined;
 use rand::RngExt;
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -31,6 +32,10 @@ const BLOCK_BYTES: usize = 4096;
 
 /// A disk that is not through by then has said enough.
 const SYNC_LIMIT: Duration = Duration::from_secs(2);
+
+/// For how long a file of a check is not another's that is at work; with a disk that hangs now and
+/// then.
+const SCRATCH_IS_LEFT: Duration = Duration::from_secs(600);
 
 /// What is in the blocks: something that no file system leaves out.
 const PATTERN: u8 = 0x5a;
@@ -204,24 +209,51 @@ fn ground(place: &Place, nearest: &Path) -> Ground {
 
 /// A file that is gone when this is.
 ///
-/// It keeps its name until then: some file systems do not sync what has none.
+/// It keeps its name until then: some file systems do not sync what has none. So a check that is
+/// killed leaves it, and the next one on that disk takes it away.
 struct Scratch {
     file: File,
-    path: PathBuf,
+    name: String,
+    directory: Confined,
 }
+
+/// What its name begins with, before as many hexadecimal digits as a number of 64 bits has.
+const SCRATCH: &str = ".paxos-check-";
 
 impl Scratch {
     fn create(directory: &Path) -> io::Result<Scratch> {
-        let path = directory.join(format!(".paxos-check-{:016x}", rand::rng().random::<u64>()));
-        // Whatever has this name already, a link for instance, is not opened.
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Scratch { file, path })
+        let directory = Confined::open_own(directory)?;
+        forget_scratch(&directory, SCRATCH_IS_LEFT);
+        let name = format!("{SCRATCH}{:016x}", rand::rng().random::<u64>());
+        let file = directory.create(&name, 0o600)?;
+        Ok(Scratch { file, name, directory })
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _gone_already = fs::remove_file(&self.path);
+        let _gone_already = self.directory.remove(&self.name);
+    }
+}
+
+/// Takes away what checks left in a directory and did not write to for so long.
+pub(super) fn forget_scratch(directory: &Confined, age: Duration) {
+    let is_ours = |name: &str| {
+        let number = name.strip_prefix(SCRATCH).unwrap_or_default();
+        number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let is_old = |name: &str| -> io::Result<bool> {
+        let written = directory.file(name)?.metadata()?.modified()?;
+        // Of a time to come nothing is known; it passes.
+        Ok(written.elapsed().unwrap_or_default() >= age)
+    };
+    for path in directory.names().unwrap_or_default() {
+        // What cannot be taken away costs a file's space and no more.
+        if let Some(name) = path.to_str().filter(|name| is_ours(name))
+            && is_old(name).unwrap_or(false)
+        {
+            let _left = directory.remove(name);
+        }
     }
 }
 
@@ -430,6 +462,38 @@ mod tests {
         drop(scratch);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         assert!(measure(&folder.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn what_a_check_left_that_was_killed_goes_with_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let (old, young) = (".paxos-check-0123456789abcdef", ".paxos-check-fedcba9876543210");
+        let others = [".paxos-check-notes", "paxos-check-0123456789abcdef"];
+        let link = ".paxos-check-00000000000000ff";
+        for name in [&[old, young][..], &others].concat() {
+            fs::write(path(name), "x").unwrap();
+            let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+            if name != young {
+                File::options()
+                    .write(true)
+                    .open(path(name))
+                    .unwrap()
+                    .set_modified(hour_ago)
+                    .unwrap();
+            }
+        }
+        symlink(path(others[0]), path(link)).unwrap();
+        measure(folder.path()).unwrap();
+        let mut left: Vec<String> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [link, young, others[0], others[1]]);
+        let place = place(folder.path(), Layout::Own);
+        let left = LocalHost::default().remove(&place).unwrap();
+        assert_eq!(left, [link, others[0], others[1]].map(path), "with all that is the node's");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::host::names;
 use super::local::SUPERVISED;
 use super::system;
 use super::wait::until;
+use crate::transport::confined;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::convert::Infallible;
@@ -55,8 +56,9 @@ impl Identity {
     /// The node's process, if it runs: the noted one, else one that is found by looking at all, for
     /// a pid file may be lost while its process lives.
     pub fn find(&self) -> Option<u32> {
-        let noted = fs::read_to_string(&self.pid_file).ok();
-        let noted = noted.and_then(|text| text.trim().parse().ok());
+        // Its directory is the node's, which may have put anything there.
+        let noted = confined::read(&self.pid_file).ok();
+        let noted = noted.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
         noted
             .filter(|pid| self.is_process(*pid))
             .or_else(|| pids()?.find(|pid| self.is_process(*pid)))
@@ -65,13 +67,26 @@ impl Identity {
     /// As [`Identity::find`], but the node itself where a supervisor stands over it, which shows
     /// the node's words as well and has its pid noted.
     pub fn find_beneath(&self) -> Option<u32> {
-        let is_supervised = |pid: u32| {
-            let words = words_of(pid).unwrap_or_default();
-            let mut words = words.strip_suffix(&[0]).unwrap_or(&words).rsplit(|byte| *byte == 0);
-            words.next() == Some(SUPERVISED.as_bytes())
-        };
         let mut beneath = pids()?.filter(|pid| self.is_process(*pid) && is_supervised(*pid));
         beneath.next().or_else(|| self.find())
+    }
+
+    /// Ends every process that is the node, whatever is noted, and first those that would start it
+    /// again. Says whether all are gone in time.
+    ///
+    /// # Errors
+    /// When one may not be signalled.
+    pub fn end_all(&self, limit: Duration) -> io::Result<bool> {
+        let look = || -> io::Result<Option<()>> {
+            let mut all: Vec<u32> = pids().into_iter().flatten().collect();
+            all.retain(|pid| self.is_process(*pid));
+            all.sort_by_key(|pid| is_supervised(*pid));
+            for pid in &all {
+                self.signal(*pid, Signal::KILL)?;
+            }
+            Ok(all.is_empty().then_some(()))
+        };
+        Ok(until(limit, LOOK_EVERY, look)?.is_some())
     }
 
     /// Whether the process of this pid is the node now. A zombie is not: it has no executable any
@@ -119,6 +134,13 @@ impl Identity {
         let gone = || Ok::<_, Infallible>((!self.is_process(pid)).then_some(()));
         matches!(until(limit, LOOK_EVERY, gone), Ok(Some(())))
     }
+}
+
+/// Whether somebody stands over a process of a node's who starts it again.
+fn is_supervised(pid: u32) -> bool {
+    let words = words_of(pid).unwrap_or_default();
+    let mut words = words.strip_suffix(&[0]).unwrap_or(&words).rsplit(|byte| *byte == 0);
+    words.next() == Some(SUPERVISED.as_bytes())
 }
 
 /// Every process there is.

@@ -1,12 +1,15 @@
 //! What the log of a node that does not run holds, for whoever must choose among survivors.
 //!
-//! The node's own program reads it on its host, whole and without changing anything: whoever wrote
-//! a log can read it. That takes as long as the node's start would.
+//! The node's own program reads it on its host, whole and without changing anything, and with no
+//! more rights than the node's: whoever wrote a log can read it. That takes as long as the node's
+//! start would.
 
 use super::host::{HostError, Place, names};
+use super::system;
 use crate::wire::agent_frame::read_frame;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -60,6 +63,11 @@ pub(super) fn remains(place: &Place) -> Result<Remains, HostError> {
     let mut command = Command::new(place.executable());
     command.arg(SURVEY).arg(place.path(names::SETTINGS));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let account = system::account_of(&place.layout).map_err(|error| failed(error.to_string()))?;
+    if let Some(account) = account {
+        // Where its account may enter.
+        command.current_dir(&place.directory).uid(account.user).gid(account.group);
+    }
     let output = command.output();
     let output = output.map_err(|error| {
         failed(format!("{} cannot be run: {error}", place.executable().display()))

@@ -442,7 +442,9 @@ impl Host for RemoteHost {
             None => None,
         };
         if taken.is_none() {
-            *self.holder.lock().expect("no holder of this lock panics") = Some(holder.clone());
+            // When it connects again it takes what is its own, and nobody else's.
+            let own = Holder { takes_over: false, ..holder.clone() };
+            *self.holder.lock().expect("no holder of this lock panics") = Some(own);
         }
         Ok(taken)
     }

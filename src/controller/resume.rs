@@ -1,10 +1,12 @@
 //! Which run to go on with.
 //!
 //! A journal says what somebody wanted; how far they came is asked of the hosts. So to go on is to
-//! do the same again, and what is done already is found done.
+//! do the same again, and what is done already is found done. A restart is found nowhere but in the
+//! journal, so there it is looked for.
 
 use super::deploy::{Cluster, state_failure};
 use super::journal::{self, Run};
+use super::operate::restart_step;
 use super::state::ClusterState;
 use crate::wire::failure::{Code, Failure};
 
@@ -54,6 +56,24 @@ impl Cluster {
                 Err(Failure::new(Code::NotFound, message, list))
             }
         }
+    }
+
+    /// Whom a restart did not come to, or not to its end.
+    ///
+    /// # Errors
+    /// When its journal cannot be read.
+    pub fn left_to_restart(&self, run: &Run) -> Result<Vec<String>, Failure> {
+        let lines = journal::lines(&self.keys_dir, &run.id).map_err(|error| {
+            let message = format!("cannot read the journal of run {}: {error}", run.id);
+            Failure::new(Code::Internal, message, "mend the permissions of the keys' directory")
+        })?;
+        let done = journal::done_steps(&lines);
+        let mut left = match run.words.is_empty() {
+            true => self.node_names(),
+            false => run.words.clone(),
+        };
+        left.retain(|node| !done.contains(&restart_step(node).as_str()));
+        Ok(left)
     }
 
     /// Whether the cluster is to run the program of this run already.

@@ -154,7 +154,6 @@ impl Cluster {
         let Some((role, _)) = issuer.keys().rotating().map_err(keys_failure)? else {
             return Ok(None);
         };
-        let _exclusive = self.exclusive("keys rotate")?;
         self.must_be_newest(issuer.keys())?;
         self.rotate_on(issuer, role, goal, left_out, say).map(Some)
     }

@@ -120,7 +120,6 @@ impl Cluster {
         if begun.is_empty() {
             return Ok(Vec::new());
         }
-        let _exclusive = self.exclusive("keys rotate")?;
         self.must_be_newest(issuer.keys())?;
         let go_on = |node| self.replace_node_key(issuer, node, left_out, say);
         begun.into_iter().map(go_on).collect()

@@ -14,7 +14,6 @@ use crate::transport::authority;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
-use std::fs;
 use std::io;
 
 /// What lies there and is not what the node goes by.
@@ -39,14 +38,12 @@ impl Sums {
     }
 
     fn noted(place: &Place) -> io::Result<Option<Sums>> {
-        match fs::read_to_string(place.path(names::STARTED)) {
-            Ok(text) => Ok(text.trim().split_once('\n').map(|(settings, keys)| Sums {
-                settings: settings.to_owned(),
-                keys: keys.to_owned(),
-            })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let Some(bytes) = place.read(names::STARTED)? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text
+            .trim()
+            .split_once('\n')
+            .map(|(settings, keys)| Sums { settings: settings.to_owned(), keys: keys.to_owned() }))
     }
 
     fn write(&self, place: &Place) -> io::Result<()> {
@@ -89,11 +86,7 @@ pub fn outdated(place: &Place) -> io::Result<Outdated> {
 fn sum(place: &Place, names: &[String]) -> io::Result<String> {
     let mut hash = Sha256::new();
     for name in names {
-        let bytes = match fs::read(place.path(name)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
+        let bytes = place.read(name)?.unwrap_or_default();
         // Lengths, so that what one file loses and the next one gains makes a difference.
         hash.update((bytes.len() as u64).to_be_bytes());
         hash.update(bytes);
@@ -110,6 +103,7 @@ mod tests {
     use super::super::host::Layout;
     use super::*;
     use crate::transport::identity;
+    use std::fs;
 
     #[test]
     fn another_file_than_at_the_start_is_noticed() {

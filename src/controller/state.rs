@@ -102,6 +102,9 @@ pub struct ClusterState {
     /// What it ran before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Program>,
+    /// Whether it was taken back to what it is to run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_back: bool,
     /// When it lost its quorum for ever, and how it went on; the last one last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recoveries: Vec<Recovery>,
@@ -202,6 +205,7 @@ impl ClusterState {
             nodes: inventory.nodes.iter().map(&mut founder).collect(),
             program: None,
             previous: None,
+            is_back: false,
             recoveries: Vec::new(),
         }
     }

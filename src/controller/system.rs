@@ -14,11 +14,11 @@
 
 use super::agent_call::Digest;
 use super::host::{Layout, Place};
-use rustix::fs::OFlags;
+use crate::transport::confined::{Account, Confined};
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -52,15 +52,6 @@ pub fn version_path(version: &str, digest: &Digest) -> PathBuf {
     Path::new(VERSIONS).join(name).join("paxos")
 }
 
-/// The numbers of an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Account {
-    /// Its user.
-    pub user: u32,
-    /// Its group.
-    pub group: u32,
-}
-
 /// The account of the nodes, if there is one.
 pub fn account() -> Option<Account> {
     let number = |flag: &str| -> Option<u32> {
@@ -91,48 +82,21 @@ pub fn prepare(place: &Place) -> io::Result<Account> {
     })
 }
 
-/// For files in a directory of the nodes' account: a link or a pipe under their name is an error.
-pub const NO_LINKS: i32 = (OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()) as i32;
-
 /// Makes a directory the account's own: a new one, an empty one, or one that is its own already.
 ///
 /// # Errors
-/// When it is somebody else's, or cannot be made.
-pub fn take_directory(path: &Path, account: Account) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() && found.uid() == account.user => return Ok(()),
-        Ok(found) if found.is_dir() && fs::read_dir(path)?.next().is_none() => {}
-        Ok(_) => {
-            let message = "it is somebody else's; give paxos_data_dir a directory of its own";
-            return Err(io::Error::other(message));
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().mode(0o700).create(path)?;
-        }
-        Err(error) => return Err(error),
+/// When it is somebody else's or a link, or cannot be made.
+pub fn take_directory(path: &Path, account: Account) -> io::Result<Confined> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    give(path, account)
-}
-
-/// Refuses a directory that is a link.
-///
-/// # Errors
-/// When it is one, or cannot be looked at.
-pub fn must_be_no_link(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path)?.is_dir() {
-        true => Ok(()),
-        false => Err(io::Error::other("it is a link, and nobody here made it; remove it")),
-    }
-}
-
-/// Gives a file or a directory, and nothing in it, to the account of the nodes. A link is given
-/// away itself.
-///
-/// # Errors
-/// When it cannot be given away.
-pub fn give(path: &Path, account: Account) -> io::Result<()> {
-    lchown(path, Some(account.user), Some(account.group))
+    let directory = Confined::open(path)?;
+    directory.take(account).map_err(|error| {
+        let message = format!("{error}; give paxos_data_dir a directory of its own");
+        io::Error::new(error.kind(), message)
+    })?;
+    Ok(directory.owned_by(Some(account)))
 }
 
 /// Makes an executable below [`VERSIONS`] the current one.
@@ -236,6 +200,7 @@ pub fn account_of(layout: &Layout) -> io::Result<Option<Account>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn versions_of_the_program_are_told_from_others() {
@@ -266,8 +231,6 @@ mod tests {
         let link = folder.path().join("link");
         symlink(&path, &link).unwrap();
         assert!(take_directory(&link, account).is_err(), "a link leads somewhere");
-        assert!(must_be_no_link(&link).is_err());
-        must_be_no_link(&path).unwrap();
     }
 
     #[test]

@@ -285,7 +285,8 @@ pub fn dial_all(place: &Place, to: &[Dial]) -> Result<Vec<Dialled>, String> {
     let runtime = event_loop().map_err(|error| format!("cannot start an event loop: {error}"))?;
     let caller = CALLER.as_ref().map_err(Clone::clone)?;
     let settings = Settings { dial_timeout: DIAL_LIMIT, ..Settings::default() };
-    let own = NodeKeys::load(&place.path(names::KEYS)).ok();
+    let keys = place.open().and_then(|directory| directory.folder(names::KEYS)).ok();
+    let own = keys.and_then(|keys| NodeKeys::load_confined(&keys).ok());
     let dials = to.iter().map(|dial| {
         let own = own.as_ref().filter(|_| !dial.stand_in);
         let identity = match own {

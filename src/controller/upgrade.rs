@@ -10,6 +10,9 @@
 //! refused, here before it is sent and by the node that would run it. So the way back is open until
 //! somebody raises it, and `upgrade` does that only if it is told to.
 //!
+//! Which way the last step led is written down as well: a way back that failed in the middle is
+//! gone to its end when somebody wants to go back again.
+//!
 //! What must never happen: a program that the cluster could not run is sent to all of it; a version
 //! is raised that a member does not know.
 
@@ -27,6 +30,15 @@ use crate::wire::report::StatusReport;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// Where another program leads a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// To one that it did not run before, or is to run again.
+    Forward,
+    /// To the one before.
+    Back,
+}
+
 impl Cluster {
     /// What the cluster would be upgraded to: a program that its members could run together with
     /// the one that they run now.
@@ -39,12 +51,15 @@ impl Cluster {
         Ok(program)
     }
 
-    /// The program that the cluster ran before its last upgrade.
+    /// The program that the cluster ran before its last upgrade; the way back may be under way, or
+    /// behind it. Nothing but another upgrade leads forward again.
     ///
     /// # Errors
     /// When there is none, its copy is gone, or the cluster cannot run it any more.
     pub fn previous(&self) -> Result<Program, Failure> {
-        let Some(previous) = self.formed()?.previous else {
+        let state = self.formed()?;
+        let previous = if state.is_back { state.program } else { state.previous };
+        let Some(previous) = previous else {
             let message = format!(
                 "nothing is known of a program that cluster {} ran before",
                 self.inventory.cluster
@@ -100,12 +115,18 @@ impl Cluster {
         Ok(self.asker()?.ask(&everybody, ASK_LIMIT))
     }
 
-    /// Writes down that the cluster is to run a program, of which `file` is a copy. `facts` are
-    /// those before.
+    /// Writes down that the cluster is to run a program, of which `file` is a copy, and which way
+    /// that leads. `facts` are those before.
     ///
     /// # Errors
     /// When it cannot be written; then nothing has changed.
-    pub fn choose(&self, program: &Program, file: &Path, facts: &Facts) -> Result<(), Failure> {
+    pub fn choose(
+        &self,
+        program: &Program,
+        file: &Path,
+        way: Way,
+        facts: &Facts,
+    ) -> Result<(), Failure> {
         // Keeps another controller from doing the same.
         let issuer = Issuer::open_or_init(&self.keys_dir, &self.inventory.cluster);
         let _lock = issuer.map_err(keys_failure)?;
@@ -119,6 +140,7 @@ impl Cluster {
             None => self.first_program(facts)?,
         };
         state.program = Some(program.clone());
+        state.is_back = way == Way::Back;
         state.save(&self.keys_dir).map_err(state_failure)?;
         let kept: Vec<&Program> = state.program.iter().chain(&state.previous).collect();
         // What is left over costs space and no more.

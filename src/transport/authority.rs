@@ -20,6 +20,7 @@ use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -272,8 +273,12 @@ pub fn print(key: &PublicKey) -> String {
 /// # Errors
 /// Names the file.
 pub fn write_private_key(path: &Path, key: &PrivateKey) -> Result<(), IssueError> {
-    let text = key.to_openssh(LineEnding::LF).map_err(|error| library("a key file", error))?;
-    write_file(path, text.as_bytes(), 0o600)
+    write_file(path, private_text(key)?.as_bytes(), 0o600)
+}
+
+/// A private key as it stands in a file; forgotten when it is dropped.
+pub(super) fn private_text(key: &PrivateKey) -> Result<impl Deref<Target = String>, IssueError> {
+    key.to_openssh(LineEnding::LF).map_err(|error| library("a key file", error))
 }
 
 /// Writes a file whole: temporary name beside it, flushed, renamed, directory flushed.

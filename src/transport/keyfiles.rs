@@ -6,6 +6,7 @@
 
 use super::bundle::{Bundle, BundleError};
 use super::checks::check_dates;
+use super::confined::Confined;
 use super::node_key;
 use super::refusal::Refusal;
 use russh::keys::{Certificate, PrivateKey, PublicKey, ssh_key};
@@ -108,15 +109,25 @@ impl NodeKeys {
     /// When one is missing or not usable, others can read a private key, or a certificate is for
     /// another key.
     pub fn load(directory: &Path) -> Result<NodeKeys, TrustError> {
+        NodeKeys::load_from(directory)
+    }
+
+    /// As [`NodeKeys::load`], for somebody with more rights than the directory's owner.
+    ///
+    /// # Errors
+    /// As there, and where a file is none that a node has there.
+    pub fn load_confined(directory: &Confined) -> Result<NodeKeys, TrustError> {
+        NodeKeys::load_from(directory)
+    }
+
+    fn load_from(directory: &(impl KeyFolder + ?Sized)) -> Result<NodeKeys, TrustError> {
         let load = |name: &str| -> Result<_, TrustError> {
-            let path = directory.join(name);
-            let certificate = Certificate::from_openssh(read(&path)?.trim())
-                .map_err(|error| TrustError::malformed(&path, error))?;
+            let certificate = certificate_in(directory, name)?;
             let key = node_key::private_for(directory, &certificate, name)?;
             Ok((Arc::new(key), certificate))
         };
         // Named first where it is missing, for all else is made from it.
-        load_private_key(&directory.join(NODE_KEY))?;
+        private_key_in(directory, NODE_KEY)?;
         let (host_key, host_certificate) = load(HOST_CERTIFICATE)?;
         let (peer_key, peer_certificate) = load(PEER_CERTIFICATE)?;
         Ok(NodeKeys { host_key, host_certificate, peer_key, peer_certificate })
@@ -158,29 +169,88 @@ pub(super) fn load_own_bundle(
     Ok((bundle, signed))
 }
 
+/// Where the files of a keys directory are read from.
+pub(super) trait KeyFolder {
+    /// What is in a file, and its permission bits.
+    fn text(&self, name: &str) -> io::Result<(String, u32)>;
+
+    /// Its path, for people.
+    fn path_of(&self, name: &str) -> PathBuf;
+}
+
+impl KeyFolder for Path {
+    fn text(&self, name: &str) -> io::Result<(String, u32)> {
+        text_and_mode(&self.join(name))
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.join(name)
+    }
+}
+
+impl KeyFolder for Confined {
+    fn text(&self, name: &str) -> io::Result<(String, u32)> {
+        let (bytes, mode) = self.read(name)?;
+        let text = String::from_utf8(bytes);
+        Ok((text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?, mode))
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+}
+
+pub(super) fn private_key_in(
+    folder: &(impl KeyFolder + ?Sized),
+    name: &str,
+) -> Result<PrivateKey, TrustError> {
+    let key = folder.text(name).map_err(PrivateKeyFault::Unreadable);
+    key.and_then(private_key_of).map_err(|fault| fault.at(&folder.path_of(name)))
+}
+
+pub(super) fn certificate_in(
+    folder: &(impl KeyFolder + ?Sized),
+    name: &str,
+) -> Result<Certificate, TrustError> {
+    let path = folder.path_of(name);
+    let read = |source| TrustError::Read { path: path.clone(), source };
+    let (text, _mode) = folder.text(name).map_err(read)?;
+    Certificate::from_openssh(text.trim()).map_err(|error| TrustError::malformed(&path, error))
+}
+
 /// Reads a private key that only its owner can read.
 ///
 /// # Errors
 /// When it is missing, encrypted, no key, or readable by others.
 pub fn load_private_key(path: &Path) -> Result<PrivateKey, TrustError> {
-    read_private_key(path).map_err(|fault| match fault {
-        PrivateKeyFault::Unreadable(source) => TrustError::Read { path: path.to_owned(), source },
-        PrivateKeyFault::Exposed { mode } => TrustError::Exposed { path: path.to_owned(), mode },
-        PrivateKeyFault::Malformed(error) => {
-            TrustError::malformed(path, format!("no private key: {error}"))
+    read_private_key(path).map_err(|fault| fault.at(path))
+}
+
+impl PrivateKeyFault {
+    fn at(self, path: &Path) -> TrustError {
+        match self {
+            PrivateKeyFault::Unreadable(source) => {
+                TrustError::Read { path: path.to_owned(), source }
+            }
+            PrivateKeyFault::Exposed { mode } => {
+                TrustError::Exposed { path: path.to_owned(), mode }
+            }
+            PrivateKeyFault::Malformed(error) => {
+                TrustError::malformed(path, format!("no private key: {error}"))
+            }
+            PrivateKeyFault::Encrypted => {
+                TrustError::malformed(path, "it has a passphrase, which nobody here can type")
+            }
         }
-        PrivateKeyFault::Encrypted => {
-            TrustError::malformed(path, "it has a passphrase, which nobody here can type")
-        }
-    })
+    }
+}
+
+pub(super) fn read_private_key(path: &Path) -> Result<PrivateKey, PrivateKeyFault> {
+    private_key_of(text_and_mode(path).map_err(PrivateKeyFault::Unreadable)?)
 }
 
 /// The one place where a private key is taken from a file.
-pub(super) fn read_private_key(path: &Path) -> Result<PrivateKey, PrivateKeyFault> {
-    // Read before its mode is judged: of what is no readable file, that is the thing to say.
-    let text = read_text(path).map_err(PrivateKeyFault::Unreadable)?;
-    let metadata = std::fs::metadata(path).map_err(PrivateKeyFault::Unreadable)?;
-    let mode = metadata.permissions().mode() & 0o777;
+fn private_key_of((text, mode): (String, u32)) -> Result<PrivateKey, PrivateKeyFault> {
     if mode & 0o077 != 0 {
         return Err(PrivateKeyFault::Exposed { mode });
     }
@@ -189,6 +259,12 @@ pub(super) fn read_private_key(path: &Path) -> Result<PrivateKey, PrivateKeyFaul
         true => Err(PrivateKeyFault::Encrypted),
         false => Ok(key),
     }
+}
+
+fn text_and_mode(path: &Path) -> io::Result<(String, u32)> {
+    // Read before its mode is judged: of what is no readable file, that is the thing to say.
+    let text = read_text(path)?;
+    Ok((text, std::fs::metadata(path)?.permissions().mode() & 0o777))
 }
 
 pub(super) fn read(path: &Path) -> Result<String, TrustError> {

@@ -6,6 +6,7 @@
 //! * [`client`] dials, for peers and for people's programs.
 //! * [`keyring`] is what a node believes and proves itself with; it can be replaced while the node
 //!   runs, and [`live`] has open connections judged by it again.
+//! * [`confined`] is a directory into which somebody else may write.
 //! * [`settings`] holds every limit and timeout, [`counters`] what happened.
 //!
 //! What must hold:
@@ -27,6 +28,7 @@ mod callbacks;
 mod channel;
 mod checks;
 pub mod client;
+pub mod confined;
 mod connection;
 pub mod counters;
 pub mod credentials;

@@ -14,14 +14,14 @@
 //! What must never happen: a private key leaves the directory; one is removed that a certificate
 //! beside it is for.
 
-use super::authority::{IssueError, new_key, public_line, write_file, write_private_key};
+use super::authority::{IssueError, new_key, private_text, public_line};
+use super::confined::Confined;
 use super::keyfiles::{
-    HOST_CERTIFICATE, NODE_KEY, PEER_CERTIFICATE, TrustError, load_private_key, read,
+    HOST_CERTIFICATE, KeyFolder, NODE_KEY, PEER_CERTIFICATE, TrustError, certificate_in,
+    private_key_in,
 };
 use russh::keys::{Certificate, PrivateKey, PublicKey};
-use std::fs::{self, File};
 use std::io;
-use std::path::Path;
 
 /// The next private key, while a node's key is replaced.
 pub const NEXT_NODE_KEY: &str = "node_key.new";
@@ -31,23 +31,25 @@ pub const NEXT_NODE_KEY: &str = "node_key.new";
 /// # Errors
 /// When it is neither of the node's, or the file cannot be used.
 pub(super) fn private_for(
-    directory: &Path,
+    directory: &(impl KeyFolder + ?Sized),
     certificate: &Certificate,
     name: &str,
 ) -> Result<PrivateKey, TrustError> {
-    let key = load_private_key(&directory.join(NODE_KEY))?;
+    let key = private_key_in(directory, NODE_KEY)?;
     if certificate.public_key() == key.public_key().key_data() {
         return Ok(key);
     }
-    let next = directory.join(NEXT_NODE_KEY);
-    if next.exists() {
-        let key = load_private_key(&next)?;
-        if certificate.public_key() == key.public_key().key_data() {
-            return Ok(key);
-        }
+    match private_key_in(directory, NEXT_NODE_KEY) {
+        Ok(key) if certificate.public_key() == key.public_key().key_data() => return Ok(key),
+        Err(error) if !is_missing(&error) => return Err(error),
+        _ => {}
     }
     let reason = format!("it is for another key than {NODE_KEY}");
-    Err(TrustError::malformed(&directory.join(name), reason))
+    Err(TrustError::malformed(&directory.path_of(name), reason))
+}
+
+fn is_missing(error: &TrustError) -> bool {
+    matches!(error, TrustError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 /// The public line of the key that the node's host certificate is for, as far as the public halves
@@ -55,21 +57,18 @@ pub(super) fn private_for(
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn line_in_use(directory: &Path) -> io::Result<Option<String>> {
+pub fn line_in_use(directory: &Confined) -> io::Result<Option<String>> {
+    let text = |name: &str| -> io::Result<Option<String>> {
+        Ok(directory.read_optional(name)?.and_then(|bytes| String::from_utf8(bytes).ok()))
+    };
     // A public half alone is no key: the node could not prove that it is its own.
-    let line = |name: &str| -> io::Result<Option<String>> {
-        match directory.join(name).try_exists()? {
-            true => {
-                let public = optional(fs::read(directory.join(format!("{name}.pub"))))?;
-                Ok(public.and_then(|bytes| String::from_utf8(bytes).ok()))
-            }
-            false => Ok(None),
-        }
+    let line = |name: &str| match directory.has(name)? {
+        true => text(&format!("{name}.pub")),
+        false => Ok(None),
     };
     let (line, next) = (line(NODE_KEY)?, line(NEXT_NODE_KEY)?);
-    let certificate = optional(fs::read(directory.join(HOST_CERTIFICATE)))?;
-    let certificate = certificate
-        .and_then(|bytes| Certificate::from_openssh(String::from_utf8(bytes).ok()?.trim()).ok());
+    let certificate = text(HOST_CERTIFICATE)?;
+    let certificate = certificate.and_then(|text| Certificate::from_openssh(text.trim()).ok());
     let is_for = |line: &String| {
         let key = PublicKey::from_openssh(line.trim()).ok();
         let certified = certificate.as_ref().map(Certificate::public_key);
@@ -78,19 +77,12 @@ pub fn line_in_use(directory: &Path) -> io::Result<Option<String>> {
     Ok(next.filter(is_for).or(line))
 }
 
-fn optional<T>(read: io::Result<T>) -> io::Result<Option<T>> {
-    match read {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        read => read.map(Some),
-    }
-}
-
 /// Makes a node's key in its keys directory, unless there is one, and gives the public half of the
 /// one in use. Runs on the node's own host, which the key never leaves.
 ///
 /// # Errors
 /// When a key that is there cannot be used, or a new one cannot be written.
-pub fn ensure(directory: &Path, comment: &str) -> Result<PublicKey, IssueError> {
+pub fn ensure(directory: &Confined, comment: &str) -> Result<PublicKey, IssueError> {
     let key = ensure_at(directory, NODE_KEY, comment)?;
     let in_use = line_in_use(directory).ok().flatten();
     let in_use = in_use.and_then(|line| PublicKey::from_openssh(line.trim()).ok());
@@ -102,9 +94,9 @@ pub fn ensure(directory: &Path, comment: &str) -> Result<PublicKey, IssueError> 
 ///
 /// # Errors
 /// As [`ensure`].
-pub fn ensure_next(directory: &Path, comment: &str) -> Result<PublicKey, IssueError> {
+pub fn ensure_next(directory: &Confined, comment: &str) -> Result<PublicKey, IssueError> {
     // One that is used already is none to come.
-    let next = optional(fs::read(directory.join(format!("{NEXT_NODE_KEY}.pub"))));
+    let next = directory.read_optional(&format!("{NEXT_NODE_KEY}.pub"));
     let in_use = line_in_use(directory).ok().flatten();
     if in_use.is_some_and(|line| matches!(next, Ok(Some(next)) if next == line.as_bytes())) {
         settle(directory)?;
@@ -112,13 +104,12 @@ pub fn ensure_next(directory: &Path, comment: &str) -> Result<PublicKey, IssueEr
     ensure_at(directory, NEXT_NODE_KEY, comment)
 }
 
-fn ensure_at(directory: &Path, name: &str, comment: &str) -> Result<PublicKey, IssueError> {
-    let path = directory.join(name);
-    let key = match load_private_key(&path) {
+fn ensure_at(directory: &Confined, name: &str, comment: &str) -> Result<PublicKey, IssueError> {
+    let key = match private_key_in(directory, name) {
         Ok(key) => key,
-        Err(TrustError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+        Err(error) if is_missing(&error) => {
             let key = new_key(comment)?;
-            write_private_key(&path, &key)?;
+            write(directory, name, private_text(&key)?.as_bytes(), 0o600)?;
             key
         }
         Err(error) => return Err(error.into()),
@@ -127,14 +118,19 @@ fn ensure_at(directory: &Path, name: &str, comment: &str) -> Result<PublicKey, I
     let is_settling = name == NODE_KEY && is_next(directory, &format!("{NODE_KEY}.pub"));
     if !is_settling {
         let public = public_line(key.public_key());
-        write_file(&directory.join(format!("{name}.pub")), public.as_bytes(), 0o644)?;
+        write(directory, &format!("{name}.pub"), public.as_bytes(), 0o644)?;
     }
     Ok(key.public_key().clone())
 }
 
+fn write(directory: &Confined, name: &str, bytes: &[u8], mode: u32) -> Result<(), IssueError> {
+    let path = directory.path_of(name);
+    directory.write(name, bytes, mode).map_err(|source| IssueError::Write { path, source })
+}
+
 /// Whether a public file holds the next key.
-fn is_next(directory: &Path, public: &str) -> bool {
-    let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
+fn is_next(directory: &Confined, public: &str) -> bool {
+    let read = |name: &str| directory.read_optional(name).ok().flatten();
     let next = read(&format!("{NEXT_NODE_KEY}.pub"));
     next.is_some() && next == read(public)
 }
@@ -143,39 +139,37 @@ fn is_next(directory: &Path, public: &str) -> bool {
 ///
 /// # Errors
 /// When a certificate is for the key before, or a file cannot be written.
-pub fn settle(directory: &Path) -> Result<(), IssueError> {
-    let (path, next) = (directory.join(NODE_KEY), directory.join(NEXT_NODE_KEY));
-    let next_public = directory.join(format!("{NEXT_NODE_KEY}.pub"));
+pub fn settle(directory: &Confined) -> Result<(), IssueError> {
+    let path = directory.path_of(NODE_KEY);
     let failed = |source| IssueError::Write { path: path.clone(), source };
-    if next.try_exists().map_err(failed)? {
-        let key = load_private_key(&next)?;
+    if directory.has(NEXT_NODE_KEY).map_err(failed)? {
+        let key = private_key_in(directory, NEXT_NODE_KEY)?;
         for name in [HOST_CERTIFICATE, PEER_CERTIFICATE] {
-            let file = directory.join(name);
-            let certificate = Certificate::from_openssh(read(&file)?.trim())
-                .map_err(|error| TrustError::malformed(&file, error))?;
+            let certificate = certificate_in(directory, name)?;
             if certificate.public_key() != key.public_key().key_data() {
                 let reason = format!("it is for another key than {NEXT_NODE_KEY}");
-                return Err(TrustError::malformed(&file, reason).into());
+                return Err(TrustError::malformed(&directory.path_of(name), reason).into());
             }
         }
         // The public half first: whoever looks takes the one that the certificate is for.
-        let public = directory.join(format!("{NODE_KEY}.pub"));
-        write_file(&public, public_line(key.public_key()).as_bytes(), 0o644)?;
-        fs::rename(&next, &path).map_err(failed)?;
+        let public = public_line(key.public_key());
+        write(directory, &format!("{NODE_KEY}.pub"), public.as_bytes(), 0o644)?;
+        directory.rename(NEXT_NODE_KEY, NODE_KEY).map_err(failed)?;
     }
-    match fs::remove_file(&next_public) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _gone => {}
-    }
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+    directory.remove(&format!("{NEXT_NODE_KEY}.pub")).map_err(failed)?;
+    directory.sync().map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::authority::{Validity, certificate_line, host_certificate, peer_certificate};
+    use super::super::authority::{
+        Validity, certificate_line, host_certificate, peer_certificate, write_file,
+    };
     use super::super::keyfiles::NodeKeys;
     use super::*;
     use crate::paxos::ballot::NodeId;
+    use std::fs;
+    use std::path::Path;
     use std::time::{Duration, SystemTime};
 
     fn certify(directory: &Path, signer: &PrivateKey, key: &PublicKey, name: &str) {
@@ -192,14 +186,15 @@ mod tests {
     fn at_each_step_a_node_starts_and_its_key_is_known() {
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path();
+        let confined = &Confined::open(directory).unwrap();
         let signer = new_key("").unwrap();
-        assert_eq!(line_in_use(directory).unwrap(), None);
-        let old = ensure(directory, "n").unwrap();
+        assert_eq!(line_in_use(confined).unwrap(), None);
+        let old = ensure(confined, "n").unwrap();
         let in_use = || {
-            let line = line_in_use(directory).unwrap().unwrap();
+            let line = line_in_use(confined).unwrap().unwrap();
             let key = PublicKey::from_openssh(line.trim()).unwrap();
-            assert_eq!(ensure(directory, "n").unwrap(), key, "a deployment is told the same");
-            assert_eq!(line_in_use(directory).unwrap().unwrap(), line, "and changes nothing");
+            assert_eq!(ensure(confined, "n").unwrap(), key, "a deployment is told the same");
+            assert_eq!(line_in_use(confined).unwrap().unwrap(), line, "and changes nothing");
             key
         };
         // What the node's two certificates are used with.
@@ -210,14 +205,14 @@ mod tests {
         assert_eq!(in_use(), old);
         certify(directory, &signer, &old, HOST_CERTIFICATE);
         certify(directory, &signer, &old, PEER_CERTIFICATE);
-        let next = ensure_next(directory, "n").unwrap();
-        assert_eq!(ensure_next(directory, "n").unwrap(), next, "once");
+        let next = ensure_next(confined, "n").unwrap();
+        assert_eq!(ensure_next(confined, "n").unwrap(), next, "once");
         assert_ne!(next, old);
         assert_eq!((in_use(), starts()), (old.clone(), (old.clone(), old.clone())));
-        assert!(settle(directory).is_err(), "nobody vouches for it yet");
+        assert!(settle(confined).is_err(), "nobody vouches for it yet");
         certify(directory, &signer, &next, HOST_CERTIFICATE);
         assert_eq!((in_use(), starts()), (next.clone(), (next.clone(), old.clone())));
-        assert!(settle(directory).is_err(), "the other one is needed still");
+        assert!(settle(confined).is_err(), "the other one is needed still");
         certify(directory, &signer, &next, PEER_CERTIFICATE);
         let both = (next.clone(), next.clone());
         assert_eq!((in_use(), starts()), (next.clone(), both.clone()));
@@ -228,18 +223,18 @@ mod tests {
         fs::rename(directory.join(NEXT_NODE_KEY), directory.join(NODE_KEY)).unwrap();
         assert_eq!((in_use(), starts()), (next.clone(), both.clone()));
         for _twice in 0..2 {
-            settle(directory).unwrap();
+            settle(confined).unwrap();
             assert_eq!((in_use(), starts()), (next.clone(), both.clone()));
         }
         // The next after this one, also where that was not made the only one.
-        let third = ensure_next(directory, "n").unwrap();
+        let third = ensure_next(confined, "n").unwrap();
         assert_ne!(third, next);
         certify(directory, &signer, &third, HOST_CERTIFICATE);
         certify(directory, &signer, &third, PEER_CERTIFICATE);
-        assert_ne!(ensure_next(directory, "n").unwrap(), third);
+        assert_ne!(ensure_next(confined, "n").unwrap(), third);
         assert_eq!(in_use(), third);
         fs::remove_file(directory.join(NEXT_NODE_KEY)).unwrap();
-        settle(directory).unwrap();
+        settle(confined).unwrap();
         let left = fs::read_dir(directory).unwrap().count();
         assert_eq!(left, 4, "two halves of a key, two certificates");
     }

@@ -264,6 +264,13 @@ fn a_bundle_that_cannot_be_kept_is_active_all_the_same() {
     assert_eq!(standing(&keyring), (2, true));
 }
 
+/// A bundle comes by in the log.
+fn publish(keyring: &Keyring, epoch: u64, signed: &[u8]) {
+    if let Some(believed) = keyring.succession().judge(epoch, signed) {
+        keyring.take_published(believed);
+    }
+}
+
 /// How often a bundle of the log was taken up, and how often a newer one was not.
 fn from_log(keyring: &Keyring) -> (u64, u64) {
     let totals = keyring.totals();
@@ -276,7 +283,7 @@ fn a_newer_bundle_of_the_log_is_taken_up_and_remembered() {
     let scene = Scene::new();
     let keyring = scene.open();
     let signed = scene.bundle(4, &[9]).sign(&scene.root).unwrap();
-    keyring.take_published(4, signed.as_bytes());
+    publish(&keyring, 4, signed.as_bytes());
     assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (1, 0)));
     assert_eq!(keyring.standing(SystemTime::now()).in_log, Some(4));
     assert_eq!((keyring.signed_bundle().epoch, &keyring.signed_bundle().text), (4, &signed));
@@ -291,10 +298,10 @@ fn a_newer_bundle_of_the_log_is_taken_up_and_remembered() {
         scene.bundle(3, &[]).sign(&scene.root).unwrap(),
     ];
     for (refused, count) in refused.iter().zip(1..) {
-        keyring.take_published(6, refused.as_bytes());
+        publish(&keyring, 6, refused.as_bytes());
         assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (1, count)));
     }
-    keyring.take_published(3, b"nobody looks at it");
+    publish(&keyring, 3, b"nobody looks at it");
     assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (1, 4)));
     drop(keyring);
     assert_eq!(standing(&scene.open()), (4, false), "the keys directory has an older one");
@@ -308,9 +315,9 @@ fn a_root_key_is_replaced_by_bundles_and_the_one_before_is_believed_no_more() {
     let keyring = scene.open();
     let both = scene.rooted(2, &[(&old, Current), (&new, Next)]);
     let alone = scene.rooted(2, &[(&new, Current)]);
-    keyring.take_published(2, alone.as_bytes());
+    publish(&keyring, 2, alone.as_bytes());
     assert_eq!(from_log(&keyring), (0, 1), "nobody named it yet");
-    keyring.take_published(2, both.as_bytes());
+    publish(&keyring, 2, both.as_bytes());
     // The next root key comes with the files or through the log.
     let switched = scene.rooted(3, &[(&new, Current), (&old, Retiring)]);
     scene.lay(&new, &switched);
@@ -321,11 +328,11 @@ fn a_root_key_is_replaced_by_bundles_and_the_one_before_is_believed_no_more() {
     forgotten.authorities.push(Authority { role, stage: Current, key });
     forgotten.revocations.push(Revocation::Fingerprint(authority::print(old.public_key())));
     let forgotten = forgotten.sign(&new).unwrap();
-    keyring.take_published(4, forgotten.as_bytes());
+    publish(&keyring, 4, forgotten.as_bytes());
     assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (2, 1)));
     // Whoever has the old one can do nothing with it, and neither can an old copy of the keys.
     let forged = scene.rooted(9, &[(&old, Current)]);
-    keyring.take_published(9, forged.as_bytes());
+    publish(&keyring, 9, forged.as_bytes());
     assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (2, 2)));
     scene.lay(&old, &forged);
     assert!(matches!(keyring.reload(), Err(ReloadError::RevokedRoot { .. })));
@@ -333,7 +340,7 @@ fn a_root_key_is_replaced_by_bundles_and_the_one_before_is_believed_no_more() {
     drop(keyring);
     let keyring = scene.open();
     assert_eq!(standing(&keyring), (4, false), "nor at a start");
-    keyring.take_published(9, forged.as_bytes());
+    publish(&keyring, 9, forged.as_bytes());
     assert_eq!((standing(&keyring), from_log(&keyring)), ((4, false), (0, 1)));
     scene.lay(&new, &forgotten);
     keyring.reload().unwrap();

@@ -99,6 +99,7 @@ impl Host {
             world: clock.clone(),
             bounds: TimeoutBounds { min: Duration::from_millis(250), max: SECOND },
             metrics: ConsensusMetrics::default(),
+            judge: Box::new(|_, _| None),
         };
         let driver = Driver::new(parts).unwrap();
         Host { driver, disk, clock, answers }

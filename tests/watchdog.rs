@@ -130,6 +130,7 @@ impl Node {
             world,
             bounds,
             metrics: metrics.consensus.clone(),
+            judge: Box::new(|_, _| None),
         };
         let driver = Driver::new(parts).unwrap();
         let identity = Identity {

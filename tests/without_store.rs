@@ -110,6 +110,7 @@ impl Client {
             world: clock.clone(),
             bounds: TimeoutBounds { min: Duration::from_millis(250), max: Duration::from_secs(2) },
             metrics: ConsensusMetrics::default(),
+            judge: Box::new(|_, _| None),
         };
         let driver = Driver::new(parts).unwrap();
         let mut client = Client { driver, clock, sent, nonce: 0 };

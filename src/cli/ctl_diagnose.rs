@@ -20,7 +20,8 @@ pub(super) fn diagnose(
     file: &Path,
     from: Option<IpAddr>,
 ) -> Result<Reply, Failure> {
-    let trust = existing(cluster)?.trust(&cluster.keys_dir).map_err(keys_failure)?;
+    let trust = existing(cluster)?.trust(&cluster.keys_dir, &cluster.inventory.people);
+    let trust = trust.map_err(keys_failure)?;
     let read = beside(file);
     let text = std::fs::read_to_string(&read).map_err(|error| {
         let message = format!("cannot read {}: {error}", read.display());

@@ -13,7 +13,7 @@ use crate::controller::local::STOP_LIMIT;
 use crate::disk::log::{self, DiskLog};
 use crate::disk::{self, LogError, LogEvent, LogOwner};
 use crate::node::clock::SystemWorld;
-use crate::node::driver::{Driver, Parts, Published, RebuildError};
+use crate::node::driver::{Driver, Judge, Parts, RebuildError};
 use crate::node::event::Event;
 use crate::node::founding;
 use crate::node::handle::NodeHandle;
@@ -23,7 +23,7 @@ use crate::node::reforming;
 use crate::node::report::Identity;
 use crate::node::runner::{self, Runner};
 use crate::node::settings::Settings;
-use crate::paxos::ballot::{NodeId, Slot};
+use crate::paxos::ballot::NodeId;
 use crate::paxos::configuration::{Configuration, Member};
 use crate::paxos::record::Recovered;
 use crate::telemetry::logging::{self, LogFormat};
@@ -36,12 +36,13 @@ use crate::transport::keyring::Keyring;
 use crate::transport::peers::{PeerAddress, Peers, PeersOptions};
 use crate::transport::server::{Server, ServerOptions, Sessions};
 use crate::transport::settings::Settings as TransportSettings;
+use crate::transport::succession::Published;
 use crate::wire::build::Build;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
@@ -262,6 +263,12 @@ struct Assembled {
     runner: Runner<DiskLog, Departures, SystemWorld>,
 }
 
+/// Which trust bundles of the log this node believes.
+fn judge(keyring: &Keyring) -> Judge {
+    let mut succession = keyring.succession();
+    Box::new(move |epoch, signed| succession.judge(epoch, signed))
+}
+
 /// The driver, with its store as the log has it.
 fn rebuild(parts: Parts<DiskLog, Departures, SystemWorld>) -> Result<DiskDriver, Failure> {
     let begun = Instant::now();
@@ -321,6 +328,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
         world,
         bounds: settings.election_timeout,
         metrics: metrics.consensus.clone(),
+        judge: judge(&keyring),
     };
     let driver = rebuild(parts)?;
     follow_published(driver.bundles(), &keyring);
@@ -458,35 +466,21 @@ async fn take_up_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
     }
 }
 
-type Bundles = watch::Receiver<Arc<VecDeque<Published>>>;
-
-/// Judges those that were not judged before.
-fn take_up_published(published: &VecDeque<Published>, judged: &mut Slot, keyring: &Keyring) {
-    for Published { slot, epoch, signed } in published {
-        if slot > judged {
-            keyring.take_published(*epoch, signed);
-            *judged = *slot;
-        }
-    }
-}
-
 /// Takes up the trust bundle that the log held, before anybody is let in by an older one, and those
 /// that it brings until the node's thread has ended.
-fn follow_published(mut bundles: Bundles, keyring: &Arc<Keyring>) {
-    let mut judged = Slot(0);
-    take_up_published(&bundles.borrow_and_update(), &mut judged, keyring);
+fn follow_published(mut bundles: watch::Receiver<Option<Published>>, keyring: &Arc<Keyring>) {
+    if let Some(newest) = bundles.borrow_and_update().clone() {
+        keyring.take_published(newest);
+    }
     let keyring = Arc::clone(keyring);
     tokio::spawn(async move {
         while bundles.changed().await.is_ok() {
-            let (keyring, published) = (Arc::clone(&keyring), bundles.borrow_and_update().clone());
-            // It reads and writes files, and connections go on meanwhile.
-            let taken_up = tokio::task::spawn_blocking(move || {
-                take_up_published(&published, &mut judged, &keyring);
-                judged
-            });
-            match taken_up.await {
-                Ok(last) => judged = last,
-                Err(error) => error!(%error, "the trust bundle in the log was not taken up"),
+            let Some(newest) = bundles.borrow_and_update().clone() else { continue };
+            let keyring = Arc::clone(&keyring);
+            // It writes a file, and connections go on meanwhile.
+            let taken_up = tokio::task::spawn_blocking(move || keyring.take_published(newest));
+            if let Err(error) = taken_up.await {
+                error!(%error, "the trust bundle in the log was not taken up");
             }
         }
     });

@@ -103,7 +103,7 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
                 break;
             }
             tokio::time::sleep(wait).await;
-            trouble.begin_anew();
+            trouble.is_over = true;
             waiting = doors.iter().collect();
             continue;
         };
@@ -171,11 +171,14 @@ struct Trouble {
     reasons: Vec<String>,
     denied: usize,
     may_be_applied: bool,
+    /// All doors were tried. What was wrong with them is told until the next round says otherwise.
+    is_over: bool,
 }
 
 impl Trouble {
     fn note(&mut self, door: &Door, error: AskError, verb: &Verb) -> Result<(), Failure> {
         let reason = format!("{}: {error}", door.name());
+        self.begin_anew();
         match error {
             AskError::Unreachable(_) => {}
             AskError::Denied(_) => self.denied += 1,
@@ -189,10 +192,12 @@ impl Trouble {
         Ok(())
     }
 
-    /// All doors are tried once more; what may have happened stays so.
+    /// The first of another round; what may have happened in the one before stays so.
     fn begin_anew(&mut self) {
-        self.reasons.clear();
-        self.denied = 0;
+        if std::mem::take(&mut self.is_over) {
+            self.reasons.clear();
+            self.denied = 0;
+        }
     }
 
     fn into_failure(self, doors: &[Door], tried: Duration) -> Failure {

@@ -19,10 +19,10 @@ use super::issued::{Revoked, Target};
 use super::issuer::Issuer;
 use super::keys::{ClusterKeys, KeyFile, KeysError, PlainKey};
 use super::keys_failure;
+use super::newest::{NEWEST_COPY, Newer, newer};
 use super::rotate::{Goal, Rotated};
 use super::state::ClusterState;
 use super::wait::{at_once, until};
-use crate::transport::bundle::Bundle;
 use crate::transport::identity;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::report::StatusReport;
@@ -86,22 +86,6 @@ struct Expected {
     serials: Option<(u64, u64)>,
 }
 
-/// What to do with an old copy of the keys.
-const NEWEST_COPY: &str = "use the newest copy of the keys directory (--keys-dir)";
-
-fn old_copy(there: u64, here: u64) -> String {
-    if there == here {
-        return format!(
-            "there is another bundle of epoch {there} than here: two copies of the keys directory \
-             were used to sign"
-        );
-    }
-    format!(
-        "there is a bundle of epoch {there}, and the newest here has epoch {here}: the keys \
-         directory is an old copy"
-    )
-}
-
 impl Expected {
     /// Whether it says so; an error if it will not.
     fn is_met(self, status: &StatusReport) -> Result<bool, (String, &'static str)> {
@@ -111,7 +95,8 @@ impl Expected {
             return Err((why, "deploy again: it brings the node to this version"));
         };
         if bundle.epoch > self.epoch {
-            return Err((old_copy(bundle.epoch, self.epoch), NEWEST_COPY));
+            let newer = Newer::Bundle { there: bundle.epoch, here: self.epoch };
+            return Err((newer.to_string(), NEWEST_COPY));
         }
         let serials = status.certificates.map(|own| (own.host.serial.0, own.peer.serial.0));
         let takes = bundle.epoch == self.epoch && bundle.problem.is_none();
@@ -223,22 +208,6 @@ impl Cluster {
         Issuer::open_or_init(&self.keys_dir, name).map_err(keys_failure)
     }
 
-    /// Refuses to sign with a copy of the keys that is not the newest: its second bundle would have
-    /// a higher epoch than the one that it does not know of, and what that one revokes would be
-    /// believed again. A host that cannot be reached says nothing.
-    pub(super) fn must_be_newest(&self, keys: &ClusterKeys) -> Result<(), Failure> {
-        let nodes = self.named(&[])?;
-        for (node, found) in nodes.iter().zip(at_once(&nodes, |node| self.look_at_keys(node))) {
-            let Ok(found) = found else { continue };
-            if let Some(epoch) = newer(keys, bundle_in(&found)) {
-                let why = old_copy(epoch, keys.bundle().epoch);
-                let message = format!("{}: {why}; nothing was signed", node.name);
-                return Err(Failure::new(Code::BadSettings, message, NEWEST_COPY));
-            }
-        }
-        Ok(())
-    }
-
     /// Brings every host to what these keys are, and waits until each node that runs says that it
     /// goes by them.
     ///
@@ -311,11 +280,11 @@ impl Cluster {
         let (place, people) = (Place::of(node), &self.inventory.people);
         let (files, expected) =
             parcel(keys, node, line, people).map_err(|error| unreadable(node, &error))?;
-        if let Some(epoch) = newer(keys, bundle_in(&found)) {
+        if let Some(newer) = newer(keys, &found) {
             return Err(HostError {
                 node: node.name.clone(),
                 what: "deliver the bundle".to_owned(),
-                reason: old_copy(epoch, keys.bundle().epoch),
+                reason: newer.to_string(),
                 hint: NEWEST_COPY.to_owned(),
             });
         }
@@ -399,24 +368,10 @@ impl Cluster {
     }
 }
 
-/// The epoch of a bundle that somebody else delivered since, if this is one.
-pub(super) fn newer(keys: &ClusterKeys, there: Option<&[u8]>) -> Option<u64> {
-    let ours = keys.bundle();
-    let roots = ours.roots(keys.root());
-    let there = Bundle::verify_by_any(std::str::from_utf8(there?).ok()?, &roots).ok()?;
-    // Of one epoch there is one bundle, or two copies of the keys were both used to sign.
-    let is_other = there.epoch == ours.epoch && there != *ours;
-    (there.epoch > ours.epoch || is_other).then_some(there.epoch)
-}
-
 /// What lies on a host under the name of one of its key files.
-fn file_in<'a>(found: &'a Found, name: &str) -> Option<&'a [u8]> {
+pub(super) fn file_in<'a>(found: &'a Found, name: &str) -> Option<&'a [u8]> {
     let at = names::KEY_FILES.iter().position(|file| *file == name)?;
     found.files.get(at)?.as_deref()
-}
-
-fn bundle_in(found: &Found) -> Option<&[u8]> {
-    file_in(found, identity::BUNDLE)
 }
 
 /// The public line of the key of a node; none where nothing of it is installed.
@@ -462,7 +417,7 @@ fn parcel(
     let serials = keys.node_serials(&node.name, public_line)?;
     let mut files = match serials {
         Some(_) => keys.node_files(&node.name, people)?,
-        None => vec![keys.bundle_file()],
+        None => vec![keys.bundle_file(), keys.root_file()],
     };
     files.sort_by_key(|file| file.name != identity::BUNDLE);
     Ok((files, Expected { epoch, serials }))

@@ -1,6 +1,7 @@
 //! What a plan is made of: what lies on hosts, what runs there, and what the controller remembers.
 
 use super::membership::Membership;
+use super::newest::Newer;
 use super::state::ClusterState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,7 +49,7 @@ pub struct NodeFacts {
     /// Whether its key is revoked.
     pub revoked: bool,
     /// The epoch of a bundle on its host that is newer than ours, or another one of the same.
-    pub newer_bundle: Option<u64>,
+    pub newer_bundle: Option<Newer>,
     /// What the executable that it would get does not fit, in words.
     pub unfit: Option<String>,
     /// Addresses that it needs and that other processes have.

@@ -1,19 +1,18 @@
 //! Everything that a plan depends on, from the disk here, the hosts and the nodes. Looking changes
 //! nothing.
 
-use super::delivery::newer;
 use super::deploy::{Cluster, state_failure};
 use super::host::{Found, HostError, Place, Wanted, names};
 use super::inventory::{Connection, NodeSpec};
 use super::keys::ClusterKeys;
 use super::membership::Membership;
+use super::newest::newer;
 use super::observe::{ASK_LIMIT, Asker, leader};
 use super::plan::{Facts, FileState, NodeFacts, obstacle};
 use super::settings::settings_text;
 use super::state::ClusterState;
 use super::wait::at_once;
 use super::{host_failure, keys_failure};
-use crate::transport::identity;
 use crate::wire::build::Build;
 use crate::wire::failure::{Code, Failure};
 use std::collections::BTreeMap;
@@ -159,9 +158,10 @@ impl Cluster {
             }
             _ => false,
         };
-        let bundle = names::KEY_FILES.iter().position(|name| *name == identity::BUNDLE);
-        let there = bundle.and_then(|at| found.files.get(at + 1)).and_then(Option::as_deref);
-        let newer_bundle = keys.and_then(|keys| newer(keys, there));
+        // The settings are first among these files.
+        let beside =
+            Found { files: found.files.iter().skip(1).cloned().collect(), ..found.clone() };
+        let newer_bundle = keys.and_then(|keys| newer(keys, &beside));
         let revoked = keys.zip(found.node_key.as_ref());
         let revoked = revoked.is_some_and(|(keys, line)| keys.is_revoked(line));
         let keys = match (keys, &found.node_key) {

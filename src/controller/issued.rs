@@ -8,7 +8,7 @@
 
 use super::issuer::{ISSUED, Issuer};
 use super::keys::{
-    ClusterKeys, DAY, KeysError, exists, parse_public, read_certificate, read_optional,
+    ClusterKeys, DAY, KeysError, PlainKey, exists, parse_public, read_certificate, read_optional,
 };
 use super::state::{ClusterState, STATE, StateError};
 use crate::paxos::ballot::NodeId;
@@ -107,7 +107,7 @@ impl ClusterKeys {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn trust(&self, state_dir: &Path) -> Result<Trust, KeysError> {
+    pub fn trust(&self, state_dir: &Path, people: &[PlainKey]) -> Result<Trust, KeysError> {
         let malformed = |error: StateError| KeysError::Malformed {
             path: state_dir.join(STATE),
             reason: error.to_string(),
@@ -120,7 +120,11 @@ impl ClusterKeys {
             certificates.extend(read_certificate(&path)?);
         }
         let members = founders.into_iter().map(|founder| (NodeId(founder.id), founder.name));
-        let trust = Trust::new(self.bundle.clone(), Vec::new());
+        let listed = people.iter().map(|person| {
+            let name = person.name.clone();
+            person.listed().map_err(|reason| KeysError::PlainKey { name, reason })
+        });
+        let trust = Trust::new(self.bundle.clone(), listed.collect::<Result<_, _>>()?);
         Ok(trust.with_members(members.collect()).with_member_certificates(certificates))
     }
 
@@ -172,6 +176,13 @@ impl ClusterKeys {
                         let print = authority::print(&key);
                         let mut all = self.bundle.authorities.iter();
                         match all.find(|authority| authority.key.key_data() == key.key_data()) {
+                            // A bundle of before root keys were named in it.
+                            None if key.key_data() == self.root().key_data() => {
+                                Err(KeysError::RevokedAuthority {
+                                    print,
+                                    role: AuthorityRole::Root,
+                                })
+                            }
                             None => Ok(vec![Revocation::Fingerprint(print)]),
                             Some(Authority { role, .. }) => {
                                 Err(KeysError::RevokedAuthority { print, role: *role })

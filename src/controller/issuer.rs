@@ -320,8 +320,10 @@ impl Issuer {
     fn root_signature(&self, bundle: &Bundle, root: &PublicKey) -> Result<Signature, KeysError> {
         let directory = &self.keys.directory;
         let names = [authority_file(AuthorityRole::Root), new_authority_file(AuthorityRole::Root)];
-        let mut unusable = KeysError::NoRoot(directory.join(&names[0]));
-        for path in names.map(|name| directory.join(name)) {
+        let paths = names.map(|name| directory.join(name));
+        let print = authority::print(root);
+        let mut unusable = KeysError::NoRoot { print, paths: paths.to_vec() };
+        for path in paths {
             if !exists(&path)? {
                 continue;
             }

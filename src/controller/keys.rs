@@ -129,10 +129,16 @@ pub enum KeysError {
     Path(PathBuf),
     /// The key that signs bundles is not there.
     #[error(
-        "the root key is needed to sign a new bundle, and {0} is not there; \
-         put it back for as long as this takes, or into an ssh-agent (ssh-add, SSH_AUTH_SOCK)"
+        "the root key {print} is needed to sign a new bundle, and is in none of {}; \
+         put it back for as long as this takes, or into an ssh-agent (ssh-add, SSH_AUTH_SOCK)",
+        .paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
     )]
-    NoRoot(PathBuf),
+    NoRoot {
+        /// Its fingerprint.
+        print: String,
+        /// Where it was looked for.
+        paths: Vec<PathBuf>,
+    },
     /// Nothing of that name or number was issued here.
     #[error("{0} was not issued with these keys; paxos-ctl keys list shows what was")]
     NotIssued(String),
@@ -387,7 +393,7 @@ impl ClusterKeys {
     pub fn node_files(&self, name: &str, people: &[PlainKey]) -> Result<Vec<KeyFile>, KeysError> {
         let file = |name, text| KeyFile { name, mode: 0o644, text };
         let mut files = vec![
-            file(identity::ROOT, authority::public_line(&self.root)),
+            self.root_file(),
             self.bundle_file(),
             file(identity::PEOPLE, people_text(people)?),
             file(identity::MEMBERS, self.members_text()?),
@@ -401,6 +407,12 @@ impl ClusterKeys {
             files.push(file(certificate, text));
         }
         Ok(files)
+    }
+
+    /// The public key of the root that signs, as a node is given it.
+    pub fn root_file(&self) -> KeyFile {
+        let text = authority::public_line(&self.root);
+        KeyFile { name: identity::ROOT, mode: 0o644, text }
     }
 
     /// The bundle, as a node is given it.

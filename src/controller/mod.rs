@@ -4,7 +4,8 @@
 //!   `addresses`: where nodes listen, `people`: whose plain keys are let in); [`problem`] says what
 //!   is wrong with it, [`init`] writes a first one.
 //! * [`keys`] reads keys and [`issuer`] makes them, [`issued`] lists and revokes them, [`delivery`]
-//!   has the nodes take them up, `publish` puts the bundle into the log as well, [`rotate`]
+//!   has the nodes take them up, `publish` puts the bundle into the log as well, [`newest`] tells
+//!   an old copy of the keys, [`rotate`]
 //!   replaces an authority ([`authorities`] are its keys), [`rotate_node`] the key of a node,
 //!   [`renewal`] all certificates of a kind;
 //!   [`state`] remembers that a cluster was formed.
@@ -66,6 +67,7 @@ pub mod lock;
 pub mod login;
 pub mod logs;
 pub mod membership;
+pub mod newest;
 pub mod observe;
 pub mod obstacle;
 mod openssh;

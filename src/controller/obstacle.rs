@@ -3,6 +3,7 @@
 //! Each is found by [`super::plan`]; some stop everything, others concern one node and leave the
 //! rest to be seen to.
 
+use super::newest::Newer;
 use super::plan::PortHolder;
 use crate::wire::failure::Code;
 use std::fmt;
@@ -23,8 +24,8 @@ pub enum Obstacle {
     },
     /// Somebody else has the node's address.
     PortHeld(String, PortHolder),
-    /// A node's host has a newer bundle than the keys here, of this epoch.
-    OldKeys(String, u64),
+    /// A node's host has something newer than the keys here.
+    OldKeys(String, Newer),
     /// The program that a node would get does not know the version that the cluster is at.
     Unfit(String, String),
     /// Nodes have logs of a cluster that the controller knows nothing of.
@@ -175,11 +176,7 @@ impl fmt::Display for Obstacle {
                     None => Ok(()),
                 }
             }
-            Obstacle::OldKeys(node, epoch) => write!(
-                f,
-                "the host of {node} has a bundle of epoch {epoch} that the keys here do not know: \
-                 they are an old copy"
-            ),
+            Obstacle::OldKeys(node, newer) => write!(f, "on the host of {node} {newer}"),
             Obstacle::Unfit(node, why) => write!(f, "{node} would get a program that {why}"),
             Obstacle::FormedElsewhere(nodes) => write!(
                 f,

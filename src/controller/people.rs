@@ -51,7 +51,7 @@ impl Checker {
         let mut people: Vec<PlainKey> = Vec::new();
         for entry in &entries {
             let Some(person) = self.person(&file, entry) else { continue };
-            let is_known = people.iter().find(|one| one.key == person.key);
+            let is_known = people.iter().find(|one| one.is_key_of(&person));
             match is_known.map(|one| one.name.clone()) {
                 Some(other) => {
                     let wanted = "another key for each name: rights are found by the key";
@@ -111,22 +111,43 @@ impl Checker {
 }
 
 impl PlainKey {
+    /// Whether both are one key, whatever is written behind it.
+    fn is_key_of(&self, other: &PlainKey) -> bool {
+        let bare = |one: &PlainKey| {
+            let words: Vec<&str> = one.key.split_whitespace().take(2).collect();
+            words.join(" ")
+        };
+        bare(self) == bare(other)
+    }
+
     /// The line of a node's file, checked as the node will check it.
     ///
     /// # Errors
     /// Says which part is wrong.
     pub(super) fn line(&self) -> Result<String, String> {
         let PlainKey { name, rights, key } = self;
-        // Words are separated by blanks there.
         if name.contains(char::is_whitespace) {
             return Err(format!("{name:?} is no name; use letters, digits and . _ @ + -"));
         }
+        // Words are separated by blanks there.
         let rights: String = rights.split_whitespace().collect();
         let line = format!("{name} {rights} {}", key.trim());
         match ListedKey::parse(&line)? {
-            Some(_) if !line.contains('\n') => Ok(line),
+            Some(listed) if !line.contains('\n') => {
+                listed.check_algorithm().map_err(|error| error.to_string())?;
+                Ok(line)
+            }
             _ => Err("it has no name, or a line break in it".to_owned()),
         }
+    }
+
+    /// As the node reads that line.
+    ///
+    /// # Errors
+    /// As [`PlainKey::line`].
+    pub(super) fn listed(&self) -> Result<ListedKey, String> {
+        let listed = ListedKey::parse(&self.line()?)?;
+        listed.ok_or_else(|| "it has no name".to_owned())
     }
 }
 

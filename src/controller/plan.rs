@@ -117,8 +117,8 @@ pub fn plan(inventory: &Inventory, facts: &Facts) -> Plan {
             Some(obstacle) => plan.obstacles.push(obstacle),
             None => usable.push(node),
         }
-        if let Some(epoch) = of(node).newer_bundle {
-            plan.obstacles.push(Obstacle::OldKeys(node.name.clone(), epoch));
+        if let Some(newer) = of(node).newer_bundle {
+            plan.obstacles.push(Obstacle::OldKeys(node.name.clone(), newer));
         }
         if let Some(why) = &of(node).unfit {
             plan.obstacles.push(Obstacle::Unfit(node.name.clone(), why.clone()));
@@ -340,7 +340,7 @@ pub(crate) mod tests {
     #[test]
     fn old_keys_and_a_program_that_is_too_old_stop_everything() {
         let old_keys = settled(|facts| {
-            at(facts, "n2").newer_bundle = Some(3);
+            at(facts, "n2").newer_bundle = Some(Newer::Bundle { there: 3, here: 2 });
             at(facts, "n3").running = None;
         });
         let unfit = settled(|facts| {

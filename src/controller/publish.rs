@@ -36,8 +36,8 @@ impl Cluster {
         match self.publish_by(keys, &nodes) {
             Ok(()) => say(&format!("the bundle of epoch {epoch} is in the cluster's log")),
             Err(why) => say(&format!(
-                "the bundle of epoch {epoch} is not in the cluster's log, so nodes that were not \
-                 reached do not hear of it: {why}"
+                "whether the bundle of epoch {epoch} is in the cluster's log is not known, so nodes \
+                 that were not reached may not hear of it: {why}"
             )),
         }
     }

@@ -12,11 +12,10 @@ use crate::paxos::message::{Entry, Payload};
 use crate::paxos::replica::Replica;
 use crate::store::Store;
 use crate::store::command::{Command, Operation, Outcome};
+use crate::transport::succession::Published;
 use crate::wire::build::Build;
 use crate::wire::command::{decode_command, publishes_bundle};
 use bytes::Bytes;
-use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// Bytes of log read at once while a store is rebuilt.
 const LOG_READ_BYTES: usize = 1 << 20;
@@ -45,37 +44,25 @@ pub enum RebuildError {
     },
 }
 
-/// Trust bundles that are remembered until somebody judges them. More than one, so that what nobody
-/// would believe cannot hide what came right before it; a bundle is some kilobytes, and a megabyte
-/// at the most.
-const BUNDLES_KEPT: usize = 16;
-
-/// A trust bundle that the log brought. Nobody has judged it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    /// Where it came by.
-    pub slot: Slot,
-    /// What it says its epoch is.
-    pub epoch: u64,
-    /// Its text.
-    pub signed: Bytes,
-}
+/// Judges the trust bundles that come by, in their order: what they claim as epoch, and their text.
+pub type Judge = Box<dyn FnMut(u64, &[u8]) -> Option<Published> + Send>;
 
 /// See the module's documentation.
 pub(super) struct Applied {
     store: Option<Store<MemoryEngine>>,
     slot: Slot,
     time: ClusterTime,
-    /// The last trust bundles that came by.
-    bundles: Arc<VecDeque<Published>>,
+    judge: Judge,
+    /// The newest trust bundle that was believed, until somebody takes it.
+    bundle: Option<Published>,
 }
 
 impl Applied {
     /// Nothing yet.
-    pub(super) fn new(with_store: bool) -> Applied {
+    pub(super) fn new(with_store: bool, judge: Judge) -> Applied {
         let store = with_store.then(|| Store::new(MemoryEngine::new()));
         let (slot, time) = (Slot(0), ClusterTime(0));
-        Applied { store, slot, time, bundles: Arc::default() }
+        Applied { store, slot, time, judge, bundle: None }
     }
 
     /// Takes in what the log holds up to `chosen`, and tells the replica of configurations.
@@ -143,14 +130,9 @@ impl Applied {
         };
         if let Some(Operation::PublishBundle { epoch, signed }) =
             command.as_ref().map(|command| &command.operation)
+            && let Some(believed) = (self.judge)(*epoch, signed)
         {
-            let bundles = Arc::make_mut(&mut self.bundles);
-            // Not a slice of the entry, which would be kept with it.
-            let (epoch, signed) = (*epoch, Bytes::copy_from_slice(signed));
-            bundles.push_back(Published { slot, epoch, signed });
-            if bundles.len() > BUNDLES_KEPT {
-                bundles.pop_front();
-            }
+            self.bundle = Some(believed);
         }
         let store = self.store.as_mut()?;
         let outcome = store.apply(slot, entry.stamp, command.as_ref());
@@ -162,9 +144,9 @@ impl Applied {
         self.slot
     }
 
-    /// The last trust bundles that came by, in their order.
-    pub(super) fn bundles(&self) -> &Arc<VecDeque<Published>> {
-        &self.bundles
+    /// The newest trust bundle, if one came by since the last call.
+    pub(super) fn take_bundle(&mut self) -> Option<Published> {
+        self.bundle.take()
     }
 
     /// The largest stamp so far.
@@ -202,27 +184,23 @@ mod tests {
     }
 
     #[test]
-    fn bundles_come_by_whether_or_not_there_is_a_store() {
+    fn bundles_are_judged_in_their_order_whether_or_not_there_is_a_store() {
         for with_store in [true, false] {
-            let mut applied = Applied::new(with_store);
-            let mut slot = Slot(0);
-            let mut publish = |applied: &mut Applied, epoch: u64| {
-                slot = slot.next();
-                let signed = Bytes::from(format!("signed {epoch}"));
-                applied.apply(slot, &entry(Operation::PublishBundle { epoch, signed }));
-                applied.apply(slot.next(), &entry(Operation::CloseSession));
-                slot = slot.next();
-                applied.bundles().iter().map(|one| one.epoch).collect::<Vec<_>>()
-            };
-            assert_eq!(publish(&mut applied, 4), [4]);
-            // Whoever claims most may be nobody that one believes.
-            assert_eq!(publish(&mut applied, u64::MAX), [4, u64::MAX]);
-            assert_eq!(publish(&mut applied, 5), [4, u64::MAX, 5]);
-            for epoch in 6..6 + BUNDLES_KEPT as u64 {
-                publish(&mut applied, epoch);
+            let (sender, judged) = std::sync::mpsc::sync_channel(8);
+            let judge: Judge = Box::new(move |epoch, signed: &[u8]| {
+                sender.try_send((epoch, signed.to_vec())).unwrap();
+                None
+            });
+            let mut applied = Applied::new(with_store, judge);
+            for (slot, epoch) in (1..).zip([4, u64::MAX, 5]) {
+                let signed = Bytes::from_static(b"signed");
+                let publish = entry(Operation::PublishBundle { epoch, signed });
+                applied.apply(Slot(2 * slot - 1), &publish);
+                applied.apply(Slot(2 * slot), &entry(Operation::CloseSession));
             }
-            assert_eq!(applied.bundles().len(), BUNDLES_KEPT);
-            assert_eq!(applied.bundles()[0].epoch, 6);
+            assert!(applied.take_bundle().is_none(), "none was believed");
+            let epochs: Vec<u64> = judged.try_iter().map(|(epoch, _)| epoch).collect();
+            assert_eq!(epochs, [4, u64::MAX, 5]);
         }
     }
 }

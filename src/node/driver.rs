@@ -7,7 +7,7 @@
 //! applied here.
 
 use super::applied::Applied;
-pub use super::applied::{Published, RebuildError};
+pub use super::applied::{Judge, RebuildError};
 use super::attached::Attachment;
 use super::estimate::{self, Measured, Smoothed};
 use super::event::{Event, Reply, RequestError, Transfer};
@@ -36,6 +36,7 @@ use crate::store::command::{Operation, Outcome};
 use crate::store::engine::Engine;
 use crate::telemetry::metrics::ConsensusMetrics;
 use crate::transport::identity::node_principal;
+use crate::transport::succession::Published;
 use crate::wire::peer::PeerMessage;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -85,6 +86,8 @@ pub struct Parts<L, P, W> {
     pub bounds: TimeoutBounds,
     /// Where it counts what it does.
     pub metrics: ConsensusMetrics,
+    /// Which trust bundles of the log are believed.
+    pub judge: Judge,
 }
 
 /// See the module's documentation.
@@ -108,7 +111,7 @@ pub struct Driver<L, P, W> {
     /// When the last entry was applied, on this node's clock.
     applied_at: Duration,
     views: Arc<ArcSwapOption<StoreView>>,
-    bundles: watch::Sender<Arc<VecDeque<Published>>>,
+    bundles: watch::Sender<Option<Published>>,
     pub(super) requests: Requests,
     pub(super) session: NodeSession,
     pub(super) session_tried: Option<Duration>,
@@ -154,7 +157,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         let with_store = replica.as_ref().is_some_and(|replica| {
             replica.configurations().newest().learners().any(|learner| learner == parts.id)
         });
-        let mut applied = Applied::new(with_store);
+        let mut applied = Applied::new(with_store, parts.judge);
         let attachment = Attachment::new(parts.world.random());
         let token_base = parts.world.random();
         if let Some(replica) = &mut replica {
@@ -175,7 +178,7 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
             durable: end,
             synced_to: end,
             views: Arc::new(ArcSwapOption::new(applied.view().map(Arc::new))),
-            bundles: watch::Sender::new(Arc::clone(applied.bundles())),
+            bundles: watch::Sender::new(applied.take_bundle()),
             applied,
             requests: Requests::new(token_base),
             session: NodeSession::new(node_principal(parts.id, &parts.cluster)),
@@ -202,9 +205,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
         Arc::clone(&self.views)
     }
 
-    /// The last trust bundles that the log brought, in their order. To be judged by whoever
-    /// believes one.
-    pub fn bundles(&self) -> watch::Receiver<Arc<VecDeque<Published>>> {
+    /// The newest trust bundle of the log that was believed.
+    pub fn bundles(&self) -> watch::Receiver<Option<Published>> {
         self.bundles.subscribe()
     }
 
@@ -536,8 +538,8 @@ impl<L: Log, P: Peers, W: World> Driver<L, P, W> {
 
     fn apply(&mut self, slot: Slot, entry: &Entry<Bytes>) {
         let applied = self.applied.apply(slot, entry);
-        if self.applied.bundles().back().is_some_and(|last| last.slot == slot) {
-            self.bundles.send_replace(Arc::clone(self.applied.bundles()));
+        if let Some(newest) = self.applied.take_bundle() {
+            self.bundles.send_replace(Some(newest));
         }
         self.applied_at = self.world.now();
         let Some((command, outcome)) = applied else { return };

@@ -198,6 +198,12 @@ impl Trust {
         self
     }
 
+    /// The same trust with another bundle.
+    pub(super) fn with_bundle(mut self, bundle: Bundle) -> Trust {
+        self.bundle = bundle;
+        self
+    }
+
     /// The same trust with the members, and the rule about them, of the one that it takes the place
     /// of.
     pub(super) fn in_place_of(self, old: &Trust) -> Trust {
@@ -465,5 +471,14 @@ impl ListedKey {
         let key =
             PublicKey::from_openssh(key).map_err(|e| format!("{name}: no public key: {e}"))?;
         Ok(Some(ListedKey { name: name.to_owned(), rights, key }))
+    }
+
+    /// Whether a node lets in keys of this kind at all. One that it does not is no reason for it
+    /// to refuse a whole list, and is one not to list it.
+    ///
+    /// # Errors
+    /// Names the kind.
+    pub fn check_algorithm(&self) -> Result<(), Refusal> {
+        check_algorithm("the key", &self.key.algorithm(), PERSON_ALGORITHMS)
     }
 }

@@ -31,6 +31,7 @@ use super::bundle::{Bundle, Replay, fingerprint};
 use super::identity::{self, NodeKeys, Trust, TrustError};
 use super::keyfiles::{load_bundle, load_own_bundle, load_root};
 use super::live::LiveTrust;
+use super::succession::{Published, Seen, Succession};
 use crate::paxos::ballot::NodeId;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use russh::keys::{Certificate, PublicKey};
@@ -134,10 +135,8 @@ pub struct Keyring {
     turn: Mutex<()>,
     reloads: AtomicU64,
     refused: AtomicU64,
-    /// 0 before there is one.
-    in_log: AtomicU64,
     from_log: AtomicU64,
-    from_log_refused: AtomicU64,
+    seen: Arc<Seen>,
 }
 
 impl Keyring {
@@ -170,9 +169,8 @@ impl Keyring {
             problem: ArcSwapOption::from_pointee(problem),
             turn: Mutex::default(),
             reloads: AtomicU64::new(0),
-            in_log: AtomicU64::new(0),
             from_log: AtomicU64::new(0),
-            from_log_refused: AtomicU64::new(0),
+            seen: Arc::default(),
         })
     }
 
@@ -248,46 +246,27 @@ impl Keyring {
         Ok(())
     }
 
-    /// Takes up the bundle that the log brought, if it is newer than the active one and one of the
-    /// root keys that this one names signed it. Reads and writes files, as [`Keyring::reload`].
-    pub fn take_published(&self, epoch: u64, signed: &[u8]) {
-        let _turn = self.turn();
-        let active = self.trust.load();
-        if epoch < active.epoch() {
-            return;
-        }
-        if epoch == active.epoch() {
-            // The one that is active, or another one, which is no news either.
-            if signed == self.signed.load().text.as_bytes() {
-                self.in_log.fetch_max(epoch, Ordering::Relaxed);
-            }
-            return;
-        }
-        match self.take_up_published(&active, signed) {
-            Ok(epoch) => {
-                self.in_log.fetch_max(epoch, Ordering::Relaxed);
-                self.from_log.fetch_add(1, Ordering::Relaxed);
-                info!(epoch, "the trust bundle in the log was taken up");
-            }
-            Err(error) => {
-                self.from_log_refused.fetch_add(1, Ordering::Relaxed);
-                error!(epoch, error, "the trust bundle in the log was not taken up");
-            }
-        }
+    /// Judges the bundles of the log for this keyring.
+    pub fn succession(&self) -> Succession {
+        Succession::new(Arc::clone(&self.trust), self.root.clone(), Arc::clone(&self.seen))
     }
 
-    /// Gives its epoch.
-    fn take_up_published(&self, active: &Trust, signed: &[u8]) -> Result<u64, String> {
-        let signed = std::str::from_utf8(signed).map_err(|error| error.to_string())?;
-        let roots = active.bundle().roots(&self.root);
-        let bundle = Bundle::verify_by_any(signed, &roots).map_err(|error| error.to_string())?;
-        active.bundle().may_become(&bundle).map_err(|error| error.to_string())?;
-        let trust = Trust::load_around(bundle, &self.directory);
-        let trust = trust.map_err(|error| error.to_string())?.in_place_of(active);
-        let epoch = trust.epoch();
-        keep(&self.kept, signed);
-        self.believe(trust, signed.to_owned());
-        Ok(epoch)
+    /// Takes up a bundle of the log, if it is newer than the active one. Everything else stays as
+    /// it is: what lies in the keys directory may be half of a delivery. Writes a file, as
+    /// [`Keyring::reload`].
+    pub fn take_published(&self, published: Published) {
+        let _turn = self.turn();
+        let Published { bundle, signed } = published;
+        let active = self.trust.load();
+        // Files may have come meanwhile.
+        if bundle.epoch <= active.epoch() || active.bundle().may_become(&bundle).is_err() {
+            return;
+        }
+        let epoch = bundle.epoch;
+        keep(&self.kept, &signed);
+        self.believe(Trust::clone(&active).with_bundle(bundle), signed);
+        self.from_log.fetch_add(1, Ordering::Relaxed);
+        info!(epoch, "the trust bundle in the log was taken up");
     }
 
     fn believe(&self, trust: Trust, signed: String) {
@@ -309,7 +288,7 @@ impl Keyring {
             host: life(&keys.host_certificate, now),
             peer: life(&keys.peer_certificate, now),
             problem: self.problem.load_full().map(|problem| problem.to_string()),
-            in_log: Some(self.in_log.load(Ordering::Relaxed)).filter(|epoch| *epoch > 0),
+            in_log: Some(self.seen.in_log.load(Ordering::Relaxed)).filter(|epoch| *epoch > 0),
         }
     }
 
@@ -330,8 +309,8 @@ impl Keyring {
             ),
             (
                 "bundles_from_log_refused",
-                "newer trust bundles in the log that were not taken up",
-                count(&self.from_log_refused),
+                "trust bundles in the log that claimed to be newer and were not believed",
+                count(&self.seen.refused),
             ),
         ]
     }

@@ -5,7 +5,8 @@
 //! * [`peers`] keeps a connection of our own to each peer and lane, and sends frames on it.
 //! * [`client`] dials, for peers and for people's programs.
 //! * [`keyring`] is what a node believes and proves itself with; it can be replaced while the node
-//!   runs, and [`live`] has open connections judged by it again.
+//!   runs, and [`live`] has open connections judged by it again. [`succession`] judges the trust
+//!   bundles that the log brings.
 //! * [`confined`] is a directory into which somebody else may write.
 //! * [`settings`] holds every limit and timeout, [`counters`] what happened.
 //!
@@ -50,6 +51,7 @@ pub mod session;
 pub mod settings;
 mod socket;
 pub mod source;
+pub mod succession;
 mod terminal;
 mod through;
 

@@ -165,6 +165,7 @@ impl SimNode {
             },
             metrics: ConsensusMetrics::default(),
             bounds: TimeoutBounds { min: Duration::from_millis(250), max: Duration::from_secs(2) },
+            judge: Box::new(|_, _| None),
         };
         self.driver = Some(Driver::new(parts).expect("what was just read can be read again"));
         self.writer = Some(writer);

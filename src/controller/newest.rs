@@ -1,0 +1,99 @@
+//! Whether the keys here are the newest copy, by what hosts hold and nodes go by.
+//!
+//! A bundle that is signed on an old copy has a higher epoch than one that it does not know of, and
+//! what that one revoked would be believed again, after one more. So hosts and nodes are asked
+//! before anything is signed, and nothing is laid over what is newer. Whoever cannot be reached
+//! says nothing: this narrows the hole and does not close it.
+
+use super::delivery::file_in;
+use super::deploy::Cluster;
+use super::host::{Found, Place};
+use super::keys::ClusterKeys;
+use super::wait::at_once;
+use crate::transport::authority::PublicKey;
+use crate::transport::bundle::Bundle;
+use crate::transport::identity;
+use crate::wire::failure::{Code, Failure};
+use std::fmt;
+
+/// What to do with an old copy of the keys.
+pub(super) const NEWEST_COPY: &str = "use the newest copy of the keys directory (--keys-dir)";
+
+/// What the keys here do not know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Newer {
+    /// A bundle of a higher epoch, or another one of the same.
+    Bundle {
+        /// Of that one.
+        there: u64,
+        /// Of the newest here.
+        here: u64,
+    },
+    /// Another root key, where a node of the cluster is.
+    Root,
+}
+
+impl fmt::Display for Newer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Newer::Bundle { there, here } if there == here => write!(
+                f,
+                "there is another bundle of epoch {there} than here: two copies of the keys \
+                 directory were used to sign"
+            ),
+            Newer::Bundle { there, here } => write!(
+                f,
+                "there is a bundle of epoch {there}, and the newest here has epoch {here}: the \
+                 keys directory is an old copy"
+            ),
+            Newer::Root => write!(
+                f,
+                "there is a root key that the keys here have never heard of: they are an old \
+                 copy, from before the root key was replaced, or another cluster's"
+            ),
+        }
+    }
+}
+
+/// What a host holds that these keys do not know of.
+pub(super) fn newer(keys: &ClusterKeys, found: &Found) -> Option<Newer> {
+    let text = |name| std::str::from_utf8(file_in(found, name)?).ok();
+    // What lies on a host without a log is nobody's any more.
+    let is_node = found.log || found.running.is_some();
+    let root = text(identity::ROOT).and_then(|line| PublicKey::from_openssh(line.trim()).ok());
+    if is_node && root.is_some_and(|root| !keys.had_root(&root)) {
+        return Some(Newer::Root);
+    }
+    let ours = keys.bundle();
+    let there = Bundle::verify_by_any(text(identity::BUNDLE)?, &ours.roots(keys.root())).ok()?;
+    // Of one epoch there is one bundle, or two copies of the keys were both used to sign.
+    let is_other = there.epoch == ours.epoch && there != *ours;
+    let (there, here) = (there.epoch, ours.epoch);
+    (there > here || is_other).then_some(Newer::Bundle { there, here })
+}
+
+impl Cluster {
+    /// Refuses to sign with a copy of the keys that is not the newest. Nodes are asked as well: a
+    /// bundle may have come to them through the log alone.
+    pub(super) fn must_be_newest(&self, keys: &ClusterKeys) -> Result<(), Failure> {
+        let nodes = self.named(&[])?;
+        let here = keys.bundle().epoch;
+        let looks = at_once(&nodes, |node| {
+            let found = self.look_at_keys(node).ok()?;
+            newer(keys, &found).or_else(|| {
+                found.running?;
+                let status = self.host.status(&Place::of(node)).ok()?;
+                let there = status.bundle?.epoch;
+                (there > here).then_some(Newer::Bundle { there, here })
+            })
+        });
+        let old = nodes.iter().zip(looks).find_map(|(node, newer)| Some((node, newer?)));
+        match old {
+            None => Ok(()),
+            Some((node, newer)) => {
+                let message = format!("{}: {newer}; nothing was signed", node.name);
+                Err(Failure::new(Code::BadSettings, message, NEWEST_COPY))
+            }
+        }
+    }
+}

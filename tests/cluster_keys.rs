@@ -6,7 +6,9 @@ use paxos_ssh::controller::keys::{ClusterKeys, KeysError, OPERATOR, PlainKey, Ss
 use paxos_ssh::controller::wait::until;
 use paxos_ssh::paxos::ballot::NodeId;
 use paxos_ssh::transport::authority::{self, IssueError, PersonGrant};
+use paxos_ssh::transport::confined::Confined;
 use paxos_ssh::transport::identity::{self, NodeKeys, Principal, Trust, TrustError};
+use paxos_ssh::transport::node_key;
 use paxos_ssh::wire::failure::Code;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -190,7 +192,7 @@ fn a_node_takes_what_it_is_given() {
     for (name, id) in [("node1", 1), ("node2", 2)] {
         fs::create_dir(nodes.path().join(name)).unwrap();
         let public =
-            paxos_ssh::transport::node_key::ensure(&nodes.path().join(name), name).unwrap();
+            node_key::ensure(&Confined::open(&nodes.path().join(name)).unwrap(), name).unwrap();
         let line = authority::public_line(&public);
         maker.ensure_node(name, NodeId(id), &line, now()).unwrap();
     }

@@ -6,6 +6,7 @@ use paxos_ssh::transport::authority::{self, PrivateKey, Validity};
 use paxos_ssh::transport::bundle::{
     Authority, AuthorityRole, AuthorityStage, Bundle, Replay, Revocation,
 };
+use paxos_ssh::transport::confined::Confined;
 use paxos_ssh::transport::identity;
 use paxos_ssh::transport::keyring::{KEPT, Keyring, ReloadError};
 use paxos_ssh::transport::node_key;
@@ -47,7 +48,7 @@ impl Scene {
 
     /// Writes certificates of this serial and the next.
     fn certify(&self, serial: u64) {
-        let subject = node_key::ensure(&self.keys(""), "node1").unwrap();
+        let subject = node_key::ensure(&Confined::open(&self.keys("")).unwrap(), "node1").unwrap();
         let validity = Validity::starting(SystemTime::now(), HOUR);
         let (host, peer) = (&self.host, &self.peer);
         let host = authority::host_certificate(host, &subject, "node1", "local", serial, validity)

@@ -9,6 +9,7 @@ use paxos_ssh::transport::authority::{self, PersonGrant, Validity};
 use paxos_ssh::transport::bundle::{
     Authority, AuthorityRole, AuthorityStage, Bundle, BundleError, Revocation, fingerprint,
 };
+use paxos_ssh::transport::confined::Confined;
 use paxos_ssh::transport::identity::{
     self, ListedKey, NodeKeys, PeerExpiry, Principal, Refusal, Trust, TrustError,
 };
@@ -583,7 +584,7 @@ fn every_stage_of_an_authority_is_believed() {
 
 /// Fills a node's keys directory as the controller does.
 fn keys_directory(cluster: &Cluster, directory: &Path) -> PublicKey {
-    let subject = node_key::ensure(directory, "node1").unwrap();
+    let subject = node_key::ensure(&Confined::open(directory).unwrap(), "node1").unwrap();
     let host = authority::host_certificate(&cluster.host, &subject, "node1", "local", 1, hour());
     let peer = authority::peer_certificate(&cluster.peer, &subject, NodeId(1), "local", 2, hour());
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
@@ -601,7 +602,11 @@ fn a_keys_directory_is_read_back() {
     let directory = tempfile::tempdir().unwrap();
     let cluster = Cluster::new();
     let subject = keys_directory(&cluster, directory.path());
-    assert_eq!(node_key::ensure(directory.path(), "").unwrap(), subject, "made once");
+    assert_eq!(
+        node_key::ensure(&Confined::open(directory.path()).unwrap(), "").unwrap(),
+        subject,
+        "made once"
+    );
     let keys = NodeKeys::load(directory.path()).unwrap();
     assert_eq!(keys.host_key.public_key().key_data(), subject.key_data());
     let bobs = key();
@@ -655,7 +660,7 @@ fn certificates_for_another_key_are_refused() {
     let cluster = Cluster::new();
     keys_directory(&cluster, directory.path());
     std::fs::remove_file(directory.path().join(identity::NODE_KEY)).unwrap();
-    node_key::ensure(directory.path(), "another").unwrap();
+    node_key::ensure(&Confined::open(directory.path()).unwrap(), "another").unwrap();
     let loaded = NodeKeys::load(directory.path());
     assert!(matches!(loaded, Err(TrustError::Malformed { .. })));
 }

@@ -6,8 +6,9 @@
 //! on which nothing of ours is installed has no lock yet; [`Exclusive::renew`] takes it once there
 //! is.
 //!
-//! All that changes something on a host does so, but for `kill`, which is for when nothing else
-//! helps. Keys are revoked in a hurry, and whoever has the hosts may hang: then they are named
+//! All that changes a cluster's hosts does so. Three ask nobody: `kill`, which is for when nothing
+//! else helps; `exec`, of which nobody knows what it does; and `check`, which lays a program beside
+//! others. Keys are revoked in a hurry, and whoever has the hosts may hang: then they are named
 //! (exit 75), nothing is signed, and [`Cluster::take_over`] takes the hosts from them. Nobody is
 //! waited for: how long a deployment may take is for a person to judge.
 //!

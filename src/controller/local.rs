@@ -666,6 +666,12 @@ mod tests {
         let files = ["keys/bundle".to_owned()];
         let wanted = Wanted { executable: None, files: &files };
         let (lines, key) = (host.log_tail(place, 9), host.ensure_node_key(place, "n1"));
+        // Elsewhere it would come to a process, and fail only then.
+        let log = fs::symlink_metadata(place.path(names::OUTPUT));
+        let start = match log.is_ok_and(|log| !log.is_file()) {
+            true => host.start(place).map(|pid| pid.to_string()),
+            false => Ok(String::new()),
+        };
         vec![
             ("look", host.find(place, &wanted).map(|found| format!("{found:?}"))),
             ("logs", lines.map(|lines| lines.concat())),
@@ -673,7 +679,7 @@ mod tests {
             ("next key", host.next_node_key(place, "n1")),
             ("settle", host.settle_node_key(place).map(|()| String::new())),
             ("dial", Ok(format!("{:?}", super::super::trial_login::dial_all(place, &[])))),
-            ("start", host.start(place).map(|pid| pid.to_string())),
+            ("start", start),
         ]
     }
 
@@ -711,7 +717,7 @@ mod tests {
             fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
             std::os::unix::fs::symlink(&secret, place.path(name)).unwrap();
             for (what, came) in looks_and_works(&place) {
-                let told = came.map_or_else(|error| error.to_string(), |told| told);
+                let told = came.unwrap_or_else(|error| error.to_string());
                 // The debug form of bytes, and of text.
                 for form in ["root:x", "114, 111, 111, 116"] {
                     assert!(!told.contains(form), "{what} reads {name}: {told}");

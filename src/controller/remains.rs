@@ -9,6 +9,7 @@ use super::system;
 use crate::wire::agent_frame::read_frame;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -19,6 +20,9 @@ pub const SURVEY: &str = "survey-log";
 /// How many bytes of votes a survivor tells, and as many are carried to another: in base64 they fit
 /// into a frame between controller and agent, with room for what is around them.
 pub const VOTES_BYTES_MAX: usize = 8 << 20;
+
+/// So much of what the program complains about is shown.
+const COMPLAINT_BYTES_MAX: u64 = 64 << 10;
 
 /// See the module's documentation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -68,16 +72,24 @@ pub(super) fn remains(place: &Place) -> Result<Remains, HostError> {
         // Where its account may enter.
         command.current_dir(&place.directory).uid(account.user).gid(account.group);
     }
-    let output = command.output();
-    let output = output.map_err(|error| {
+    let mut child = command.spawn().map_err(|error| {
         failed(format!("{} cannot be run: {error}", place.executable().display()))
     })?;
-    match output.status.success() {
-        true => {
-            let mut bytes = output.stdout.as_slice();
-            let read = read_frame(|part| std::io::Read::read_exact(&mut bytes, part));
-            read.map_err(|error| failed(format!("its program told something else: {error}")))
-        }
-        false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    let told = match child.stdout.take() {
+        Some(mut output) => read_frame(|part| output.read_exact(part)),
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    };
+    let mut complaint = Vec::new();
+    if let (Err(_), Some(errors)) = (&told, child.stderr.take()) {
+        // What came before it broke is worth showing.
+        let _broken = errors.take(COMPLAINT_BYTES_MAX).read_to_end(&mut complaint);
     }
+    // It has said all that it will. Its account may be in somebody else's hands, who would have it
+    // go on.
+    let _ended_already = child.kill();
+    let _status = child.wait();
+    told.map_err(|error| match String::from_utf8_lossy(&complaint).trim() {
+        "" => failed(format!("its program told something else: {error}")),
+        complaint => failed(complaint.to_owned()),
+    })
 }

@@ -149,7 +149,11 @@ fault_in() {
     start=$(now)
     case "$ENDED $1" in
     "0 "*) once_free ctl deploy --yes ;;
-    *" rotation") once_free ctl keys resume && resumed=$(since "$start") ;;
+    *" rotation")
+        once_free ctl keys resume && resumed=$(since "$start")
+        # Where nothing starts a node with its host, a rotation does not do it either.
+        [ "$2" != restarted ] || quietly 0 ctl deploy --yes
+        ;;
     *) once_free ctl resume --yes && resumed=$(since "$start") ;;
     esac
     quietly 0 ctl plan

@@ -268,6 +268,7 @@ fn install(node: &NodeSpec, facts: &NodeFacts) -> Option<Step> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::newest::Newer;
     use super::*;
     use crate::controller::groups::Sources;
     use crate::paxos::ballot::ClusterId;

@@ -362,3 +362,33 @@ fn a_node_that_slept_through_it_starts_with_the_root_key_that_was_brought() {
     fs::write(scene.kept(), foreign.sign(&scene.host).unwrap()).unwrap();
     assert_eq!(standing(&scene.open()), (7, true));
 }
+
+#[test]
+fn what_nobody_signed_hides_no_bundle_of_the_log() {
+    use AuthorityStage::{Current, Next, Retiring};
+    let scene = Scene::new();
+    let (old, new) = (scene.root.clone(), authority::new_key("").unwrap());
+    let keyring = scene.open();
+    let mut succession = keyring.succession();
+    let garbage = scene.bundle(u64::MAX, &[]).sign(&new).unwrap();
+    assert!(succession.judge(u64::MAX, garbage.as_bytes()).is_none());
+    assert!(succession.judge(u64::MAX, b"not even text: \xff").is_none());
+    // A node that was away reads all of it before any of it is active.
+    let both = scene.rooted(2, &[(&old, Current), (&new, Next)]);
+    let switched = scene.rooted(3, &[(&new, Current), (&old, Retiring)]);
+    let alone = scene.rooted(4, &[(&new, Current)]);
+    let mut last = None;
+    for (epoch, signed) in [(2, &both), (3, &switched), (4, &alone)] {
+        last = succession.judge(epoch, signed.as_bytes());
+        assert!(last.is_some(), "epoch {epoch}");
+    }
+    let forged = scene.rooted(5, &[(&old, Current)]);
+    assert!(succession.judge(5, forged.as_bytes()).is_none(), "by the root key of before");
+    assert!(succession.judge(4, alone.as_bytes()).is_none(), "no news");
+    assert_eq!(standing(&keyring), (1, true));
+    // What lies in the keys directory may be half of a delivery.
+    fs::write(scene.keys(identity::PEOPLE), "damaged").unwrap();
+    keyring.take_published(last.unwrap());
+    assert_eq!((standing(&keyring), from_log(&keyring)), ((4, true), (1, 3)));
+    assert_eq!(keyring.standing(SystemTime::now()).in_log, Some(4));
+}

@@ -11,6 +11,7 @@ use paxos_ssh::transport::bundle::{AuthorityRole, Bundle, Revocation};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn rotate(cluster: &Cluster, role: &str, more: &[&str]) -> Ran {
@@ -410,6 +411,8 @@ fn the_root_key_is_replaced_and_the_one_before_signs_nothing_any_more() {
     // What an old copy of the keys has.
     let (old_root, old_bundle) = (load_private_key(&keys.join("root")), read("bundle"));
     let old_root = old_root.expect("it is there");
+    let old_copy = cluster.path("keys-old");
+    run(Command::new("cp").arg("-a").arg(&keys).arg(&old_copy), b"").expect(0);
     cluster.kill("node3");
     let told = rotate(&cluster, "root", &[]).expect(0).json();
     assert_eq!((&told["stage"], &told["authority"]), (&"settled".into(), &"root".into()));
@@ -422,6 +425,21 @@ fn the_root_key_is_replaced_and_the_one_before_signs_nothing_any_more() {
     cluster.wait_healthy();
     assert_eq!(pids(&cluster)[..2], before[..2], "nobody was restarted");
     cluster.ctl(&["plan"]).expect(0);
+    // An old copy of the keys is told by its root key, before it signs or lays anything.
+    let with_old_copy = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-ctl"));
+        command.env("XDG_STATE_HOME", cluster.path("state")).args(words);
+        command.arg("-i").arg(cluster.path("inventory.yaml")).arg("--keys-dir").arg(&old_copy);
+        run(&mut command, b"").expect(78).said()
+    };
+    let there = || fs::read(cluster.directory("node2").join("keys/bundle")).expect("it is there");
+    let before_it = (there(), fs::read(old_copy.join("bundle")).expect("it is there"));
+    for words in [&["keys", "revoke", "operator"][..], &["deploy", "--yes"]] {
+        let refused = with_old_copy(words);
+        assert!(refused.contains("never heard of"), "{words:?}: {refused}");
+    }
+    let after_it = (there(), fs::read(old_copy.join("bundle")).expect("it is there"));
+    assert_eq!(after_it, before_it);
     // The new one signs.
     cluster.keys(&["issue", "alice", "--role", "write"]).expect(0);
     cluster.keys(&["revoke", "alice"]).expect(0);

@@ -23,7 +23,7 @@ use crate::node::reforming;
 use crate::node::report::Identity;
 use crate::node::runner::{self, Runner};
 use crate::node::settings::Settings;
-use crate::paxos::ballot::NodeId;
+use crate::paxos::ballot::{ClusterId, NodeId};
 use crate::paxos::configuration::{Configuration, Member};
 use crate::paxos::record::Recovered;
 use crate::telemetry::logging::{self, LogFormat};
@@ -294,6 +294,11 @@ fn measure_trust(metrics: &mut Metrics, keyring: &Arc<Keyring>) {
     metrics.add_levels("trust", move || levels.levels(SystemTime::now()));
 }
 
+fn local_node(settings: &Settings, cluster_id: Option<ClusterId>) -> LocalNode {
+    let cluster_id = cluster_id.map_or_else(String::new, |id| id.to_string());
+    LocalNode { id: settings.node_id(), cluster: settings.cluster.clone(), cluster_id }
+}
+
 async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Failure> {
     let Ground { keyring, log, recovered, inbox, mut metrics, watchdog } = ground;
     let counters = Arc::new(Counters::default());
@@ -302,11 +307,7 @@ async fn assemble(settings: &Settings, ground: Ground) -> Result<Assembled, Fail
     let metrics = Arc::new(metrics);
     let arrivals = Arc::new(Arrivals::new(Arc::clone(&inbox), Arc::clone(&metrics)));
     let cluster_id = recovered.genesis.as_ref().map(|genesis| genesis.cluster);
-    let local = LocalNode {
-        id: settings.node_id(),
-        cluster: settings.cluster.clone(),
-        cluster_id: cluster_id.map_or_else(String::new, |id| id.to_string()),
-    };
+    let local = local_node(settings, cluster_id);
     let options = PeersOptions {
         local: local.clone(),
         settings: TransportSettings::default(),

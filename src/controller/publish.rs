@@ -5,8 +5,9 @@
 //! believe, and a node that is cut off from its peers hears nothing by it. So whoever was not
 //! reached is named all the same, and that nothing could be published is said and is no failure.
 //!
-//! What must never happen: a bundle is published that a node is to take up in its turn, before its
-//! turn has come. So this comes after all deliveries.
+//! A rotation has nodes forget an authority one at a time, so it publishes when the last of them
+//! was told. A revocation in the middle of that is more urgent: its bundle goes to all at once, and
+//! those that had not forgotten yet do so together and dial each other again.
 
 use super::delivery::{Delivered, Reached};
 use super::deploy::{Cluster, Progress};
@@ -36,8 +37,8 @@ impl Cluster {
         match self.publish_by(keys, &nodes) {
             Ok(()) => say(&format!("the bundle of epoch {epoch} is in the cluster's log")),
             Err(why) => say(&format!(
-                "whether the bundle of epoch {epoch} is in the cluster's log is not known, so nodes \
-                 that were not reached may not hear of it: {why}"
+                "whether the bundle of epoch {epoch} is in the cluster's log is not known, so \
+                 nodes that were not reached may not hear of it: {why}"
             )),
         }
     }

@@ -14,6 +14,8 @@ const MAY_REST: &[(&str, &str)] = &[
     ("paxos_trust_bundle_revocations", "somebody whose key was taken away"),
     ("paxos_trust_reloads", "other keys while the node runs"),
     ("paxos_trust_reloads_refused", "an old bundle"),
+    ("paxos_trust_bundles_from_log", "a bundle that came through the log first"),
+    ("paxos_trust_bundles_from_log_refused", "somebody who slips one into the log"),
     ("paxos_log_unreadable", "a damaged disk"),
     ("paxos_loop_stalled", "a loop that stands still"),
     ("paxos_loop_stalls", "a loop that stands still"),

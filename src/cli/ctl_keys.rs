@@ -188,22 +188,21 @@ pub(super) fn keys(
         // Keys of a cluster that was never deployed are not made in passing, nor is a journal.
         existing(cluster)?;
     }
-    if let KeysVerb::Revoke { take_over: true, .. } | KeysVerb::Resume { take_over: true, .. } =
-        verb
-    {
-        cluster.take_over("keys");
-    }
     match verb {
         KeysVerb::Init { .. } => init(cluster),
         KeysVerb::Issue { .. } => issue(cluster, verb),
         KeysVerb::List { .. } => list(cluster),
-        KeysVerb::Revoke { what, reason, .. } => revoke(cluster, what, reason, format),
+        KeysVerb::Revoke { what, reason, take_over, .. } => {
+            revoke(cluster, what, reason, *take_over, format)
+        }
         KeysVerb::Renew { .. } => renew(cluster, names, format),
         KeysVerb::Rotate { what, until, force, .. } => {
             ctl_rotate::rotate_what(cluster, what, goal(*until), force, format)
         }
         KeysVerb::Rollback { force, .. } => ctl_rotate::rollback(cluster, force, format),
-        KeysVerb::Resume { force, .. } => ctl_rotate::go_on(cluster, Goal::Done, force, format),
+        KeysVerb::Resume { force, take_over, .. } => {
+            ctl_rotate::go_on(cluster, Goal::Done, force, *take_over, format)
+        }
         KeysVerb::Diagnose { file, from, .. } => {
             super::ctl_diagnose::diagnose(cluster, file, *from)
         }
@@ -343,11 +342,18 @@ fn target(what: &str) -> Target {
     }
 }
 
-fn revoke(cluster: &Cluster, what: &str, reason: &str, format: Format) -> Result<Reply, Failure> {
+pub(super) fn revoke(
+    cluster: &Cluster,
+    what: &str,
+    reason: &str,
+    take_over: bool,
+    format: Format,
+) -> Result<Reply, Failure> {
     let target = target(what);
-    let work = |say: Progress<'_>| cluster.revoke_keys(&target, reason, say);
+    let work = |say: Progress<'_>| cluster.revoke_keys(&target, reason, take_over, say);
+    let words = [what.to_owned(), reason.to_owned()];
     let (revoked, delivered) =
-        journaled(cluster, "keys revoke", &[what.to_owned()], &mut speaker(format), work)?;
+        journaled(cluster, "keys revoke", &words, &mut speaker(format), work)?;
     let epoch = revoked.epoch;
     let word = if revoked.changed { "revoked" } else { "was revoked already:" };
     let mut text = format!("{word} {}; bundle epoch {epoch}\n", revoked.lines.join(", "));
@@ -362,7 +368,7 @@ fn revoke(cluster: &Cluster, what: &str, reason: &str, format: Format) -> Result
     Ok(Reply { exit: exit::DONE, text, json })
 }
 
-fn renew(cluster: &Cluster, names: &[String], format: Format) -> Result<Reply, Failure> {
+pub(super) fn renew(cluster: &Cluster, names: &[String], format: Format) -> Result<Reply, Failure> {
     let work = |say: Progress<'_>| cluster.renew_keys(names, say);
     let (renewed, delivered) = journaled(cluster, "keys renew", names, &mut speaker(format), work)?;
     let mut text = match renewed.is_empty() {

@@ -163,9 +163,10 @@ pub(super) fn go_on(
     cluster: &Cluster,
     goal: Goal,
     left_out: &[String],
+    take_over: bool,
     format: Format,
 ) -> Result<Reply, Failure> {
-    let work = |say: Progress<'_>| cluster.resume_keys(goal, left_out, say);
+    let work = |say: Progress<'_>| cluster.resume_keys(goal, left_out, take_over, say);
     let (rotated, delivered) = journaled(cluster, "keys resume", &[], &mut speaker(format), work)?;
     match rotated {
         Some(rotated) => told(cluster, &rotated),
@@ -185,11 +186,11 @@ pub(super) fn resume(cluster: &Cluster, run: &Run, format: Format) -> Result<Rep
     match run.verb.as_str() {
         "keys rotate" if word(0) == ALL_WORD => match role(2) {
             Some(role) => renew(cluster, role, &[], format),
-            None => go_on(cluster, Goal::Done, &[], format),
+            None => go_on(cluster, Goal::Done, &[], false, format),
         },
         // Begun, it is noted beside the keys.
         "keys rotate" if word(0) == NODE_WORD && began(1) => {
-            go_on(cluster, Goal::Done, &[], format)
+            go_on(cluster, Goal::Done, &[], false, format)
         }
         "keys rotate" if word(0) == NODE_WORD => rotate_node(cluster, word(2), &[], format),
         "keys rotate" => {
@@ -201,12 +202,15 @@ pub(super) fn resume(cluster: &Cluster, run: &Run, format: Format) -> Result<Rep
                 return Err(Failure::new(Code::BadSettings, message, hint));
             };
             match began(1) {
-                true => go_on(cluster, goal, &[], format),
+                true => go_on(cluster, goal, &[], false, format),
                 false => rotate(cluster, role, goal, &[], format),
             }
         }
         "keys rollback" if !began(0) => rollback(cluster, &[], format),
-        _ => go_on(cluster, Goal::Done, &[], format),
+        // What was revoked already is delivered once more.
+        "keys revoke" => super::ctl_keys::revoke(cluster, word(0), word(1), false, format),
+        "keys renew" => super::ctl_keys::renew(cluster, &run.words, format),
+        _ => go_on(cluster, Goal::Done, &[], false, format),
     }
 }
 

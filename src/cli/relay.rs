@@ -18,6 +18,7 @@ use crate::wire::request::{Format, Request, ValueSource, Verb};
 use crate::wire::words;
 use bytes::Bytes;
 use output::Written;
+use std::future::Future;
 use std::io::Read;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -27,6 +28,9 @@ const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
 /// The least time for a node that was reached to take the command: a round trip over a slow line.
 const TAKEN_LIMIT_MIN: Duration = Duration::from_secs(1);
+
+/// The least time that another round of all doors is worth beginning with: a handshake or two.
+const ROUND_MIN: Duration = Duration::from_millis(500);
 
 /// After Ctrl-C the node gets this long to end the command by itself.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(1);
@@ -75,14 +79,12 @@ pub(super) fn run(doors: &[Door], request: Request, format: Format) -> u8 {
 }
 
 async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
-    let mut value = take_value(&mut request.verb);
-    let mut input = match request.verb {
-        Verb::Batch { .. } => Some(Input::Stream(stdin_pieces())),
-        _ => None,
-    };
+    let value = take_value(&mut request.verb);
+    let is_batch = matches!(request.verb, Verb::Batch { .. });
+    let mut input = is_batch.then(|| Input::Stream(stdin_pieces()));
     let started = Instant::now();
     let timeout = request.timeout;
-    let is_endless = matches!(request.verb, Verb::Batch { .. }) || request.verb.is_endless();
+    let is_endless = is_batch || request.verb.is_endless();
     let mut trouble = Trouble::default();
     let mut waiting: Vec<&Door> = doors.iter().collect();
     let mut backoff = Backoff::default();
@@ -91,7 +93,10 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
         if left.is_zero() {
             break;
         }
-        let First { opened, closed } = first(waiting.iter().map(|door| door.open(left))).await;
+        let ways = first(waiting.iter().map(|door| door.open(left)));
+        let Some(First { opened, closed }) = unless_interrupted(ways).await else {
+            return trouble.interrupted();
+        };
         let mut tried: Vec<usize> = closed.iter().map(|(place, _)| *place).collect();
         for (place, error) in closed {
             trouble.note(waiting[place], error, &request.verb)?;
@@ -99,10 +104,13 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
         let Some((place, opened)) = opened else {
             let wait = backoff.next_wait();
             let is_hopeless = !request.verb.wants_keys() || trouble.denied == doors.len();
-            if is_hopeless || started.elapsed() + wait >= timeout {
+            // A round that is cut short at once would only hide what was wrong in this one.
+            if is_hopeless || started.elapsed() + wait + ROUND_MIN >= timeout {
                 break;
             }
-            tokio::time::sleep(wait).await;
+            if unless_interrupted(tokio::time::sleep(wait)).await.is_none() {
+                return trouble.interrupted();
+            }
             trouble.is_over = true;
             waiting = doors.iter().collect();
             continue;
@@ -113,35 +121,44 @@ async fn ask(doors: &[Door], mut request: Request) -> Result<u8, Failure> {
         let left = timeout.saturating_sub(started.elapsed());
         // A batch's timeout is each line's, and is not used up by finding a node.
         request.timeout = if is_endless { timeout } else { left };
-        let words = request.to_words();
-        let words = std::iter::once(&b"paxos"[..]).chain(words.iter().map(Vec::as_slice));
-        let talk = match opened.ask(&words::join(words), left.max(TAKEN_LIMIT_MIN)).await {
+        let talk = match opened.ask(&command_of(&request), left.max(TAKEN_LIMIT_MIN)).await {
             Ok(talk) => talk,
             Err(error) => {
                 trouble.note(door, error, &request.verb)?;
                 continue;
             }
         };
-        let given = match (&mut value, &mut input) {
-            (Some(value), _) => Input::Value(value.clone()),
-            (None, input) => input.take().unwrap_or(Input::Nothing),
-        };
+        let given = value.clone().map(Input::Value).or_else(|| input.take());
         // What has no end by itself (a batch, a log that is followed) lasts as long as its input or
         // its reader: ssh tells when the node is gone, and the user can stop it.
         let limit = (!is_endless).then_some(left + ANSWER_GRACE);
-        match converse(talk, given, limit).await {
+        match converse(talk, given.unwrap_or(Input::Nothing), limit).await {
             End::Exit(exit) => return Ok(exit),
             End::Lost { reason, was_shown } => {
                 let reason = format!("{}: {reason}", door.name());
                 if was_shown || !request.verb.is_repeatable() {
                     return Err(lost(&reason, request.verb.is_write()));
                 }
+                trouble.begin_anew();
                 trouble.may_be_applied |= request.verb.is_write();
                 trouble.reasons.push(reason);
             }
         }
     }
     Err(trouble.into_failure(doors, started.elapsed()))
+}
+
+fn command_of(request: &Request) -> Vec<u8> {
+    let words = request.to_words();
+    words::join(std::iter::once(&b"paxos"[..]).chain(words.iter().map(Vec::as_slice)))
+}
+
+/// None if somebody pressed Ctrl-C first, while nobody was being talked to.
+async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        _ = tokio::signal::ctrl_c() => None,
+    }
 }
 
 /// The doors that were not tried yet.
@@ -197,6 +214,14 @@ impl Trouble {
         if std::mem::take(&mut self.is_over) {
             self.reasons.clear();
             self.denied = 0;
+        }
+    }
+
+    /// What is told then.
+    fn interrupted(self) -> Result<u8, Failure> {
+        match self.may_be_applied {
+            true => Err(lost(&self.reasons.join("; "), true)),
+            false => Ok(Code::Interrupted.exit()),
         }
     }
 

@@ -111,18 +111,21 @@ impl Cluster {
     /// # Errors
     /// When somebody else is at work on a host, nothing like that was issued, or the bundle cannot
     /// be signed; and when a node was not reached: the bundle is signed then, and
-    /// [`Cluster::resume_keys`] delivers it. Before it, [`Cluster::take_over`] ends a wait for
-    /// somebody who hangs.
+    /// [`Cluster::resume_keys`] delivers it. With `take_over` the hosts are taken from somebody
+    /// who hangs.
     pub fn revoke_keys(
         &self,
         target: &Target,
         reason: &str,
+        take_over: bool,
         say: Progress<'_>,
     ) -> Result<(Revoked, Vec<Delivered>), Failure> {
         let mut issuer = self.issuer()?;
-        let _exclusive = self.exclusive_where_installed("keys revoke")?;
-        self.must_be_newest(issuer.keys())?;
         let now = SystemTime::now();
+        // Nobody's work is cut short for a name that was mistyped.
+        issuer.keys().may_revoke(target, now).map_err(keys_failure)?;
+        let _exclusive = self.exclusive_where_installed("keys revoke", take_over)?;
+        self.must_be_newest(issuer.keys())?;
         say("sign a bundle of the next epoch")?;
         let revoked = issuer.revoke(target, reason, now).map_err(keys_failure)?;
         // It may have been the controller's own way in.
@@ -141,11 +144,12 @@ impl Cluster {
         &self,
         goal: Goal,
         left_out: &[String],
+        take_over: bool,
         say: Progress<'_>,
     ) -> Result<(Option<Rotated>, Vec<Delivered>), Failure> {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
-        let _exclusive = self.exclusive_where_installed("keys resume")?;
+        let _exclusive = self.exclusive_where_installed("keys resume", take_over)?;
         if let Some(rotated) = self.go_on_rotating(&mut issuer, goal, left_out, say)? {
             self.go_on_replacing(&mut issuer, left_out, say)?;
             let delivered = rotated.delivered.clone();
@@ -174,7 +178,7 @@ impl Cluster {
     ) -> Result<(Vec<String>, Vec<Delivered>), Failure> {
         let nodes = self.named(names)?;
         let issuer = self.issuer()?;
-        let _exclusive = self.exclusive_where_installed("keys renew")?;
+        let _exclusive = self.exclusive_where_installed("keys renew", false)?;
         let now = SystemTime::now();
         if issuer.ensure_operator(now).map_err(keys_failure)? {
             say("issue the operator's certificate")?;
@@ -665,7 +669,7 @@ mod tests {
         drop(issuer);
         let (keys_dir, tool) = (folder.to_owned(), PathBuf::from("/bin/true"));
         let cluster = Cluster { inventory, keys_dir, tool, binary: None, host: play.clone() };
-        cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap();
+        cluster.resume_keys(Goal::Done, &[], false, &mut |_| Ok(())).unwrap();
         (cluster, play)
     }
 
@@ -683,7 +687,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cluster, play) = settled(folder.path());
         assert_eq!(seen(&play, |stage| stage.reloads as u64), [1, 1, 1]);
-        let (_, delivered) = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap();
+        let (_, delivered) = cluster.resume_keys(Goal::Done, &[], false, &mut |_| Ok(())).unwrap();
         assert!(delivered.iter().all(|one| one.reached == Reached::Active), "{delivered:?}");
         assert_eq!(seen(&play, |stage| stage.reloads as u64), [1, 1, 1]);
     }
@@ -695,7 +699,7 @@ mod tests {
         change(&play, "n1", |stage| stage.running = false);
         change(&play, "n2", |stage| stage.away = true);
         let target = Target::Name("operator".to_owned());
-        let failure = cluster.revoke_keys(&target, "", &mut |_| Ok(())).unwrap_err();
+        let failure = cluster.revoke_keys(&target, "", false, &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n2: cannot look at the host: it is away"), "{failure:?}");
         assert!(!failure.message.contains("n1") && !failure.message.contains("n3"), "{failure:?}");
         assert!(failure.hint.ends_with("paxos-ctl keys resume"), "{}", failure.hint);
@@ -704,7 +708,7 @@ mod tests {
         assert!(keys.operator_is_current(SystemTime::now()).unwrap(), "it has another certificate");
 
         change(&play, "n2", |stage| stage.away = false);
-        let (_, delivered) = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap();
+        let (_, delivered) = cluster.resume_keys(Goal::Done, &[], false, &mut |_| Ok(())).unwrap();
         let reached: Vec<Reached> = delivered.iter().map(|one| one.reached).collect();
         assert_eq!(reached, [Reached::AtItsStart, Reached::Active, Reached::Active]);
         assert_eq!(seen(&play, |stage| stage.active.0), [1, 2, 2]);
@@ -740,8 +744,9 @@ mod tests {
         change(&play, "n3", |stage| *stage = Stage::default());
         let certificate = |stage: &Stage| stage.files[&in_keys(identity::HOST_CERTIFICATE)].clone();
         let before = certificate(&play.0.lock().unwrap()["n1"]);
-        let (_, delivered) =
-            cluster.revoke_keys(&Target::Name("operator".to_owned()), "", &mut |_| Ok(())).unwrap();
+        let (_, delivered) = cluster
+            .revoke_keys(&Target::Name("operator".to_owned()), "", false, &mut |_| Ok(()))
+            .unwrap();
         assert_eq!(delivered[2].reached, Reached::NotInstalled);
         assert_eq!(seen(&play, |stage| stage.active.0), [2, 2, 0]);
         assert_eq!(certificate(&play.0.lock().unwrap()["n1"]), before);
@@ -754,10 +759,10 @@ mod tests {
         let path = folder.path().join(identity::BUNDLE);
         let old = std::fs::read(&path).unwrap();
         let target = Target::Name("operator".to_owned());
-        cluster.revoke_keys(&target, "", &mut |_| Ok(())).unwrap();
+        cluster.revoke_keys(&target, "", false, &mut |_| Ok(())).unwrap();
         let new = std::fs::read(&path).unwrap();
         std::fs::write(&path, old).unwrap();
-        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], false, &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n1: ") && failure.message.contains("old copy"));
         let stages = play.0.lock().unwrap();
         assert!(stages.values().all(|stage| stage.files[&in_keys(identity::BUNDLE)] == new));
@@ -769,11 +774,13 @@ mod tests {
         let (cluster, play) = settled(folder.path());
         let path = folder.path().join(identity::BUNDLE);
         let old = std::fs::read(&path).unwrap();
-        cluster.revoke_keys(&Target::Name("operator".to_owned()), "", &mut |_| Ok(())).unwrap();
+        cluster
+            .revoke_keys(&Target::Name("operator".to_owned()), "", false, &mut |_| Ok(()))
+            .unwrap();
         std::fs::write(&path, &old).unwrap();
         // A second bundle of its own would be newer than the one that it does not know.
         for serial in [2, 3] {
-            let failure = cluster.revoke_keys(&Target::Serial(serial), "", &mut |_| Ok(()));
+            let failure = cluster.revoke_keys(&Target::Serial(serial), "", false, &mut |_| Ok(()));
             let failure = failure.unwrap_err();
             assert!(failure.message.contains("old copy"), "{}", failure.message);
             assert!(failure.hint.contains("--keys-dir"), "{}", failure.hint);
@@ -791,7 +798,7 @@ mod tests {
         let (cluster, play) = settled(folder.path());
         change(&play, "n1", |stage| stage.key = None);
         let target = Target::Name("operator".to_owned());
-        let failure = cluster.revoke_keys(&target, "", &mut |_| Ok(())).unwrap_err();
+        let failure = cluster.revoke_keys(&target, "", false, &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n1: "), "{}", failure.message);
         assert_eq!(seen(&play, |stage| stage.active.0), [1, 2, 2]);
     }
@@ -800,7 +807,7 @@ mod tests {
     fn one_whose_key_is_revoked_keeps_no_other_from_being_renewed() {
         let folder = tempfile::tempdir().unwrap();
         let (cluster, _play) = settled(folder.path());
-        cluster.revoke_keys(&Target::Name("n1".to_owned()), "", &mut |_| Ok(())).unwrap();
+        cluster.revoke_keys(&Target::Name("n1".to_owned()), "", false, &mut |_| Ok(())).unwrap();
         std::fs::remove_file(folder.path().join("nodes/n2/host-cert.pub")).unwrap();
         let (renewed, _) = cluster.renew_keys(&[], &mut |_| Ok(())).unwrap();
         assert_eq!(renewed, ["n2"]);
@@ -822,7 +829,8 @@ mod tests {
         let failure = rotated.unwrap_err();
         assert!(failure.message.contains("n3: ") && !failure.message.contains("n2: "));
         let before = seen(&play, |stage| stage.active.2);
-        let (rotated, _) = cluster.resume_keys(Goal::Switched, &[], &mut |_| Ok(())).unwrap();
+        let (rotated, _) =
+            cluster.resume_keys(Goal::Switched, &[], false, &mut |_| Ok(())).unwrap();
         assert_eq!(rotated.map(|rotated| rotated.phase), Some(Phase::Switched));
         let after = seen(&play, |stage| stage.active.2);
         assert_eq!((before[..2].to_vec(), before[2] < after[2]), (after[..2].to_vec(), true));
@@ -856,7 +864,7 @@ mod tests {
             if !killed_at(step, |say| _ = cluster.rotate_node_key(&name, &[], say).unwrap()) {
                 break;
             }
-            cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap();
+            cluster.resume_keys(Goal::Done, &[], false, &mut |_| Ok(())).unwrap();
             if step == 1 {
                 // Nothing was noted yet.
                 assert_eq!(key(), old);
@@ -885,10 +893,10 @@ mod tests {
         let old = line(|stage| &stage.key);
         assert!(killed_at(4, |say| _ = cluster.rotate_node_key("n2", &[], say).unwrap()));
         let next = line(|stage| &stage.next);
-        cluster.revoke_keys(&Target::Name("n2".to_owned()), "", &mut |_| Ok(())).unwrap();
+        cluster.revoke_keys(&Target::Name("n2".to_owned()), "", false, &mut |_| Ok(())).unwrap();
         let keys = ClusterKeys::open_existing(folder.path(), "c").unwrap();
         assert!(keys.is_revoked(&old) && keys.is_revoked(&next));
-        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], false, &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("is revoked"), "{}", failure.message);
     }
 
@@ -898,7 +906,7 @@ mod tests {
         let (cluster, play) = settled(folder.path());
         let serials = || [seen(&play, |stage| stage.active.1), seen(&play, |stage| stage.active.2)];
         let before = serials();
-        cluster.revoke_keys(&Target::Name("n3".to_owned()), "", &mut |_| Ok(())).unwrap();
+        cluster.revoke_keys(&Target::Name("n3".to_owned()), "", false, &mut |_| Ok(())).unwrap();
         let renewed = cluster.renew_role(AuthorityRole::Host, &[], &mut |_| Ok(())).unwrap();
         assert_eq!(renewed.names, ["n1", "n2"], "the key of n3 is revoked");
         let hosts = serials();
@@ -923,7 +931,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cluster, play) = settled(folder.path());
         change(&play, "n2", |stage| stage.active.0 = 9);
-        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], false, &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n2: ") && failure.message.contains("old copy"));
         assert!(failure.hint.contains("--keys-dir"), "{}", failure.hint);
     }
@@ -936,7 +944,7 @@ mod tests {
         let state = ClusterState::form(&cluster.inventory, keys.cluster_id(), || 9);
         state.save(folder.path()).unwrap();
         cluster.inventory.nodes.pop();
-        let failure = cluster.resume_keys(Goal::Done, &[], &mut |_| Ok(())).unwrap_err();
+        let failure = cluster.resume_keys(Goal::Done, &[], false, &mut |_| Ok(())).unwrap_err();
         assert!(failure.message.contains("n3 is a member"), "{}", failure.message);
     }
 }

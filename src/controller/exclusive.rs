@@ -55,21 +55,21 @@ impl Cluster {
     /// worked on without, for it may have to be stopped for that.
     ///
     /// # Errors
+    /// With `take_over` they are taken from whoever is at work on them: those change nothing there
+    /// any more while this lives.
+    ///
+    /// # Errors
     /// When somebody else has one of them.
-    pub fn exclusive_where_installed(&self, what: &str) -> Result<Exclusive, Failure> {
+    pub fn exclusive_where_installed(
+        &self,
+        what: &str,
+        take_over: bool,
+    ) -> Result<Exclusive, Failure> {
         let mut exclusive = self.claim(what, is_installed);
+        exclusive.holder.takes_over = take_over;
         exclusive.take().into_iter().try_for_each(|taken| taken.unwrap_or(Ok(())))?;
         exclusive.keep_touching();
         Ok(exclusive)
-    }
-
-    /// Takes the hosts from whoever is at work on them, for `what`, and lets go of them: those
-    /// change nothing there any more, and the way is free.
-    pub fn take_over(&self, what: &str) {
-        let mut exclusive = self.claim(what, is_installed);
-        exclusive.holder.takes_over = true;
-        // Of one that could not be taken, whoever goes on is told when they take it.
-        let _untaken = exclusive.take();
     }
 
     fn claim(&self, what: &str, wanted: impl Fn(&Found) -> bool + Sync) -> Exclusive {

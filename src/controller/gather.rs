@@ -6,7 +6,7 @@ use super::host::{Found, HostError, Place, Wanted, names};
 use super::inventory::{Connection, NodeSpec};
 use super::keys::ClusterKeys;
 use super::membership::Membership;
-use super::newest::newer;
+use super::newest::{discount, newer};
 use super::observe::{ASK_LIMIT, Asker, leader};
 use super::plan::{Facts, FileState, NodeFacts, obstacle};
 use super::settings::settings_text;
@@ -74,6 +74,9 @@ impl Cluster {
             all_certified &= certified || obstacle(node, &found, facts.state.as_ref()).is_some();
             facts.nodes.insert(node.name.clone(), found);
         }
+        // Of those that could be looked at.
+        let looked = facts.nodes.values_mut().filter(|found| found.out_of_reach.is_none());
+        discount(looked.map(|found| &mut found.newer_bundle));
         if !all_certified {
             // Each node is told of all certificates, so a new one is news to the others as well.
             let told = facts.nodes.values_mut().filter(|found| found.keys == FileState::Same);

@@ -157,6 +157,14 @@ impl ClusterKeys {
         })
     }
 
+    /// Whether this can be revoked; nothing is.
+    ///
+    /// # Errors
+    /// As [`Issuer::revoke`].
+    pub fn may_revoke(&self, target: &Target, now: SystemTime) -> Result<(), KeysError> {
+        self.revocations(target, now).map(|_| ())
+    }
+
     /// What a bundle has to say, to revoke this.
     fn revocations(&self, target: &Target, now: SystemTime) -> Result<Vec<Revocation>, KeysError> {
         match target {

@@ -512,9 +512,15 @@ fn take_lock(directory: &Path) -> Result<File, KeysError> {
         .open(&path)
         .map_err(KeysError::file("open", &path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            // For whoever finds it locked; they can do without.
+            let pid = std::process::id().to_string();
+            let _untold = file.set_len(0).and_then(|()| (&file).write_all(pid.as_bytes()));
+            Ok(file)
+        }
         Err(fs::TryLockError::WouldBlock) => {
-            Err(KeysError::Busy { directory: directory.to_owned() })
+            let pid = read_optional(&path)?.and_then(|text| text.trim().parse().ok());
+            Err(KeysError::Busy { directory: directory.to_owned(), pid })
         }
         Err(fs::TryLockError::Error(source)) => Err(KeysError::file("lock", &path)(source)),
     }

@@ -94,10 +94,15 @@ pub enum KeysError {
         reason: String,
     },
     /// Somebody else is at work.
-    #[error("another paxos-ctl works with {directory} now; wait until it is done")]
+    #[error(
+        "another paxos-ctl{} works with {directory} now; wait until it is done, or end it",
+        .pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+    )]
     Busy {
         /// Where.
         directory: PathBuf,
+        /// Which process, if it says so.
+        pid: Option<u32>,
     },
     /// A file or directory could not be read or written.
     #[error("cannot {what} {path}: {source}; check its owner and the space on the disk")]

@@ -239,12 +239,21 @@ impl Host for LocalHost {
             (compared, _) => Ok(compared),
         };
         let compared = wanted.executable.map_or(Ok(FileState::Absent), compare);
-        let has_entries =
-            |path: PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        let has_entries = |held: &Confined| match place.layout {
+            // Whoever has a log on another disk, by a link, is at home there.
+            Layout::Own => {
+                fs::read_dir(place.path(names::LOG)).is_ok_and(|mut e| e.next().is_some())
+            }
+            Layout::System { .. } => {
+                let log = held.folder(names::LOG).and_then(|log| log.names());
+                log.is_ok_and(|names| !names.is_empty())
+            }
+        };
+        let has_genesis = |held: &Confined| held.has(names::GENESIS).unwrap_or(false);
         Ok(Found {
             directory: directory.is_some(),
-            log: has_entries(place.path(names::LOG)),
-            genesis: place.path(names::GENESIS).exists(),
+            log: directory.as_ref().is_some_and(has_entries),
+            genesis: directory.as_ref().is_some_and(has_genesis),
             running,
             executable: failed(place, "compare the executable", compared)?,
             node_key: line,

@@ -72,6 +72,42 @@ pub(super) fn newer(keys: &ClusterKeys, found: &Found) -> Option<Newer> {
     (there > here || is_other).then_some(Newer::Bundle { there, here })
 }
 
+impl Newer {
+    /// Whether a root key that we know vouches for it. All else is what a host says, and a node
+    /// that was taken over can say anything.
+    fn is_proven(self, by_a_bundle: bool) -> bool {
+        by_a_bundle && matches!(self, Newer::Bundle { .. })
+    }
+}
+
+/// One look at a host.
+struct Look {
+    newer: Newer,
+    is_proven: bool,
+}
+
+/// What is so of the keys, by looks at all hosts that could be looked at: what one of them proves,
+/// or what more than half of them say. So one node that was taken over keeps nobody from revoking
+/// it, and an old copy of the keys finds the others in agreement.
+fn judge<T>(looks: impl IntoIterator<Item = (T, Option<Look>)>) -> Option<(T, Newer)> {
+    let looks: Vec<_> = looks.into_iter().collect();
+    let count = looks.len();
+    let told = looks.iter().filter(|(_, look)| look.is_some()).count();
+    let is_agreed = told * 2 > count;
+    let found = looks.into_iter().filter_map(|(of, look)| Some((of, look?)));
+    let mut found = found.filter(|(_, look)| look.is_proven || is_agreed);
+    found.next().map(|(of, look)| (of, look.newer))
+}
+
+/// Takes back what single hosts say of a newer root key, where the others do not.
+pub(super) fn discount<'a>(nodes: impl Iterator<Item = &'a mut Option<Newer>>) {
+    let nodes: Vec<_> = nodes.collect();
+    let told = nodes.iter().filter(|newer| ***newer == Some(Newer::Root)).count();
+    if told * 2 <= nodes.len() {
+        nodes.into_iter().filter(|newer| **newer == Some(Newer::Root)).for_each(|n| *n = None);
+    }
+}
+
 impl Cluster {
     /// Refuses to sign with a copy of the keys that is not the newest. Nodes are asked as well: a
     /// bundle may have come to them through the log alone.
@@ -80,20 +116,49 @@ impl Cluster {
         let here = keys.bundle().epoch;
         let looks = at_once(&nodes, |node| {
             let found = self.look_at_keys(node).ok()?;
-            newer(keys, &found).or_else(|| {
-                found.running?;
-                let status = self.host.status(&Place::of(node)).ok()?;
-                let there = status.bundle?.epoch;
-                (there > here).then_some(Newer::Bundle { there, here })
-            })
+            if let Some(newer) = newer(keys, &found) {
+                return Some(Some(Look { newer, is_proven: newer.is_proven(true) }));
+            }
+            let status = found.running.and_then(|_| self.host.status(&Place::of(node)).ok());
+            let there = status.and_then(|status| status.bundle).map_or(0, |bundle| bundle.epoch);
+            let newer = Newer::Bundle { there, here };
+            Some((there > here).then_some(Look { newer, is_proven: newer.is_proven(false) }))
         });
-        let old = nodes.iter().zip(looks).find_map(|(node, newer)| Some((node, newer?)));
-        match old {
+        let looked = nodes.iter().zip(looks).filter_map(|(node, look)| Some((node, look?)));
+        match judge(looked) {
             None => Ok(()),
             Some((node, newer)) => {
                 let message = format!("{}: {newer}; nothing was signed", node.name);
                 Err(Failure::new(Code::BadSettings, message, NEWEST_COPY))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_host_proves_or_more_than_half_say_so() {
+        let proven = Newer::Bundle { there: 3, here: 2 };
+        let look = |newer: Newer, by_a_bundle| {
+            Some(Look { newer, is_proven: newer.is_proven(by_a_bundle) })
+        };
+        let judged = |looks: Vec<Option<Look>>| judge((1..).zip(looks)).map(|(of, _)| of);
+        assert_eq!(judged(vec![None, look(proven, true), None]), Some(2));
+        // A node that was taken over.
+        assert_eq!(judged(vec![None, look(Newer::Root, true), None]), None);
+        assert_eq!(judged(vec![None, look(proven, false)]), None);
+        // An old copy of the keys.
+        assert_eq!(judged(vec![None, look(Newer::Root, true), look(proven, false)]), Some(2));
+        assert_eq!(judged(vec![look(Newer::Root, true)]), Some(1));
+        assert_eq!(judged(Vec::new()), None);
+        let mut facts = [Some(Newer::Root), None, Some(proven)];
+        discount(facts.iter_mut());
+        assert_eq!(facts, [None, None, Some(proven)]);
+        let mut facts = [Some(Newer::Root), None, Some(Newer::Root)];
+        discount(facts.iter_mut());
+        assert_eq!(facts, [Some(Newer::Root), None, Some(Newer::Root)]);
     }
 }

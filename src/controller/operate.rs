@@ -123,7 +123,7 @@ impl Cluster {
     /// # Errors
     /// When somebody else is at work; and as [`Cluster::halt`].
     pub fn stop(&self, nodes: &[&NodeSpec]) -> Result<Vec<Halting>, Failure> {
-        let _exclusive = self.exclusive_where_installed("stop")?;
+        let _exclusive = self.exclusive_where_installed("stop", false)?;
         self.halt(nodes, Halt::Gently)
     }
 

@@ -396,6 +396,8 @@ fn two_controllers_at_once_do_not_meet() {
     assert!(busy.said().contains("bob@elsewhere: upgrade"), "{}", busy.said());
     assert_eq!(NODES.map(|node| cluster.pid(node)), before, "nobody was touched");
     assert_eq!(epoch(&cluster), Some(1), "nothing was signed");
+    ctl_now(&cluster, &keys, &["keys", "revoke", "nobody", "--take-over"]).expect(3);
+    assert_eq!(fs::read_to_string(&lock).unwrap(), line, "not for a name that was mistyped");
     // Whoever hangs with the hosts keeps nobody from revoking a key, nor from the last resort.
     ctl_now(&cluster, &keys, &["keys", "revoke", "alice", "--take-over"]).expect(0);
     assert_eq!((epoch(&cluster), fs::read_to_string(&lock).unwrap().as_str()), (Some(2), ""));
@@ -411,6 +413,14 @@ fn two_controllers_at_once_do_not_meet() {
     fs::File::options().write(true).open(&lock).unwrap().set_modified(stale).unwrap();
     ctl_now(&cluster, &keys, &["restart", "node2"]).expect(0);
     assert_eq!(fs::read_to_string(&lock).unwrap(), "", "it was let go of");
+    // What was refused for that reason is done when it is resumed.
+    cluster.keys(&["issue", "bob", "--role", "read"]).expect(0);
+    fs::write(&lock, line).unwrap();
+    ctl_now(&cluster, &keys, &["keys", "revoke", "bob"]).expect(75);
+    fs::write(&lock, "").unwrap();
+    let resumed = ctl_now(&cluster, &keys, &["resume", "--yes"]).expect(0);
+    assert!(resumed.said().contains("revoked serial operator"), "{}", resumed.said());
+    assert_eq!(epoch(&cluster), Some(3));
 }
 
 /// Starts `paxos-ctl WORDS` and sends it a signal when its journal has so many steps.

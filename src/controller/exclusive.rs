@@ -9,7 +9,7 @@
 //! All that changes a cluster's hosts does so. Three ask nobody: `kill`, which is for when nothing
 //! else helps; `exec`, of which nobody knows what it does; and `check`, which lays a program beside
 //! others. Keys are revoked in a hurry, and whoever has the hosts may hang: then they are named
-//! (exit 75), nothing is signed, and [`Cluster::take_over`] takes the hosts from them. Nobody is
+//! (exit 75), nothing is signed, and whoever says so takes the hosts from them. Nobody is
 //! waited for: how long a deployment may take is for a person to judge.
 //!
 //! What must hold: a run that lost a host to another changes nothing there any more. The agent on

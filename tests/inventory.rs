@@ -417,3 +417,11 @@ fn people_with_plain_keys_are_one_list_for_the_cluster() {
     let error = load(&three("", ["", &own, ""])).expect_err("one host has another list");
     assert!(error.to_string().contains("another paxos_people"), "{error}");
 }
+
+#[test]
+fn what_stands_there_twice_is_named_with_its_line() {
+    let error = load(&three("", ["", "      paxos_port: 1\n", ""])).expect_err("a port twice");
+    let problem = &error.problems[0];
+    assert_eq!(problem.line, 12, "{error}");
+    assert!(problem.to_string().contains("\"paxos_port\" stands here a second time"), "{error}");
+}

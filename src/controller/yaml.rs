@@ -76,8 +76,18 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
         Ok(spanned) => Ok(node(spanned)),
         Err(error) => Err(SyntaxError {
             line: error.location().map_or(0, |location| location.line()),
-            reason: error.to_string(),
+            reason: reason(&error),
         }),
+    }
+}
+
+/// In words for whoever wrote the file, and not for whoever calls the parser.
+fn reason(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("\"{key}\" stands here a second time")
+        }
+        error => error.to_string(),
     }
 }
 

@@ -116,9 +116,11 @@ fn standing(keyring: &Keyring) -> (u64, bool) {
 
 /// How often files were taken up, and how often not.
 fn counts(keyring: &Keyring) -> (u64, u64) {
-    let totals = keyring.totals();
-    let of = |name: &str| totals.iter().find(|total| total.0 == name).unwrap().2;
-    (of("reloads"), of("reloads_refused"))
+    (total(keyring, "reloads"), total(keyring, "reloads_refused"))
+}
+
+fn total(keyring: &Keyring, name: &str) -> u64 {
+    keyring.totals().iter().find(|total| total.0 == name).unwrap().2
 }
 
 #[test]
@@ -274,9 +276,7 @@ fn publish(keyring: &Keyring, epoch: u64, signed: &[u8]) {
 
 /// How often a bundle of the log was taken up, and how often a newer one was not.
 fn from_log(keyring: &Keyring) -> (u64, u64) {
-    let totals = keyring.totals();
-    let of = |name: &str| totals.iter().find(|total| total.0 == name).unwrap().2;
-    (of("bundles_from_log"), of("bundles_from_log_refused"))
+    (total(keyring, "bundles_from_log"), total(keyring, "bundles_from_log_refused"))
 }
 
 #[test]

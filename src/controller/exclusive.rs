@@ -9,10 +9,11 @@
 //! All that changes a cluster's hosts does so. Three ask nobody: `kill`, which is for when nothing
 //! else helps; `exec`, of which nobody knows what it does; and `check`, which lays a program beside
 //! others. Keys are revoked in a hurry, and whoever has the hosts may hang: then they are named
-//! (exit 75), nothing is signed, and whoever says so takes the hosts from them. Nobody is
-//! waited for: how long a deployment may take is for a person to judge.
+//! (exit 75), nothing is signed, and with `--take-over` the hosts are taken from them. Nobody is
+//! waited for: how long a deployment may take is for a person to judge. Once that is over the hosts
+//! are free again, also for whoever they were taken from, if their connection is made anew.
 //!
-//! What must hold: a run that lost a host to another changes nothing there any more. The agent on
+//! What must hold: a run that lost a host to another changes nothing there meanwhile. The agent on
 //! a host over ssh sees to that; see [`lock`](super::lock) for the moment that remains. On this
 //! machine nobody does: a controller that was suspended for longer than a lock lasts goes on.
 

@@ -4,6 +4,9 @@
 //! what that one revoked would be believed again, after one more. So hosts and nodes are asked
 //! before anything is signed, and nothing is laid over what is newer. Whoever cannot be reached
 //! says nothing: this narrows the hole and does not close it.
+//!
+//! What must never happen: one node that was taken over keeps everybody from revoking its keys, by
+//! what it says of newer ones.
 
 use super::delivery::file_in;
 use super::deploy::Cluster;

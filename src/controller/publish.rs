@@ -5,6 +5,8 @@
 //! believe, and a node that is cut off from its peers hears nothing by it. So whoever was not
 //! reached is named all the same, and that nothing could be published is said and is no failure.
 //!
+//! What must never happen: nodes that were not reached count as told because of this.
+//!
 //! A rotation has nodes forget an authority one at a time, so it publishes when the last of them
 //! was told. A revocation in the middle of that is more urgent: its bundle goes to all at once, and
 //! those that had not forgotten yet do so together and dial each other again.

@@ -8,6 +8,8 @@
 //! This runs on the node's own thread, also while the log is read at the start. It reads no file
 //! and waits for nobody; a signature costs some hundred microseconds. What passes is handed to the
 //! [`Keyring`](super::keyring::Keyring), which does the rest elsewhere.
+//!
+//! What must never happen: what nobody believed changes how the next bundle is judged.
 
 use super::bundle::Bundle;
 use super::live::LiveTrust;

@@ -1,5 +1,6 @@
 //! What can be asked for, as types. Words become one of them in [`request`](super::request), and
-//! they become words again in [`spelling`](super::spelling).
+//! they become words again in [`spelling`](super::spelling). What a verb is (a write, endless,
+//! worth asking again) is said here once, and nowhere by its name.
 
 use super::grammar::VerbSpec;
 use super::logs::LogQuery;

@@ -3,6 +3,7 @@
 
 use paxos_ssh::controller::issuer::Issuer;
 use paxos_ssh::controller::keys::{ClusterKeys, KeysError, OPERATOR, PlainKey, SshTarget};
+use paxos_ssh::controller::signers::nobody;
 use paxos_ssh::controller::wait::until;
 use paxos_ssh::paxos::ballot::NodeId;
 use paxos_ssh::transport::authority::{self, IssueError, PersonGrant};
@@ -11,11 +12,10 @@ use paxos_ssh::transport::identity::{self, NodeKeys, Principal, Trust, TrustErro
 use paxos_ssh::transport::node_key;
 use paxos_ssh::wire::failure::Code;
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -25,7 +25,7 @@ fn now() -> SystemTime {
 }
 
 fn issuer(directory: &Path) -> Issuer {
-    Issuer::open_or_init(directory, "local").unwrap()
+    Issuer::open_or_init(directory, "local", nobody).unwrap()
 }
 
 fn node_key() -> String {
@@ -141,7 +141,7 @@ fn keys_in_use_that_lost_their_bundle_are_not_begun_anew() {
     fs::remove_file(directory.path().join("bundle")).unwrap();
     let opened = ClusterKeys::open(directory.path(), "local");
     assert!(matches!(opened, Err(KeysError::Incomplete { .. })));
-    let opened = Issuer::open_or_init(directory.path(), "local");
+    let opened = Issuer::open_or_init(directory.path(), "local", nobody);
     assert!(matches!(opened, Err(KeysError::Incomplete { .. })));
 }
 
@@ -152,7 +152,7 @@ fn keys_of_another_cluster_are_refused() {
     let opened = ClusterKeys::open(directory.path(), "other");
     assert!(matches!(opened, Err(KeysError::OtherCluster { .. })));
     assert!(matches!(
-        Issuer::open_or_init(directory.path(), "other"),
+        Issuer::open_or_init(directory.path(), "other", nobody),
         Err(KeysError::OtherCluster { .. })
     ));
     let missing = ClusterKeys::open_existing(&directory.path().join("none"), "local");
@@ -166,20 +166,20 @@ fn an_authority_that_the_bundle_does_not_name_signs_nothing() {
     let stranger = authority::new_key("").unwrap();
     let path = directory.path().join("operator-authority");
     authority::write_private_key(&path, &stranger).unwrap();
-    assert!(matches!(maker.ensure_operator(now()), Err(KeysError::Malformed { .. })));
+    assert!(matches!(maker.ensure_operator(now()), Err(KeysError::NoSigner { .. })));
 }
 
 #[test]
 fn two_controllers_do_not_work_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let first = issuer(directory.path());
-    let second = Issuer::open_or_init(directory.path(), "local");
+    let second = Issuer::open_or_init(directory.path(), "local", nobody);
     assert!(matches!(&second, Err(KeysError::Busy { .. })));
     assert_eq!(second.unwrap_err().code(), Code::Busy);
     assert!(ClusterKeys::open(directory.path(), "local").unwrap().is_some(), "reading is free");
     drop(first);
     // A process that another test starts just now has all files open for the moment of its birth.
-    let look = || Ok::<_, ()>(Issuer::open_or_init(directory.path(), "local").ok());
+    let look = || Ok::<_, ()>(Issuer::open_or_init(directory.path(), "local", nobody).ok());
     let freed = until(Duration::from_secs(10), Duration::from_millis(1), look);
     assert!(matches!(freed, Ok(Some(_))), "the lock outlives its holder");
 }
@@ -338,80 +338,4 @@ fn the_stock_client_understands_the_ssh_config() {
     let found = String::from_utf8_lossy(&output.stdout);
     let authority = authority::public_line(&maker.keys().host_authorities()[0]);
     assert!(found.contains(authority.trim()), "{found}");
-}
-
-/// A stock agent that ends with the test.
-struct Agent {
-    child: std::process::Child,
-    socket: PathBuf,
-}
-
-impl Agent {
-    fn start(folder: &Path) -> Agent {
-        let socket = folder.join("agent");
-        let mut command = Command::new("ssh-agent");
-        command.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
-        let agent = Agent { child: command.spawn().unwrap(), socket };
-        let look = || Ok::<_, ()>(agent.socket.exists().then_some(()));
-        assert_eq!(until(Duration::from_secs(10), Duration::from_millis(5), look), Ok(Some(())));
-        agent
-    }
-
-    fn add(&self, words: &[&OsStr]) {
-        let output = Command::new("ssh-add")
-            .args(words)
-            .env("SSH_AUTH_SOCK", &self.socket)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _ended_already = self.child.wait();
-    }
-}
-
-#[test]
-fn the_root_key_may_live_in_an_agent() {
-    let folder = tempfile::tempdir().unwrap();
-    let (inventory, keys) = (folder.path().join("i.yaml"), folder.path().join("keys"));
-    let text = "all:\n  vars: {paxos_cluster: c, ansible_connection: local}\n  hosts:\n    \
-                n1: {paxos_id: 1, paxos_port: 1}\n";
-    fs::write(&inventory, text).unwrap();
-    let agent = Agent::start(folder.path());
-    let ctl = |socket: &Path, words: &[&str], code: i32| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-ctl"));
-        command.arg("keys").args(words).arg("-i").arg(&inventory).arg("--keys-dir").arg(&keys);
-        command.env("XDG_STATE_HOME", folder.path()).env("SSH_AUTH_SOCK", socket);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        said
-    };
-    let nobody = Path::new("");
-    ctl(nobody, &["init"], 0);
-    for name in ["alice", "bob"] {
-        ctl(nobody, &["issue", name, "--role", "read"], 0);
-    }
-    let root = keys.join("root");
-    agent.add(&[root.as_os_str()]);
-    fs::remove_file(&root).unwrap();
-    let said = ctl(nobody, &["revoke", "alice"], 78);
-    assert!(said.contains("is in none of") && said.contains("ssh-add"), "{said}");
-    let epoch = || ClusterKeys::open_existing(&keys, "c").unwrap().bundle().epoch;
-    assert_eq!(epoch(), 1);
-    let said = ctl(&agent.socket, &["revoke", "alice"], 0);
-    assert!(said.contains("n1 is not installed yet"), "{said}");
-    assert_eq!(epoch(), 2);
-    // Another root key, which the one in the agent signs as well. It lies in a file at first.
-    ctl(&agent.socket, &["rotate", "--authority", "root"], 0);
-    assert_eq!(epoch(), 5);
-    fs::remove_file(&root).unwrap();
-    let said = ctl(&agent.socket, &["revoke", "bob"], 78);
-    assert!(said.contains("does not hold the key"), "{said}");
-    assert_eq!(epoch(), 5);
 }

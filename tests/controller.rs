@@ -13,6 +13,7 @@ use paxos_ssh::controller::lock::{Busy, Holder};
 use paxos_ssh::controller::observe::Asker;
 use paxos_ssh::controller::plan::FileState;
 use paxos_ssh::controller::remains::Remains;
+use paxos_ssh::controller::signers::nobody;
 use paxos_ssh::controller::state::ClusterState;
 use paxos_ssh::controller::trial_login::{Dial, Dialled};
 use paxos_ssh::paxos::ballot::ClusterId;
@@ -40,6 +41,7 @@ fn cluster(folder: &Path, name: &str) -> Cluster {
         tool: PathBuf::from("/bin/true"),
         binary: None,
         host: Arc::new(LocalHost::default()),
+        ask: nobody,
     }
 }
 
@@ -135,7 +137,7 @@ impl Examiner for Stage {
 /// As [`cluster`], with an operator's key and a host out of a play.
 fn staged(folder: &Path, stage: Stage) -> Cluster {
     let cluster = Cluster { host: Arc::new(stage), ..cluster(folder, "c") };
-    let issuer = Issuer::open_or_init(&cluster.keys_dir, "c").unwrap();
+    let issuer = Issuer::open_or_init(&cluster.keys_dir, "c", nobody).unwrap();
     issuer.ensure_operator(SystemTime::now()).unwrap();
     cluster
 }
@@ -172,7 +174,7 @@ fn destroy_leaves_a_directory_alone_that_is_not_the_cluster_s() {
 fn destroy_refuses_the_keys_of_another_cluster() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = cluster(folder.path(), "one");
-    drop(Issuer::open_or_init(&cluster.keys_dir, "two").unwrap());
+    drop(Issuer::open_or_init(&cluster.keys_dir, "two", nobody).unwrap());
     // Even with a state of its own beside them.
     let state = ClusterState::form(&cluster.inventory, ClusterId(1), || 1);
     state.save(&cluster.keys_dir).unwrap();
@@ -187,7 +189,7 @@ fn destroy_removes_what_was_made_and_tells_what_it_left() {
     for forged in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let cluster = cluster(folder.path(), "c");
-        let mut issuer = Issuer::open_or_init(&cluster.keys_dir, "c").unwrap();
+        let mut issuer = Issuer::open_or_init(&cluster.keys_dir, "c", nobody).unwrap();
         issuer.ensure_operator(SystemTime::now()).unwrap();
         issuer.begin_rotation(AuthorityRole::Host).unwrap();
         issuer.write_ssh_config(&cluster.ssh_targets()).unwrap();
@@ -335,7 +337,7 @@ fn a_lost_key_is_made_anew_and_told_to_all_but_a_lost_log_concerns_nobody_else()
     let sources = Sources { file: "i.yaml".into(), text: text.to_owned(), ..Sources::default() };
     let inventory = Inventory::from_sources(&sources, folder.path()).unwrap();
     let cluster = Cluster { inventory, ..cluster(folder.path(), "c") };
-    let issuer = Issuer::open_or_init(&cluster.keys_dir, "c").unwrap();
+    let issuer = Issuer::open_or_init(&cluster.keys_dir, "c", nobody).unwrap();
     for node in &cluster.inventory.nodes {
         let line = LocalHost::default().ensure_node_key(&Place::of(node), &node.name).unwrap();
         issuer.ensure_node(&node.name, node.id, &line, SystemTime::now()).unwrap();

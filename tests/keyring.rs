@@ -89,7 +89,7 @@ impl Scene {
             let (role, key) = (AuthorityRole::Root, root.public_key().clone());
             bundle.authorities.push(Authority { role, stage: *stage, key });
         }
-        let signatures = roots.iter().map(|(root, _)| bundle.signature(root).unwrap());
+        let signatures = roots.iter().map(|(root, _)| bundle.signature(*root).unwrap());
         bundle.signed_by(&signatures.collect::<Vec<_>>()).unwrap()
     }
 

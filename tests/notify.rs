@@ -7,6 +7,7 @@ use paxos_ssh::controller::inventory::Inventory;
 use paxos_ssh::controller::issuer::Issuer;
 use paxos_ssh::controller::local::LocalHost;
 use paxos_ssh::controller::settings::settings_text;
+use paxos_ssh::controller::signers::nobody;
 use paxos_ssh::controller::state::ClusterState;
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::net::UnixDatagram;
@@ -41,7 +42,7 @@ fn first_of_three(folder: &Path) -> PathBuf {
     let sources =
         Sources { file: "i.yaml".into(), text: inventory.to_owned(), ..Sources::default() };
     let inventory = Inventory::from_sources(&sources, folder).unwrap();
-    let issuer = Issuer::open_or_init(&folder.join("keys"), "c").unwrap();
+    let issuer = Issuer::open_or_init(&folder.join("keys"), "c", nobody).unwrap();
     let node = &inventory.nodes[0];
     let place = Place::of(node);
     let line = LocalHost::default().ensure_node_key(&place, "n1").unwrap();

@@ -15,7 +15,7 @@ use super::ctl_logs::{self, LogArgs};
 use super::ctl_recover::recover;
 use super::plan::show_plan;
 use super::progress::{Onlooker, answer};
-use super::{exit, interrupt, output};
+use super::{exit, interrupt, output, passphrase};
 use crate::controller::deploy::Cluster;
 use crate::controller::everywhere::Everywhere;
 use crate::controller::host::Halt;
@@ -443,7 +443,8 @@ fn open(line: &Line, file: &Path) -> Result<Cluster, Failure> {
     let tool = std::env::current_exe();
     let tool = tool.map_err(|error| bad("the program itself", Path::new("paxos-ctl"), error))?;
     let host = Arc::new(Everywhere::watched(Watched::by(Arc::new(Onlooker))));
-    Ok(Cluster { inventory, keys_dir, tool, binary: None, host })
+    let ask = passphrase::ask;
+    Ok(Cluster { inventory, keys_dir, tool, binary: None, host, ask })
 }
 
 /// The path absolute and without "..", though it may not exist yet.

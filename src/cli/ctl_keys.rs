@@ -9,7 +9,6 @@ use super::exit;
 use crate::controller::delivery::Delivered;
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::issued::{Issued, Target};
-use crate::controller::issuer::Issuer;
 use crate::controller::keys::{ClusterKeys, KeysError, OPERATOR};
 use crate::controller::rotate::Goal;
 use crate::transport::authority::PersonGrant;
@@ -220,7 +219,7 @@ fn goal(until: Option<StageWord>) -> Goal {
 fn init(cluster: &Cluster) -> Result<Reply, Failure> {
     let name = &cluster.inventory.cluster;
     let known = cluster.keys()?.is_some();
-    let issuer = Issuer::open_or_init(&cluster.keys_dir, name).map_err(keys_failure)?;
+    let issuer = cluster.open_or_init_keys()?;
     let keys = issuer.keys();
     let directory = keys.directory();
     let made = if known { "are there already" } else { "were made" };
@@ -259,8 +258,7 @@ fn issue(cluster: &Cluster, verb: &KeysVerb) -> Result<Reply, Failure> {
             Failure::new(Code::NotFound, message, "give the path of a .pub file")
         })?),
     };
-    let cluster_name = &cluster.inventory.cluster;
-    let issuer = Issuer::open_or_init(&cluster.keys_dir, cluster_name).map_err(keys_failure)?;
+    let issuer = cluster.open_or_init_keys()?;
     let grant = PersonGrant {
         name: name.clone(),
         rights,

@@ -13,7 +13,7 @@
 //!
 //! `verify`, `logs` and `exec` listen for themselves, or end as any program does.
 
-use super::{foot, output, progress};
+use super::{foot, output, passphrase, progress};
 use crate::controller::{child, login};
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
@@ -73,6 +73,11 @@ impl Working {
         };
         Err(Failure::new(Code::Interrupted, message, go_on))
     }
+}
+
+/// Whether somebody wants the run under way to stop.
+pub(super) fn is_asked_for() -> bool {
+    work().as_ref().is_some_and(|work| work.asked.is_some())
 }
 
 /// From now on signals are heeded here; `format` is for the last words. To be called once.
@@ -145,6 +150,7 @@ fn acknowledge(signal: &str) {
     reason = "somebody insists, and the step in hand may take minutes"
 )]
 fn end_at_once(failure: Failure, format: Format) -> ! {
+    passphrase::leave_terminal();
     child::end_all();
     login::forget_shared();
     // Whoever writes just now may hold the terminal for as long as it takes nothing.

@@ -21,6 +21,7 @@ mod hidden;
 mod interrupt;
 mod notify;
 pub mod output;
+mod passphrase;
 pub mod paxos;
 mod plan;
 mod progress;

@@ -8,7 +8,7 @@
 //!
 //! What must never happen: a key is removed that a bundle names.
 
-use super::issuer::{Issuer, PERSON_LIFETIME_MAX, authority_file, ensure_private};
+use super::issuer::{Issuer, PERSON_LIFETIME_MAX, authority_file};
 use super::keys::{ClusterKeys, KeysError, read_certificate, read_public};
 use crate::transport::authority::{self, BACKDATE, Certificate, PersonGrant, PublicKey, Validity};
 use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle, Revocation};
@@ -77,11 +77,12 @@ impl ClusterKeys {
     /// # Errors
     /// When the bundle names none.
     pub fn signer(&self, role: AuthorityRole) -> Result<String, KeysError> {
-        let missing = || KeysError::Malformed {
-            path: self.directory.join(identity::BUNDLE),
-            reason: format!("it names no {role} authority that signs"),
-        };
-        self.current(role).map(authority::print).ok_or_else(missing)
+        self.current(role).map(authority::print).ok_or_else(|| self.no_signer(role))
+    }
+
+    pub(super) fn no_signer(&self, role: AuthorityRole) -> KeysError {
+        let path = self.directory.join(identity::BUNDLE);
+        KeysError::Malformed { path, reason: format!("it names no {role} authority that signs") }
     }
 
     /// The key that signs now.
@@ -118,10 +119,13 @@ impl Issuer {
     /// # Errors
     /// When a file cannot be written or the root key is not there.
     pub fn begin_rotation(&mut self, role: AuthorityRole) -> Result<(), KeysError> {
-        let path = self.keys.directory.join(new_authority_file(role));
         let comment = authority::authority_comment(role, &self.keys.bundle.cluster);
-        let key = ensure_private(&path, &comment)?.public_key().clone();
-        let public = path.with_extension("new.pub");
+        let replaces = match role {
+            AuthorityRole::Root => Some(self.keys.root()),
+            role => self.keys.current(role),
+        };
+        let key = self.signers.successor(role, &comment, replaces)?;
+        let public = self.keys.directory.join(format!("{}.pub", new_authority_file(role)));
         authority::write_file(&public, authority::public_line(&key).as_bytes(), 0o644)?;
         let root = self.keys.root().clone();
         self.advance(|bundle| {
@@ -159,7 +163,8 @@ impl Issuer {
     ) -> Result<(), KeysError> {
         match (role, self.keys.at(role, stage)) {
             (AuthorityRole::Root, _) => Ok(()),
-            (role, key) => self.private_authority(role, key).map(|_| ()),
+            (role, Some(key)) => self.signers.find(role, key).map(|_| ()),
+            (role, None) => Err(self.keys.no_signer(role)),
         }
     }
 
@@ -310,11 +315,12 @@ fn until(second: u64, now: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::signers::nobody;
 
     const ROLE: AuthorityRole = AuthorityRole::Operator;
 
     fn issuer(folder: &std::path::Path) -> Issuer {
-        Issuer::open_or_init(folder, "c").unwrap()
+        Issuer::open_or_init(folder, "c", nobody).unwrap()
     }
 
     fn issue(issuer: &Issuer, name: &str, now: SystemTime) -> u64 {

@@ -546,6 +546,7 @@ mod tests {
     use crate::controller::plan::PortHolder;
     use crate::controller::plan::tests::three_nodes;
     use crate::controller::probe::Syncs;
+    use crate::controller::signers::nobody;
     use crate::paxos::ballot::ClusterId;
     use crate::transport::authority;
     use crate::transport::bundle::AuthorityRole;
@@ -714,7 +715,7 @@ mod tests {
         let inventory = three_nodes();
         let node = &inventory.nodes[0];
         let folder = tempfile::tempdir().unwrap();
-        let mut keys = Issuer::open_or_init(folder.path(), "c").unwrap();
+        let mut keys = Issuer::open_or_init(folder.path(), "c", nobody).unwrap();
         let replaced = keys.keys().root().clone();
         keys.begin_rotation(AuthorityRole::Root).unwrap();
         keys.switch(AuthorityRole::Root).unwrap();

@@ -209,7 +209,7 @@ impl Cluster {
         let name = &self.inventory.cluster;
         // None are made in passing.
         ClusterKeys::open_existing(&self.keys_dir, name).map_err(keys_failure)?;
-        Issuer::open_or_init(&self.keys_dir, name).map_err(keys_failure)
+        self.open_or_init_keys()
     }
 
     /// Brings every host to what these keys are, and waits until each node that runs says that it
@@ -455,6 +455,7 @@ mod tests {
     use super::*;
     use crate::controller::host::{Halt, Halted, Host};
     use crate::controller::plan::tests::three_nodes;
+    use crate::controller::signers::nobody;
     use crate::transport::authority;
     use crate::transport::bundle::AuthorityRole;
     use crate::wire::report::tests::sample;
@@ -657,7 +658,7 @@ mod tests {
     fn settled(folder: &Path) -> (Cluster, std::sync::Arc<Play>) {
         let play = std::sync::Arc::new(Play::default());
         let inventory = three_nodes();
-        let issuer = Issuer::open_or_init(folder, "c").unwrap();
+        let issuer = Issuer::open_or_init(folder, "c", nobody).unwrap();
         issuer.ensure_operator(SystemTime::now()).unwrap();
         for node in &inventory.nodes {
             let key = authority::new_key("").unwrap();
@@ -668,7 +669,8 @@ mod tests {
         }
         drop(issuer);
         let (keys_dir, tool) = (folder.to_owned(), PathBuf::from("/bin/true"));
-        let cluster = Cluster { inventory, keys_dir, tool, binary: None, host: play.clone() };
+        let (host, ask) = (play.clone(), nobody);
+        let cluster = Cluster { inventory, keys_dir, tool, binary: None, host, ask };
         cluster.resume_keys(Goal::Done, &[], false, &mut |_| Ok(())).unwrap();
         (cluster, play)
     }

@@ -12,6 +12,7 @@ use super::issuer::Issuer;
 use super::keys::SshTarget;
 use super::observe::Asker;
 use super::plan::{EXECUTABLE, Facts, NodeFacts, Obstacle, Plan, Step};
+use super::signers::AskPassphrase;
 use super::state::{ClusterState, StateError};
 use super::wait::at_once;
 use super::{host_failure, keys_failure, told};
@@ -34,6 +35,8 @@ pub struct Cluster {
     pub binary: Option<PathBuf>,
     /// Where its nodes run.
     pub host: Arc<dyn Host>,
+    /// Who is asked for the passphrase of an authority's key.
+    pub ask: AskPassphrase,
 }
 
 /// Told of each step before it begins. An error means that the step must not begin, because
@@ -62,6 +65,15 @@ impl Cluster {
             .collect()
     }
 
+    /// The cluster's keys, held against other controllers; made if there are none.
+    ///
+    /// # Errors
+    /// As [`Issuer::open_or_init`].
+    pub fn open_or_init_keys(&self) -> Result<Issuer, Failure> {
+        let issuer = Issuer::open_or_init(&self.keys_dir, &self.inventory.cluster, self.ask);
+        issuer.map_err(keys_failure)
+    }
+
     /// Carries the plan out, for `what`, and gives the path of the ssh_config. What could not be
     /// done for single nodes is the failure at the end, after the others were seen to.
     ///
@@ -78,8 +90,7 @@ impl Cluster {
         if let Some(obstacle) = plan.stopper() {
             return Err(obstacle_failure(obstacle));
         }
-        let issuer = Issuer::open_or_init(&self.keys_dir, &self.inventory.cluster);
-        let issuer = issuer.map_err(keys_failure)?;
+        let issuer = self.open_or_init_keys()?;
         let exclusive = match plan.is_empty() {
             true => None,
             false => Some(self.exclusive(what)?),

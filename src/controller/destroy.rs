@@ -8,7 +8,7 @@ use super::authorities::new_authority_file;
 use super::deploy::{Cluster, Progress};
 use super::host::{Halt, Place};
 use super::issued;
-use super::issuer::{self, Issuer};
+use super::issuer;
 use super::journal;
 use super::keys::{self, ClusterKeys, KeysError};
 use super::program;
@@ -39,9 +39,7 @@ impl Cluster {
         let nodes = self.named(&[])?;
         self.must_own_keys()?;
         let _lock = match ClusterKeys::open(&self.keys_dir, cluster) {
-            Ok(Some(_)) => {
-                Some(Issuer::open_or_init(&self.keys_dir, cluster).map_err(keys_failure)?)
-            }
+            Ok(Some(_)) => Some(self.open_or_init_keys()?),
             // Keys that cannot be used any more are no reason to keep them.
             _ => None,
         };

@@ -331,6 +331,7 @@ fn append(path: &Path, text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::signers::nobody;
     use crate::transport::authority::PersonGrant;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -353,7 +354,7 @@ mod tests {
     fn what_was_issued_is_listed_with_what_revokes_it() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let mut issuer = Issuer::open_or_init(folder.path(), "c").unwrap();
+        let mut issuer = Issuer::open_or_init(folder.path(), "c", nobody).unwrap();
         issuer.ensure_node("n1", NodeId(1), &node_line(), now).unwrap();
         let old = issue(&issuer, "alice", HOUR, now - 3 * DAY);
         let one = issue(&issuer, "alice", HOUR, now);
@@ -390,7 +391,7 @@ mod tests {
     fn what_was_never_issued_cannot_be_revoked_and_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let mut issuer = Issuer::open_or_init(folder.path(), "c").unwrap();
+        let mut issuer = Issuer::open_or_init(folder.path(), "c", nobody).unwrap();
         issuer.ensure_node("n1", NodeId(1), &node_line(), now).unwrap();
         issue(&issuer, "old", HOUR, now - 3 * DAY);
         issue(&issuer, "n1", HOUR, now);
@@ -406,7 +407,7 @@ mod tests {
         assert_eq!(issuer.keys().bundle().epoch, 1);
         std::fs::remove_file(folder.path().join("root")).unwrap();
         let error = issuer.revoke(&Target::Serial(1), "", now).unwrap_err();
-        assert!(matches!(error, KeysError::NoRoot { .. }), "{error}");
+        assert!(matches!(error, KeysError::NoSigner { .. }), "{error}");
         assert_eq!(issuer.keys().bundle().epoch, 1);
     }
 
@@ -414,7 +415,7 @@ mod tests {
     fn a_revoked_key_is_certified_no_more_and_ones_own_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let mut issuer = Issuer::open_or_init(folder.path(), "c").unwrap();
+        let mut issuer = Issuer::open_or_init(folder.path(), "c", nobody).unwrap();
         let line = node_line();
         issuer.ensure_node("n1", NodeId(1), &line, now).unwrap();
         let node = issuer.revoke(&Target::Name("n1".to_owned()), "", now).unwrap();
@@ -447,7 +448,7 @@ mod tests {
     fn an_authority_is_replaced_and_not_revoked() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let mut issuer = Issuer::open_or_init(folder.path(), "c").unwrap();
+        let mut issuer = Issuer::open_or_init(folder.path(), "c", nobody).unwrap();
         let role = AuthorityRole::Peer;
         let file = Target::File(folder.path().join("peer-authority.pub"));
         let refused = issuer.revoke(&file, "", now).unwrap_err();
@@ -468,7 +469,7 @@ mod tests {
     fn a_line_that_a_crash_cut_short_costs_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let issuer = Issuer::open_or_init(folder.path(), "c").unwrap();
+        let issuer = Issuer::open_or_init(folder.path(), "c", nobody).unwrap();
         issue(&issuer, "alice", HOUR, now);
         append(&folder.path().join(ISSUED), "2 bob@c/2 SHA2").unwrap();
         let carol = issue(&issuer, "carol", HOUR, now);

@@ -5,17 +5,18 @@
 //! the authorities, comes last. One controller at a time: an [`Issuer`] holds the lock while it
 //! lives.
 
-use super::authorities::new_authority_file;
 use super::keys::{
     ClusterKeys, DAY, KNOWN_HOSTS, KeysError, OPERATOR, SERIAL, SshTarget, exists, parse_public,
-    read_optional,
+    read_optional, read_public,
 };
+use super::signers::{AskPassphrase, Signers};
 use crate::paxos::ballot::{ClusterId, NodeId};
 use crate::transport::authority::{
-    self, Certificate, IssueError, PersonGrant, PrivateKey, PublicKey, Validity,
+    self, Algorithm, Certificate, IssueError, PersonGrant, PrivateKey, PublicKey, Validity,
 };
-use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle, Signature};
-use crate::transport::identity::{self, TrustError};
+use crate::transport::authority_key::AuthorityKey;
+use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle};
+use crate::transport::identity;
 use crate::transport::rights::Rights;
 use rand::RngExt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -62,6 +63,7 @@ pub struct IssuedPerson {
 #[derive(Debug)]
 pub struct Issuer {
     pub(super) keys: ClusterKeys,
+    pub(super) signers: Signers,
     _lock: File,
 }
 
@@ -71,14 +73,19 @@ impl Issuer {
     ///
     /// # Errors
     /// When somebody else holds the lock, or keys that were there are gone or unusable.
-    pub fn open_or_init(directory: &Path, cluster: &str) -> Result<Issuer, KeysError> {
+    pub fn open_or_init(
+        directory: &Path,
+        cluster: &str,
+        ask: AskPassphrase,
+    ) -> Result<Issuer, KeysError> {
         make_directory(directory)?;
         let lock = take_lock(directory)?;
+        let signers = Signers::of(directory, ask);
         if ClusterKeys::open(directory, cluster)?.is_none() {
-            init(directory, cluster)?;
+            init(directory, cluster, &signers)?;
         }
         let keys = ClusterKeys::open_existing(directory, cluster)?;
-        let issuer = Issuer { keys, _lock: lock };
+        let issuer = Issuer { keys, signers, _lock: lock };
         for folder in ["people", "nodes"] {
             make_directory(&issuer.keys.directory.join(folder))?;
         }
@@ -298,89 +305,18 @@ impl Issuer {
             path: path.clone(),
             reason: "there is no epoch left".to_owned(),
         })?;
-        let signed = self.sign_by_root(&bundle)?;
+        let signed = self.signers.sign(&bundle, &bundle.roots(self.keys.root()), &path)?;
         authority::write_file(&path, signed.as_bytes(), 0o644)?;
         self.keys = ClusterKeys::open_existing(&directory, &bundle.cluster)?;
         self.ensure_file(KNOWN_HOSTS, &self.keys.known_hosts()?)
     }
 
-    /// Signs with each root key that the bundle names: two, while one takes the other's place, so
-    /// that whoever believes either of them believes the bundle.
-    fn sign_by_root(&self, bundle: &Bundle) -> Result<String, KeysError> {
-        let path = self.keys.directory.join(ROOT);
-        let failed = |source| KeysError::Bundle { path: path.clone(), source };
-        let roots = bundle.roots(self.keys.root());
-        let signatures = roots.into_iter().map(|root| self.root_signature(bundle, root));
-        let signatures: Vec<Signature> = signatures.collect::<Result<_, _>>()?;
-        bundle.signed_by(&signatures).map_err(failed)
-    }
-
-    /// By the file of this key, or by the agent that holds it where there is no file, or one with a
-    /// passphrase.
-    fn root_signature(&self, bundle: &Bundle, root: &PublicKey) -> Result<Signature, KeysError> {
-        let directory = &self.keys.directory;
-        let names = [authority_file(AuthorityRole::Root), new_authority_file(AuthorityRole::Root)];
-        let paths = names.map(|name| directory.join(name));
-        let print = authority::print(root);
-        let mut unusable = KeysError::NoRoot { print, paths: paths.to_vec() };
-        for path in paths {
-            if !exists(&path)? {
-                continue;
-            }
-            match authority::load_private_key(&path) {
-                Ok(key) if key.public_key().key_data() == root.key_data() => {
-                    return bundle
-                        .signature(&key)
-                        .map_err(|source| KeysError::Bundle { path, source });
-                }
-                // The other one of the two.
-                Ok(_) => {}
-                Err(error @ TrustError::Exposed { .. }) => return Err(error.into()),
-                Err(error) => unusable = error.into(),
-            }
-        }
-        let Some(socket) = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty())
-        else {
-            return Err(unusable);
-        };
-        let path = directory.join(ROOT);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(KeysError::file("ask the ssh-agent for", &path))?;
-        let signature = bundle.signature_by_agent(root, Path::new(&socket));
-        runtime.block_on(signature).map_err(|source| KeysError::Bundle { path, source })
-    }
-
     /// The private key of the authority that signs now.
-    fn authority(&self, role: AuthorityRole) -> Result<PrivateKey, KeysError> {
-        self.private_authority(role, self.keys.current(role))
-    }
-
-    /// The private key of this authority, which is here if it is to sign.
-    pub(super) fn private_authority(
-        &self,
-        role: AuthorityRole,
-        wanted: Option<&PublicKey>,
-    ) -> Result<PrivateKey, KeysError> {
-        let directory = &self.keys.directory;
-        // Two, while the authority is replaced.
-        let paths = [authority_file(role), new_authority_file(role)].map(|f| directory.join(f));
-        for path in &paths {
-            if !exists(path)? {
-                continue;
-            }
-            let key = authority::load_private_key(path)?;
-            if wanted.map(PublicKey::key_data) == Some(key.public_key().key_data()) {
-                return Ok(key);
-            }
+    fn authority(&self, role: AuthorityRole) -> Result<AuthorityKey, KeysError> {
+        match self.keys.current(role) {
+            Some(key) => self.signers.find(role, key),
+            None => Err(self.keys.no_signer(role)),
         }
-        let print = wanted.map_or_else(|| "none".to_owned(), authority::print);
-        let [old, new] = paths;
-        let reason = format!(
-            "the private key of the {role} authority that is to sign ({print}) is neither there \
-             nor in {}",
-            new.display()
-        );
-        Err(KeysError::Malformed { path: old, reason })
     }
 
     /// Takes the next serial. It is written as spent before it is used: after a crash one is
@@ -449,22 +385,14 @@ impl Issuer {
 }
 
 /// Makes the four keys, then the bundle. A controller that died in the middle left only keys that
-/// nothing refers to yet; those that are there are taken up.
-fn init(directory: &Path, cluster: &str) -> Result<(), KeysError> {
-    let ensure = |name: &str, comment: &str| -> Result<PrivateKey, KeysError> {
-        let key = ensure_private(&directory.join(name), comment)?;
-        let public = authority::public_line(key.public_key());
-        authority::write_file(&directory.join(format!("{name}.pub")), public.as_bytes(), 0o644)?;
-        Ok(key)
-    };
-    let make = |role| ensure(&authority_file(role), &authority::authority_comment(role, cluster));
-    let root = make(AuthorityRole::Root)?;
+/// nothing refers to yet; those that are there are taken up. So are those that an operator made
+/// beforehand: with a passphrase, or in an agent with only the public half here.
+fn init(directory: &Path, cluster: &str, signers: &Signers) -> Result<(), KeysError> {
     let mut authorities = Vec::new();
     for role in AuthorityRole::ALL {
-        let key = match role {
-            AuthorityRole::Root => root.public_key().clone(),
-            role => make(role)?.public_key().clone(),
-        };
+        let key = ensure_authority(directory, role, cluster)?;
+        // Whoever cannot sign now is not heard of by anybody.
+        signers.find(role, &key)?;
         authorities.push(Authority { role, stage: AuthorityStage::Current, key });
     }
     let bundle = Bundle {
@@ -475,9 +403,32 @@ fn init(directory: &Path, cluster: &str) -> Result<(), KeysError> {
         revocations: Vec::new(),
     };
     let path = directory.join(identity::BUNDLE);
-    let signed =
-        bundle.sign(&root).map_err(|source| KeysError::Bundle { path: path.clone(), source })?;
+    let roots: Vec<&PublicKey> = bundle.authorities(AuthorityRole::Root).collect();
+    let signed = signers.sign(&bundle, &roots, &path)?;
     Ok(authority::write_file(&path, signed.as_bytes(), 0o644)?)
+}
+
+fn ensure_authority(
+    directory: &Path,
+    role: AuthorityRole,
+    cluster: &str,
+) -> Result<PublicKey, KeysError> {
+    let name = authority_file(role);
+    let (path, public) = (directory.join(&name), directory.join(format!("{name}.pub")));
+    let key = match (exists(&path)?, read_public(directory, &name)?) {
+        (true, _) => authority::load_key_file(&path)?.public_key().clone(),
+        (false, Some(key)) => key,
+        (false, None) => {
+            let comment = authority::authority_comment(role, cluster);
+            ensure_private(&path, &comment)?.public_key().clone()
+        }
+    };
+    if key.algorithm() != Algorithm::Ed25519 {
+        let reason = format!("authorities have ed25519 keys, and this one is {}", key.algorithm());
+        return Err(KeysError::Malformed { path: public, reason });
+    }
+    authority::write_file(&public, authority::public_line(&key).as_bytes(), 0o644)?;
+    Ok(key)
 }
 
 /// The private key of a file, which is made if there is none.

@@ -132,18 +132,36 @@ pub enum KeysError {
          and control characters"
     )]
     Path(PathBuf),
-    /// The key that signs bundles is not there.
+    /// A key that is to sign is not there.
     #[error(
-        "the root key {print} is needed to sign a new bundle, and is in none of {}; \
+        "the {role} key {print} is needed to sign, and is in none of {}, and {agent}; \
          put it back for as long as this takes, or into an ssh-agent (ssh-add, SSH_AUTH_SOCK)",
         .paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
     )]
-    NoRoot {
+    NoSigner {
+        /// What it vouches for.
+        role: AuthorityRole,
         /// Its fingerprint.
         print: String,
         /// Where it was looked for.
         paths: Vec<PathBuf>,
+        /// What came of asking an agent.
+        agent: String,
     },
+    /// A key that is to sign has a passphrase that is not to be had.
+    #[error(
+        "{path} has a passphrase: {why}; \
+         add it to an ssh-agent with ssh-add, or try again on a terminal"
+    )]
+    Locked {
+        /// Which file.
+        path: PathBuf,
+        /// Why it stays locked.
+        why: String,
+    },
+    /// Somebody was asked for a passphrase, and wants the run to stop.
+    #[error("stopped while it asked for a passphrase; give the same command again")]
+    Interrupted,
     /// Nothing of that name or number was issued here.
     #[error("{0} was not issued with these keys; paxos-ctl keys list shows what was")]
     NotIssued(String),
@@ -200,6 +218,7 @@ impl KeysError {
             | KeysError::Issue(IssueError::Name(_) | IssueError::Source(_)) => Code::Usage,
             KeysError::NotIssued(_) | KeysError::RanOut(_) => Code::NotFound,
             KeysError::File { .. } | KeysError::Issue(_) => Code::Internal,
+            KeysError::Interrupted => Code::Interrupted,
             _ => Code::BadSettings,
         }
     }

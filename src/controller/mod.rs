@@ -93,6 +93,7 @@ pub mod rotate;
 pub mod rotate_node;
 pub mod run;
 pub mod settings;
+pub mod signers;
 pub mod started;
 pub mod state;
 pub mod streams;

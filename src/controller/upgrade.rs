@@ -17,8 +17,6 @@
 //! is raised that a member does not know.
 
 use super::deploy::{Cluster, state_failure};
-use super::issuer::Issuer;
-use super::keys_failure;
 use super::membership::Membership;
 use super::observe::{ASK_LIMIT, Answer};
 use super::plan::{Facts, FileState};
@@ -128,8 +126,7 @@ impl Cluster {
         facts: &Facts,
     ) -> Result<(), Failure> {
         // Keeps another controller from doing the same.
-        let issuer = Issuer::open_or_init(&self.keys_dir, &self.inventory.cluster);
-        let _lock = issuer.map_err(keys_failure)?;
+        let _lock = self.open_or_init_keys()?;
         let mut state = self.formed()?;
         if state.program.as_ref() == Some(program) {
             return program.check(&self.keys_dir);

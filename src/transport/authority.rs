@@ -8,6 +8,7 @@
 //! Private keys go to disk as files that only their owner can read, through a temporary file and a
 //! rename, so that a key is there whole or not at all.
 
+use super::authority_key::Signing;
 use super::bundle::{AuthorityRole, fingerprint};
 use super::checks::{FORCE_COMMAND, SOURCE_ADDRESS};
 use super::identity::{self, TrustError, is_person_name};
@@ -15,7 +16,7 @@ use super::rights::Rights;
 use super::source::AddressList;
 use crate::paxos::ballot::NodeId;
 use rand::Rng;
-use russh::keys::Algorithm;
+
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use std::fs::{self, File, OpenOptions};
@@ -25,8 +26,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use super::identity::load_private_key;
-pub use russh::keys::{Certificate, PrivateKey, PublicKey};
+pub use super::identity::{load_key_file, load_private_key};
+pub use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
 
 /// Certificates are valid a little earlier than they are made, for clocks that are behind.
 pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
@@ -124,6 +125,15 @@ pub fn new_key(comment: &str) -> Result<PrivateKey, IssueError> {
     Ok(key)
 }
 
+/// The key, as it can only be used with this passphrase.
+///
+/// # Errors
+/// When the library cannot, which would be a defect.
+pub fn with_passphrase(key: &PrivateKey, passphrase: &[u8]) -> Result<PrivateKey, IssueError> {
+    let locked = key.encrypt(&mut rand::rng(), passphrase);
+    locked.map_err(|error| library("a key with a passphrase", error))
+}
+
 /// The public line of a key, as in a `.pub` file, with its line break.
 pub fn public_line(key: &PublicKey) -> String {
     let line = key.to_openssh().expect("a key that was parsed or made can be written");
@@ -141,7 +151,7 @@ pub fn certificate_line(certificate: &Certificate) -> String {
 /// # Errors
 /// When the authority cannot sign.
 pub fn host_certificate(
-    authority: &PrivateKey,
+    authority: &impl Signing,
     subject: &PublicKey,
     node: &str,
     cluster: &str,
@@ -163,7 +173,7 @@ pub fn host_certificate(
 /// # Errors
 /// When the authority cannot sign.
 pub fn peer_certificate(
-    authority: &PrivateKey,
+    authority: &impl Signing,
     subject: &PublicKey,
     id: NodeId,
     cluster: &str,
@@ -185,7 +195,7 @@ pub fn peer_certificate(
 /// # Errors
 /// When the name could be mistaken, the addresses are not understood, or the authority cannot sign.
 pub fn person_certificate(
-    authority: &PrivateKey,
+    authority: &impl Signing,
     subject: &PublicKey,
     grant: &PersonGrant,
     cluster: &str,
@@ -222,7 +232,7 @@ struct Unsigned {
 impl Unsigned {
     fn sign(
         self,
-        authority: &PrivateKey,
+        authority: &impl Signing,
         subject: &PublicKey,
         serial: u64,
         validity: Validity,
@@ -250,7 +260,9 @@ impl Unsigned {
         for (option, value) in self.options {
             builder.critical_option(option, value).map_err(failed)?;
         }
-        builder.sign(authority).map_err(failed)
+        let unsigned =
+            |error| IssueError::Library { what: what.clone(), reason: authority.reason(&error) };
+        builder.sign(authority).map_err(unsigned)
     }
 }
 

@@ -13,12 +13,11 @@
 //! The cost of a text of our own: a parser, strict enough that a bundle of a later version is
 //! refused rather than half understood.
 
-use super::agent_signature;
+use super::authority_key::Signing;
 use crate::paxos::ballot::ClusterId;
+use russh::keys::PublicKey;
 use russh::keys::ssh_key::{HashAlg, LineEnding, SshSig};
-use russh::keys::{PrivateKey, PublicKey};
 use std::fmt::{self, Write};
-use std::path::Path;
 
 /// What the signature covers besides the text: a root key that signs other things too cannot be
 /// tricked into signing a bundle.
@@ -304,7 +303,7 @@ impl Bundle {
     /// # Errors
     /// When the key cannot sign, or the bundle could not be read back: a name with a line break in
     /// it.
-    pub fn sign(&self, root: &PrivateKey) -> Result<String, BundleError> {
+    pub fn sign(&self, root: &impl Signing) -> Result<String, BundleError> {
         self.signed_by(&[self.signature(root)?])
     }
 
@@ -312,27 +311,10 @@ impl Bundle {
     ///
     /// # Errors
     /// As [`Bundle::sign`].
-    pub fn signature(&self, root: &PrivateKey) -> Result<Signature, BundleError> {
+    pub fn signature(&self, root: &impl Signing) -> Result<Signature, BundleError> {
         let text = self.checked_text()?;
-        let signature = root.sign(NAMESPACE, HashAlg::Sha512, text.as_bytes());
-        signature.map(Signature).map_err(|error| BundleError::Signing(error.to_string()))
-    }
-
-    /// As [`Bundle::signature`], by a key that the ssh-agent at `socket` holds.
-    ///
-    /// # Errors
-    /// As there; also when the agent cannot be reached, does not hold the key, or does not sign.
-    pub async fn signature_by_agent(
-        &self,
-        root: &PublicKey,
-        socket: &Path,
-    ) -> Result<Signature, BundleError> {
-        let text = self.checked_text()?;
-        let signature = agent_signature::sign(socket, root, NAMESPACE, text.as_bytes()).await;
-        let signature = Signature(signature.map_err(BundleError::Signing)?);
-        // By another program; nobody would believe what it may have spoilt.
-        Bundle::verify(&self.signed_by(std::slice::from_ref(&signature))?, root)?;
-        Ok(signature)
+        let signature = SshSig::sign(root, NAMESPACE, HashAlg::Sha512, text.as_bytes());
+        signature.map(Signature).map_err(|error| BundleError::Signing(root.reason(&error)))
     }
 
     /// The signed form with these signatures of it: one, and two while a root key is replaced.

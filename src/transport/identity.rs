@@ -34,7 +34,7 @@ use std::time::{Duration, SystemTime};
 
 pub use super::keyfiles::{
     BUNDLE, HOST_CERTIFICATE, MEMBERS, NODE_KEY, NodeKeys, PEER_CERTIFICATE, PEOPLE, ROOT,
-    TrustError, load_private_key,
+    TrustError, load_key_file, load_private_key,
 };
 pub use super::refusal::Refusal;
 

@@ -226,6 +226,16 @@ pub fn load_private_key(path: &Path) -> Result<PrivateKey, TrustError> {
     read_private_key(path).map_err(|fault| fault.at(path))
 }
 
+/// Reads a private key that only its owner can read, and that may have a passphrase: its public
+/// half can be told without.
+///
+/// # Errors
+/// When it is missing, no key, or readable by others.
+pub fn load_key_file(path: &Path) -> Result<PrivateKey, TrustError> {
+    let file = text_and_mode(path).map_err(PrivateKeyFault::Unreadable);
+    file.and_then(any_private_key_of).map_err(|fault| fault.at(path))
+}
+
 impl PrivateKeyFault {
     fn at(self, path: &Path) -> TrustError {
         match self {
@@ -250,11 +260,15 @@ pub(super) fn read_private_key(path: &Path) -> Result<PrivateKey, PrivateKeyFaul
 }
 
 /// The one place where a private key is taken from a file.
-fn private_key_of((text, mode): (String, u32)) -> Result<PrivateKey, PrivateKeyFault> {
+fn any_private_key_of((text, mode): (String, u32)) -> Result<PrivateKey, PrivateKeyFault> {
     if mode & 0o077 != 0 {
         return Err(PrivateKeyFault::Exposed { mode });
     }
-    let key = PrivateKey::from_openssh(text).map_err(PrivateKeyFault::Malformed)?;
+    PrivateKey::from_openssh(text).map_err(PrivateKeyFault::Malformed)
+}
+
+fn private_key_of(file: (String, u32)) -> Result<PrivateKey, PrivateKeyFault> {
+    let key = any_private_key_of(file)?;
     match key.is_encrypted() {
         true => Err(PrivateKeyFault::Encrypted),
         false => Ok(key),

@@ -22,8 +22,8 @@
 //! * A stranger learns nothing: a refusal has one look from outside; reasons are in our log and
 //!   counters.
 
-mod agent_signature;
 pub mod authority;
+pub mod authority_key;
 pub mod bundle;
 mod callbacks;
 mod channel;

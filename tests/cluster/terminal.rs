@@ -53,9 +53,15 @@ impl AtTerminal {
     /// Waits until the program takes keys as they are, so that no kernel answers them.
     #[track_caller]
     pub fn until_raw(&self) {
-        until("the client takes keys as they are", || {
+        self.until_mode(LocalModes::ICANON, false);
+    }
+
+    /// Waits until the terminal has this mode, or has it no more.
+    #[track_caller]
+    pub fn until_mode(&self, mode: LocalModes, wanted: bool) {
+        until(&format!("the terminal has {mode:?}: {wanted}"), || {
             let modes = tcgetattr(&self.keyboard).expect("it is a terminal").local_modes;
-            (!modes.contains(LocalModes::ICANON)).then_some(())
+            (modes.contains(mode) == wanted).then_some(())
         });
     }
 

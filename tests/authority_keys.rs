@@ -1,0 +1,321 @@
+//! Where the keys of authorities may be kept: in files with a passphrase, and in an ssh-agent.
+
+#[allow(dead_code, reason = "tests/cluster uses more of it")]
+#[path = "cluster/harness.rs"]
+mod harness;
+#[allow(dead_code, reason = "tests/cluster uses more of it")]
+#[path = "cluster/terminal.rs"]
+mod terminal;
+
+use harness::{Guarded, run, until};
+use paxos_ssh::controller::keys::ClusterKeys;
+use paxos_ssh::transport::authority::{load_key_file, print};
+use paxos_ssh::transport::bundle::AuthorityRole;
+use rustix::termios::LocalModes;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use terminal::AtTerminal;
+
+const PASSPHRASE: &str = "correct horse";
+
+/// The keys of a cluster whose one node is not installed yet.
+struct Scene {
+    folder: tempfile::TempDir,
+    keys: PathBuf,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = folder.path().join("keys");
+        let text = "all:\n  vars: {paxos_cluster: c, ansible_connection: local}\n  hosts:\n    \
+                    n1: {paxos_id: 1, paxos_port: 1}\n";
+        fs::write(folder.path().join("i.yaml"), text).unwrap();
+        Scene { folder, keys }
+    }
+
+    fn made() -> Scene {
+        let scene = Scene::new();
+        scene.ctl(&["init"], &[], 0);
+        scene
+    }
+
+    /// `paxos-ctl keys` behind the words of `setsid`, which gives it a terminal or takes it away.
+    fn command(&self, setsid: &[&str], words: &[&str], environment: &[(&str, &Path)]) -> Command {
+        let mut command = Command::new("setsid");
+        command.args(setsid).arg(env!("CARGO_BIN_EXE_paxos-ctl")).arg("keys").args(words);
+        command.arg("-i").arg(self.folder.path().join("i.yaml")).arg("--keys-dir").arg(&self.keys);
+        command.env("XDG_STATE_HOME", self.folder.path());
+        for name in ["SSH_AUTH_SOCK", "SSH_ASKPASS", "SSH_ASKPASS_REQUIRE", "DISPLAY"] {
+            command.env_remove(name);
+        }
+        command.envs(environment.iter().copied());
+        command
+    }
+
+    /// Runs it without a terminal, and gives what it said.
+    #[track_caller]
+    fn ctl(&self, words: &[&str], environment: &[(&str, &Path)], code: i32) -> String {
+        run(&mut self.command(&["--wait"], words, environment), b"").expect(code).said()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.keys.join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn epoch(&self) -> u64 {
+        ClusterKeys::open_existing(&self.keys, "c").unwrap().bundle().epoch
+    }
+
+    /// Whether this passphrase opens a key, as the stock tool judges.
+    fn opens(&self, name: &str, passphrase: &str) -> bool {
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-y", "-P", passphrase, "-f"]).arg(self.path(name));
+        run(&mut command, b"").status.success()
+    }
+
+    /// Gives a key a passphrase, with the stock tool.
+    fn protect(&self, name: &str) {
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-q", "-p", "-P", "", "-N", PASSPHRASE, "-f"]).arg(self.path(name));
+        run(&mut command, b"").expect(0);
+        assert!(!self.opens(name, ""));
+    }
+
+    /// A program that answers this, and notes each question.
+    fn askpass(&self, answer: &str) -> PathBuf {
+        let path = self.folder.path().join("askpass");
+        let asked = self.folder.path().join("asked");
+        let text = format!("#!/bin/sh\necho \"$1\" >> '{}'\necho '{answer}'\n", asked.display());
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        path
+    }
+
+    /// The questions since the last look.
+    fn asked(&self) -> Vec<String> {
+        let path = self.folder.path().join("asked");
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let _none_was_asked = fs::remove_file(&path);
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// A stock agent that ends with the test.
+struct Agent {
+    _child: Guarded,
+    socket: PathBuf,
+}
+
+impl Agent {
+    fn start(folder: &Path) -> Agent {
+        let socket = folder.join("agent");
+        let mut command = Command::new("ssh-agent");
+        command.arg("-D").arg("-a").arg(&socket).stdout(std::process::Stdio::null());
+        let agent = Agent { _child: Guarded(command.spawn().unwrap()), socket };
+        until("the agent listens", || agent.socket.exists().then_some(()));
+        agent
+    }
+
+    fn add(&self, words: &[&str], key: &Path) {
+        let mut command = Command::new("ssh-add");
+        command.args(words).arg(key).env("SSH_AUTH_SOCK", &self.socket);
+        run(&mut command, b"").expect(0);
+    }
+}
+
+#[test]
+fn the_root_key_may_live_in_an_agent() {
+    let scene = Scene::made();
+    let agent = Agent::start(scene.folder.path());
+    let with = [("SSH_AUTH_SOCK", agent.socket.as_path())];
+    for name in ["alice", "bob"] {
+        scene.ctl(&["issue", name, "--role", "read"], &[], 0);
+    }
+    let root = scene.path("root");
+    agent.add(&[], &root);
+    fs::remove_file(&root).unwrap();
+    let said = scene.ctl(&["revoke", "alice"], &[], 78);
+    assert!(said.contains("is in none of") && said.contains("ssh-add"), "{said}");
+    assert_eq!(scene.epoch(), 1);
+    let said = scene.ctl(&["revoke", "alice"], &with, 0);
+    assert!(said.contains("n1 is not installed yet"), "{said}");
+    assert_eq!(scene.epoch(), 2);
+    // Another root key, which the one in the agent signs as well. It lies in a file at first.
+    scene.ctl(&["rotate", "--authority", "root"], &with, 0);
+    assert_eq!(scene.epoch(), 5);
+    fs::remove_file(&root).unwrap();
+    let said = scene.ctl(&["revoke", "bob"], &with, 78);
+    assert!(said.contains("does not hold it"), "{said}");
+    assert_eq!(scene.epoch(), 5);
+}
+
+#[test]
+fn the_other_authorities_may_as_well() {
+    let scene = Scene::made();
+    let agent = Agent::start(scene.folder.path());
+    let with = [("SSH_AUTH_SOCK", agent.socket.as_path())];
+    let authority = scene.path("operator-authority");
+    agent.add(&[], &authority);
+    fs::remove_file(&authority).unwrap();
+    let issue = ["issue", "alice", "--role", "read"];
+    let said = scene.ctl(&issue, &[], 78);
+    assert!(said.contains("the operator key") && said.contains("ssh-add"), "{said}");
+    assert!(!scene.path("serial").exists(), "no serial was spent");
+    scene.ctl(&issue, &with, 0);
+    let keys = ClusterKeys::open_existing(&scene.keys, "c").unwrap();
+    let signer = keys.bundle().authorities(AuthorityRole::Operator).next().unwrap().clone();
+    let (_, certificate) = keys.person("alice").unwrap();
+    assert_eq!(certificate.signature_key(), signer.key_data());
+    certificate.verify_signature().unwrap();
+    // One that asks first, and is told no.
+    agent.add(&["-d"], &scene.path("operator-authority.pub"));
+    let said = scene.ctl(&issue, &with, 78);
+    assert!(said.contains("does not hold it"), "{said}");
+}
+
+#[test]
+fn a_rotation_goes_on_with_the_old_authority_in_an_agent() {
+    let scene = Scene::made();
+    let agent = Agent::start(scene.folder.path());
+    let with = [("SSH_AUTH_SOCK", agent.socket.as_path())];
+    let authority = scene.path("host-authority");
+    agent.add(&[], &authority);
+    fs::remove_file(&authority).unwrap();
+    let rotate = ["rotate", "--authority", "host"];
+    scene.ctl(&["rotate", "--authority", "host", "--until", "switched"], &with, 0);
+    // Back to one that nobody has any more.
+    let before = scene.epoch();
+    let said = scene.ctl(&["rollback"], &[], 78);
+    assert!(said.contains("the host key"), "{said}");
+    assert_eq!(scene.epoch(), before);
+    scene.ctl(&rotate, &[], 0);
+    assert!(scene.opens("host-authority", ""), "the new one lies in a file");
+}
+
+#[test]
+fn an_authority_may_have_a_passphrase() {
+    let scene = Scene::made();
+    scene.protect("operator-authority");
+    let issue = ["issue", "alice", "--role", "read"];
+    let said = scene.ctl(&issue, &[], 78);
+    assert!(said.contains("has a passphrase") && said.contains("ssh-add"), "{said}");
+    let forced = |program: &Path| {
+        let program = program.to_owned();
+        move |scene: &Scene, words: &[&str], code: i32| {
+            let environment =
+                [("SSH_ASKPASS", program.as_path()), ("SSH_ASKPASS_REQUIRE", "force".as_ref())];
+            scene.ctl(words, &environment, code)
+        }
+    };
+    let said = forced(&scene.askpass("wrong"))(&scene, &issue, 78);
+    assert!(said.contains("given 3 times"), "{said}");
+    let asked = scene.asked();
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert!(asked[0].contains("operator-authority") && asked[1].contains("not it"), "{asked:?}");
+    assert!(!scene.path("serial").exists(), "no serial was spent");
+    let ctl = forced(&scene.askpass(PASSPHRASE));
+    ctl(&scene, &issue, 0);
+    ctl(&scene, &["issue", "bob", "--role", "read"], 0);
+    scene.asked();
+
+    // Once for all that it signs, and the new one has the same.
+    ctl(&scene, &["rotate", "--operators"], 0);
+    assert_eq!(scene.asked().len(), 1);
+    let old = print(load_key_file(&scene.path("operator-authority")).unwrap().public_key());
+    ctl(&scene, &["rotate", "--authority", "operator"], 0);
+    assert_eq!(scene.asked().len(), 1, "it is that of the new one as well");
+    let new = print(load_key_file(&scene.path("operator-authority")).unwrap().public_key());
+    assert_ne!(old, new);
+    assert!(scene.opens("operator-authority", PASSPHRASE));
+    assert!(!scene.opens("operator-authority", ""));
+
+    // Nobody is asked for what an agent holds.
+    let agent = Agent::start(scene.folder.path());
+    let mut add = Command::new("ssh-add");
+    add.arg(scene.path("operator-authority")).env("SSH_AUTH_SOCK", &agent.socket);
+    add.env("SSH_ASKPASS", scene.askpass(PASSPHRASE)).env("SSH_ASKPASS_REQUIRE", "force");
+    run(&mut add, b"").expect(0);
+    scene.asked();
+    scene.ctl(&issue, &[("SSH_AUTH_SOCK", &agent.socket)], 0);
+}
+
+#[test]
+fn no_key_without_a_passphrase_takes_the_place_of_one_with() {
+    let scene = Scene::made();
+    scene.protect("root");
+    let said = scene.ctl(&["rotate", "--authority", "root"], &[], 78);
+    assert!(said.contains("has a passphrase"), "{said}");
+    assert!(!scene.path("root.new").exists());
+    assert_eq!(scene.epoch(), 1);
+}
+
+#[test]
+fn a_passphrase_is_typed_on_a_terminal_that_does_not_show_it() {
+    let scene = Scene::made();
+    scene.protect("operator-authority");
+    let typed = |words: &[&str], keys: &[&[u8]]| {
+        let mut shown = AtTerminal::start(scene.command(&["--ctty", "--wait"], words, &[]));
+        for keys in keys {
+            shown.until_shown("Passphrase of ");
+            shown.until_mode(LocalModes::ECHO, false);
+            shown.press(keys);
+        }
+        shown.until_mode(LocalModes::ECHO, true);
+        shown.end()
+    };
+    let line = format!("{PASSPHRASE}\n");
+    let issue = ["issue", "alice", "--role", "read"];
+    let (code, screen, said) = typed(&issue, &[line.as_bytes()]);
+    assert_eq!(code, Some(0), "{screen}{said}");
+    assert!(screen.contains("issued alice@c/1") && !screen.contains(PASSPHRASE), "{screen:?}");
+    // Ctrl-C ends it, and the terminal shows again what is typed.
+    let (code, screen, said) = typed(&issue, &[b"half\x03"]);
+    assert_eq!(code, Some(130), "{screen}{said}");
+    scene.protect("root");
+    let (code, screen, said) = typed(&["revoke", "alice"], &[b"\x03"]);
+    assert_eq!(code, Some(130), "{screen}{said}");
+    assert_eq!(scene.epoch(), 1);
+}
+
+#[test]
+fn authorities_that_an_operator_made_are_taken_up() {
+    let scene = Scene::new();
+    fs::create_dir(&scene.keys).unwrap();
+    fs::set_permissions(&scene.keys, fs::Permissions::from_mode(0o700)).unwrap();
+    let make = |name: &str, kind: &str, passphrase: &str| {
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-q", "-t", kind, "-N", passphrase, "-f"]).arg(scene.path(name));
+        run(&mut command, b"").expect(0);
+    };
+    make("root", "ed25519", PASSPHRASE);
+    make("peer-authority", "ed25519", "");
+    let agent = Agent::start(scene.folder.path());
+    agent.add(&[], &scene.path("peer-authority"));
+    fs::remove_file(scene.path("peer-authority")).unwrap();
+    let askpass = scene.askpass(PASSPHRASE);
+    let asking = ("SSH_ASKPASS", askpass.as_path());
+    let forced = ("SSH_ASKPASS_REQUIRE", Path::new("force"));
+    let said = scene.ctl(&["init"], &[asking, forced], 78);
+    assert!(said.contains("the peer key"), "{said}");
+    assert!(!scene.path("bundle").exists(), "nothing is told of what cannot sign");
+    let public = scene.text("peer-authority.pub");
+    scene.ctl(&["init"], &[asking, forced, ("SSH_AUTH_SOCK", &agent.socket)], 0);
+    assert_eq!(scene.epoch(), 1);
+    assert!(scene.text("bundle").contains(public.split(' ').nth(1).unwrap()));
+    assert!(scene.opens("root", PASSPHRASE) && !scene.path("peer-authority").exists());
+
+    let scene = Scene::new();
+    fs::create_dir(&scene.keys).unwrap();
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-q", "-t", "ecdsa", "-N", "", "-f"]).arg(scene.path("root"));
+    run(&mut command, b"").expect(0);
+    let said = scene.ctl(&["init"], &[], 78);
+    assert!(said.contains("ed25519"), "{said}");
+}

@@ -1,9 +1,9 @@
 //! The directory of a cluster's keys: made once, taken up after any interruption, not mixed up, and
 //! usable by the stock OpenSSH client.
 
-use paxos_ssh::controller::issuer::Issuer;
+use paxos_ssh::controller::keys::issuer::Issuer;
+use paxos_ssh::controller::keys::signers::nobody;
 use paxos_ssh::controller::keys::{ClusterKeys, KeysError, OPERATOR, PlainKey, SshTarget};
-use paxos_ssh::controller::signers::nobody;
 use paxos_ssh::controller::wait::until;
 use paxos_ssh::paxos::ballot::NodeId;
 use paxos_ssh::transport::authority::{self, IssueError, PersonGrant};

@@ -1,21 +1,21 @@
 //! What the controller does to a machine, short of running nodes: those are in tests/cluster.
 
+use paxos_ssh::controller::check::examine::{Examined, Examiner, Unexamined};
+use paxos_ssh::controller::check::trial_login::{Dial, Dialled};
 use paxos_ssh::controller::check::{Grade, Row};
 use paxos_ssh::controller::deploy::Cluster;
-use paxos_ssh::controller::examine::{Examined, Examiner, Unexamined};
-use paxos_ssh::controller::groups::Sources;
+use paxos_ssh::controller::host::local::LocalHost;
+use paxos_ssh::controller::host::lock::{Busy, Holder};
 use paxos_ssh::controller::host::{Found, Halt, Halted, Host, HostError, Place, Wanted};
 use paxos_ssh::controller::inventory::Inventory;
-use paxos_ssh::controller::issuer::Issuer;
+use paxos_ssh::controller::inventory::groups::Sources;
 use paxos_ssh::controller::keys::ClusterKeys;
-use paxos_ssh::controller::local::LocalHost;
-use paxos_ssh::controller::lock::{Busy, Holder};
+use paxos_ssh::controller::keys::issuer::Issuer;
+use paxos_ssh::controller::keys::signers::nobody;
 use paxos_ssh::controller::observe::Asker;
 use paxos_ssh::controller::plan::FileState;
-use paxos_ssh::controller::remains::Remains;
-use paxos_ssh::controller::signers::nobody;
+use paxos_ssh::controller::recover::remains::Remains;
 use paxos_ssh::controller::state::ClusterState;
-use paxos_ssh::controller::trial_login::{Dial, Dialled};
 use paxos_ssh::paxos::ballot::ClusterId;
 use paxos_ssh::transport::bundle::AuthorityRole;
 use paxos_ssh::wire::failure::Code;

@@ -1,9 +1,9 @@
 //! Inventories as people write them, and as they get them wrong: each error with its line.
 
-use paxos_ssh::controller::groups::Sources;
+use paxos_ssh::controller::inventory::groups::Sources;
+use paxos_ssh::controller::inventory::problem::InventoryError;
 use paxos_ssh::controller::inventory::{Connection, Inventory};
 use paxos_ssh::controller::plan::{Facts, NodeFacts, plan};
-use paxos_ssh::controller::problem::InventoryError;
 use paxos_ssh::controller::state::ClusterState;
 use paxos_ssh::paxos::ballot::ClusterId;
 use paxos_ssh::wire::failure::{Code, Failure};

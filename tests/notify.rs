@@ -1,13 +1,13 @@
 //! What a node tells the supervisor that started it: that it is ready once it listens, with nobody
 //! to agree with; and that it ends.
 
-use paxos_ssh::controller::groups::Sources;
+use paxos_ssh::controller::host::local::LocalHost;
 use paxos_ssh::controller::host::{Host, Place};
 use paxos_ssh::controller::inventory::Inventory;
-use paxos_ssh::controller::issuer::Issuer;
-use paxos_ssh::controller::local::LocalHost;
-use paxos_ssh::controller::settings::settings_text;
-use paxos_ssh::controller::signers::nobody;
+use paxos_ssh::controller::inventory::groups::Sources;
+use paxos_ssh::controller::inventory::settings::settings_text;
+use paxos_ssh::controller::keys::issuer::Issuer;
+use paxos_ssh::controller::keys::signers::nobody;
 use paxos_ssh::controller::state::ClusterState;
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::net::UnixDatagram;

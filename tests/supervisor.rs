@@ -1,7 +1,7 @@
 //! The small supervisor of hosts without one: who is started again, and who is not.
 
+use paxos_ssh::controller::host::local::LocalHost;
 use paxos_ssh::controller::host::{Host, Layout, Place};
-use paxos_ssh::controller::local::LocalHost;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;

@@ -4,7 +4,7 @@
 //! No systemd needs to run for that, but `systemd-analyze` must be there and know `--root`;
 //! elsewhere this says that it was not run.
 
-use paxos_ssh::controller::unit;
+use paxos_ssh::controller::host::unit;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

@@ -5,8 +5,8 @@
 //! it can also do what no real node can be made to: tell clients "Not the leader", lead without
 //! votes, agree with nobody.
 
-use paxos_ssh::controller::hand_over::Timed;
-use paxos_ssh::controller::verdict::{Asked, Check, Role, Roster, Verdict, report};
+use paxos_ssh::controller::verify::hand_over::Timed;
+use paxos_ssh::controller::verify::verdict::{Asked, Check, Role, Roster, Verdict, report};
 use paxos_ssh::controller::verify::{Ask, Interrupted, Meanwhile, Nodes, Pace, Stream, verify};
 use serde_json::{Value, json};
 use std::cell::RefCell;

@@ -5,10 +5,10 @@
 //! readers take these for what was meant.
 
 use super::scratch;
-use paxos_ssh::controller::groups::Sources;
+use paxos_ssh::controller::inventory::groups::Sources;
+use paxos_ssh::controller::inventory::problem::InventoryError;
+use paxos_ssh::controller::inventory::settings::settings_text;
 use paxos_ssh::controller::inventory::{Inventory, NodeSpec};
-use paxos_ssh::controller::problem::InventoryError;
-use paxos_ssh::controller::settings::settings_text;
 use paxos_ssh::controller::state::ClusterState;
 use paxos_ssh::node::settings::Settings;
 use paxos_ssh::paxos::ballot::ClusterId;

@@ -3,7 +3,7 @@
 use super::ctl::Reply;
 use super::{exit, output};
 use crate::controller::deploy::Cluster;
-use crate::controller::run::{Ran, run};
+use crate::controller::host::run::{Ran, run};
 use crate::controller::wait::at_once;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;

@@ -7,7 +7,7 @@ use super::exit;
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::host::Halt;
 use crate::controller::operate::Halting;
-use crate::controller::verdict::report;
+use crate::controller::verify::verdict::report;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use serde_json::{Value, json};

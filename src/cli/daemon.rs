@@ -9,7 +9,7 @@ use crate::api::Api;
 use crate::api::local::{self, LocalSocket};
 use crate::cli::notify::Notifier;
 use crate::cli::output;
-use crate::controller::local::STOP_LIMIT;
+use crate::controller::host::local::STOP_LIMIT;
 use crate::disk::log::{self, DiskLog};
 use crate::disk::{self, LogError, LogEvent, LogOwner};
 use crate::node::clock::SystemWorld;

@@ -1,11 +1,11 @@
 //! Words that this program says to itself, and that no help mentions.
 
 use super::{exit, output, supervise, survey};
-use crate::controller::agent::{self, AGENT};
-use crate::controller::local::{DAEMONISE, SUPERVISE};
-use crate::controller::process;
-use crate::controller::remains::SURVEY;
-use crate::controller::unit::SERVE;
+use crate::controller::host::agent::{self, AGENT};
+use crate::controller::host::local::{DAEMONISE, SUPERVISE};
+use crate::controller::host::process;
+use crate::controller::host::unit::SERVE;
+use crate::controller::recover::remains::SURVEY;
 use crate::wire::failure::Code;
 use std::ffi::OsString;
 use std::path::Path;

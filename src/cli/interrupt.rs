@@ -14,7 +14,7 @@
 //! `verify`, `logs` and `exec` listen for themselves, or end as any program does.
 
 use super::{foot, output, passphrase, progress};
-use crate::controller::{child, login};
+use crate::controller::host::{child, login};
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
 use std::io;

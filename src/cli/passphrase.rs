@@ -7,7 +7,7 @@
 //! What must never happen: a terminal that is left without its echo.
 
 use super::{foot, interrupt};
-use crate::controller::signers::{Passphrase, Unasked};
+use crate::controller::keys::signers::{Passphrase, Unasked};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};

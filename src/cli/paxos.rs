@@ -12,7 +12,7 @@
 use super::{output, relay, supervise};
 use crate::client::door::Door;
 use crate::client::ssh_config::SshConfig;
-use crate::controller::local::SUPERVISED;
+use crate::controller::host::local::SUPERVISED;
 use crate::store::command::VALUE_BYTES_MAX;
 use crate::wire::answer::Answer;
 use crate::wire::build::Build;

@@ -8,8 +8,8 @@
 //! for that.
 
 use super::output;
-use crate::controller::local::SUPERVISED;
-use crate::controller::process;
+use crate::controller::host::local::SUPERVISED;
+use crate::controller::host::process;
 use crate::wire::failure::Code;
 use std::ffi::OsString;
 use std::process::ExitStatus;

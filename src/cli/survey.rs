@@ -1,8 +1,8 @@
 //! Reads what the log of a stopped node holds, for the controller; see
-//! [`crate::controller::remains`].
+//! [`crate::controller::recover::remains`].
 
 use super::{exit, output};
-use crate::controller::remains::{Remains, VOTES_BYTES_MAX};
+use crate::controller::recover::remains::{Remains, VOTES_BYTES_MAX};
 use crate::disk::LogOwner;
 use crate::disk::log::survey;
 use crate::node::settings::Settings;

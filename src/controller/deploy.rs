@@ -8,11 +8,11 @@
 use super::exclusive::Exclusive;
 use super::host::{Host, Place, names};
 use super::inventory::{Inventory, NodeSpec};
-use super::issuer::Issuer;
 use super::keys::SshTarget;
+use super::keys::issuer::Issuer;
+use super::keys::signers::AskPassphrase;
 use super::observe::Asker;
 use super::plan::{EXECUTABLE, Facts, NodeFacts, Obstacle, Plan, Step};
-use super::signers::AskPassphrase;
 use super::state::{ClusterState, StateError};
 use super::wait::at_once;
 use super::{host_failure, keys_failure, told};

@@ -4,12 +4,12 @@
 //! go, whatever else lies there is left and told, and a directory that nobody can tell to be this
 //! cluster's is refused before anything happens.
 
-use super::authorities::new_authority_file;
 use super::deploy::{Cluster, Progress};
 use super::host::{Halt, Place};
-use super::issued;
-use super::issuer;
 use super::journal;
+use super::keys::authorities::new_authority_file;
+use super::keys::issued;
+use super::keys::issuer;
 use super::keys::{self, ClusterKeys, KeysError};
 use super::program;
 use super::state::{ClusterState, STATE};

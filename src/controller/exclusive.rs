@@ -1,10 +1,10 @@
 //! One controller at a time works on the hosts of a cluster.
 //!
-//! Before it changes anything a run takes the [`lock`](super::lock) of each host that it can reach,
-//! keeps it while it works, and lets go of it at its end. One that somebody else has is a failure
-//! that says who, and all that was taken is let go of: nobody waits with half of the hosts. A host
-//! on which nothing of ours is installed has no lock yet; [`Exclusive::renew`] takes it once there
-//! is.
+//! Before it changes anything a run takes the [`lock`](super::host::lock) of each host that it can
+//! reach, keeps it while it works, and lets go of it at its end. One that somebody else has is a
+//! failure that says who, and all that was taken is let go of: nobody waits with half of the hosts.
+//! A host on which nothing of ours is installed has no lock yet; [`Exclusive::renew`] takes it once
+//! there is.
 //!
 //! All that changes a cluster's hosts does so. Three ask nobody: `kill`, which is for when nothing
 //! else helps; `exec`, of which nobody knows what it does; and `check`, which lays a program beside
@@ -14,14 +14,14 @@
 //! are free again, also for whoever they were taken from, if their connection is made anew.
 //!
 //! What must hold: a run that lost a host to another changes nothing there meanwhile. The agent on
-//! a host over ssh sees to that; see [`lock`](super::lock) for the moment that remains. On this
-//! machine nobody does: a controller that was suspended for longer than a lock lasts goes on.
+//! a host over ssh sees to that; see [`lock`](super::host::lock) for the moment that remains. On
+//! this machine nobody does: a controller that was suspended for longer than a lock lasts goes on.
 
 use super::deploy::Cluster;
+use super::host::lock::{Busy, Holder, STALE_AFTER, TOUCH_EVERY};
 use super::host::{Found, Host, HostError, Place, Wanted};
 use super::host_failure;
 use super::journal::whoever_it_is;
-use super::lock::{Busy, Holder, STALE_AFTER, TOUCH_EVERY};
 use super::wait::at_once;
 use crate::wire::failure::{Code, Failure};
 use rand::RngExt;

@@ -1,7 +1,7 @@
 //! What a plan is made of: what lies on hosts, what runs there, and what the controller remembers.
 
+use super::keys::newest::Newer;
 use super::membership::Membership;
-use super::newest::Newer;
 use super::state::ClusterState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -2,13 +2,13 @@
 //! and nothing at all while the others cannot do without it.
 
 use super::deploy::{Cluster, log_path, state_failure, still_running};
+use super::host::unit;
 use super::host::{Halt, Halted, Layout, Place, Wanted};
 use super::host_failure;
 use super::inventory::NodeSpec;
 use super::membership::Membership;
 use super::observe::{ASK_LIMIT, Asker, Contact};
 use super::state::ClusterState;
-use super::unit;
 use super::wait::until;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::report::StatusReport;

@@ -3,13 +3,13 @@
 
 use super::deploy::{Cluster, state_failure};
 use super::host::{Found, HostError, Place, Wanted, names};
+use super::inventory::settings::settings_text;
 use super::inventory::{Connection, NodeSpec};
 use super::keys::ClusterKeys;
+use super::keys::newest::{discount, newer};
 use super::membership::Membership;
-use super::newest::{discount, newer};
 use super::observe::{ASK_LIMIT, Asker, leader};
 use super::plan::{Facts, FileState, NodeFacts, obstacle};
-use super::settings::settings_text;
 use super::state::ClusterState;
 use super::wait::at_once;
 use super::{host_failure, keys_failure};

@@ -3,9 +3,9 @@
 //! A node that does not answer is an answer too: the words of what went wrong. Nothing here changes
 //! a node, but for the one command that hands leadership over.
 
+use super::host::login::Login;
 use super::inventory::NodeSpec;
 use super::keys::{ClusterKeys, OPERATOR};
-use super::login::Login;
 use crate::client::door::{ChannelEvent, Door};
 use crate::client::ssh_config::Node;
 use crate::transport::authority::PublicKey;

@@ -3,7 +3,7 @@
 //! Each is found by [`super::plan`]; some stop everything, others concern one node and leave the
 //! rest to be seen to.
 
-use super::newest::Newer;
+use super::keys::newest::Newer;
 use super::plan::PortHolder;
 use crate::wire::failure::Code;
 use std::fmt;

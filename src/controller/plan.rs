@@ -268,9 +268,9 @@ fn install(node: &NodeSpec, facts: &NodeFacts) -> Option<Step> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::newest::Newer;
     use super::*;
-    use crate::controller::groups::Sources;
+    use crate::controller::inventory::groups::Sources;
+    use crate::controller::keys::newest::Newer;
     use crate::paxos::ballot::ClusterId;
     use std::path::Path;
 

@@ -7,7 +7,7 @@
 //!
 //! The cost: some fifty megabytes for each of the two.
 
-use super::remote::sha256;
+use super::host::remote::sha256;
 use super::told;
 use crate::wire::build::Build;
 use crate::wire::failure::{Code, Failure};

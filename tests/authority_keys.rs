@@ -12,7 +12,9 @@ use paxos_ssh::controller::keys::ClusterKeys;
 use paxos_ssh::transport::authority::{load_key_file, print};
 use paxos_ssh::transport::bundle::AuthorityRole;
 use rustix::termios::LocalModes;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -118,6 +120,7 @@ impl Agent {
         let socket = folder.join("agent");
         let mut command = Command::new("ssh-agent");
         command.arg("-D").arg("-a").arg(&socket).stdout(std::process::Stdio::null());
+        command.env("SSH_ASKPASS", "/bin/false").env("SSH_ASKPASS_REQUIRE", "force");
         let agent = Agent { _child: Guarded(command.spawn().unwrap()), socket };
         until("the agent listens", || agent.socket.exists().then_some(()));
         agent
@@ -174,10 +177,28 @@ fn the_other_authorities_may_as_well() {
     let (_, certificate) = keys.person("alice").unwrap();
     assert_eq!(certificate.signature_key(), signer.key_data());
     certificate.verify_signature().unwrap();
-    // One that asks first, and is told no.
     agent.add(&["-d"], &scene.path("operator-authority.pub"));
     let said = scene.ctl(&issue, &with, 78);
     assert!(said.contains("does not hold it"), "{said}");
+}
+
+#[test]
+fn an_agent_may_hold_odd_keys_and_be_told_no() {
+    let scene = Scene::made();
+    let agent = Agent::start(scene.folder.path());
+    let with = [("SSH_AUTH_SOCK", agent.socket.as_path())];
+    let odd = scene.folder.path().join("odd");
+    let mut make = Command::new("ssh-keygen");
+    make.args(["-q", "-t", "ed25519", "-N", "", "-C"]).arg(OsStr::from_bytes(b"caf\xe9"));
+    run(make.arg("-f").arg(&odd), b"").expect(0);
+    agent.add(&[], &odd);
+    // The agent asks before each use, by a program that says no.
+    let authority = scene.path("operator-authority");
+    agent.add(&["-c"], &authority);
+    fs::remove_file(&authority).unwrap();
+    let said = scene.ctl(&["issue", "alice", "--role", "read"], &with, 77);
+    assert!(said.contains("somebody said no") && said.contains("ssh-add -l"), "{said}");
+    assert!(!scene.path("people/alice-cert.pub").exists());
 }
 
 #[test]
@@ -249,11 +270,64 @@ fn an_authority_may_have_a_passphrase() {
 #[test]
 fn no_key_without_a_passphrase_takes_the_place_of_one_with() {
     let scene = Scene::made();
+    // One that got its passphrase when its successor lay there already.
+    scene.ctl(&["rotate", "--authority", "host", "--until", "learned"], &[], 0);
+    scene.protect("host-authority");
+    let rotate = ["rotate", "--authority", "host"];
+    let said = scene.ctl(&rotate, &[], 78);
+    assert!(said.contains("SSH_ASKPASS"), "{said}");
+    let askpass = scene.askpass(PASSPHRASE);
+    let forced = [("SSH_ASKPASS", askpass.as_path()), ("SSH_ASKPASS_REQUIRE", "force".as_ref())];
+    scene.ctl(&rotate, &forced, 0);
+    assert!(scene.opens("host-authority", PASSPHRASE) && !scene.opens("host-authority", ""));
+}
+
+#[test]
+fn whoever_cannot_sign_changes_nothing() {
+    let scene = Scene::made();
+    scene.ctl(&["issue", "alice", "--role", "read"], &[], 0);
     scene.protect("root");
-    let said = scene.ctl(&["rotate", "--authority", "root"], &[], 78);
-    assert!(said.contains("has a passphrase"), "{said}");
-    assert!(!scene.path("root.new").exists());
+    for role in ["root", "operator"] {
+        let said = scene.ctl(&["rotate", "--authority", role], &[], 78);
+        assert!(said.contains("root has a passphrase"), "{said}");
+        assert!(!scene.path("root.new").exists() && !scene.path("operator-authority.new").exists());
+    }
+    scene.ctl(&["revoke", "alice"], &[], 78);
+    assert!(!scene.path("revoked").exists(), "nothing is noted as revoked that is not");
     assert_eq!(scene.epoch(), 1);
+}
+
+#[test]
+fn a_new_authority_that_was_moved_to_an_agent_leaves_no_other_under_its_name() {
+    let scene = Scene::made();
+    let agent = Agent::start(scene.folder.path());
+    let with = [("SSH_AUTH_SOCK", agent.socket.as_path())];
+    scene.ctl(&["rotate", "--authority", "host", "--until", "switched"], &[], 0);
+    let new = scene.path("host-authority.new");
+    agent.add(&[], &new);
+    fs::remove_file(&new).unwrap();
+    let public = scene.text("host-authority.new.pub");
+    scene.ctl(&["resume"], &with, 0);
+    assert_eq!(scene.text("host-authority.pub"), public);
+    assert!(!scene.path("host-authority").exists(), "it is the one of before");
+}
+
+#[test]
+fn a_revocation_reaches_the_nodes_though_something_else_is_not_signed() {
+    let cluster = harness::Cluster::found();
+    cluster.keys(&["issue", "eve", "--role", "read"]).expect(0);
+    // The controller's own way in ran out, and the authority that signs it is not at hand.
+    fs::remove_file(cluster.path("keys/people/operator-cert.pub")).unwrap();
+    let authority = cluster.path("keys/operator-authority");
+    fs::rename(&authority, cluster.path("aside")).unwrap();
+    let said = cluster.keys(&["revoke", "eve"]).expect(78).said();
+    assert!(said.contains("not everything was signed") && said.contains("keys resume"), "{said}");
+    for node in harness::NODES {
+        let bundle = fs::read_to_string(cluster.directory(node).join("keys/bundle")).unwrap();
+        assert!(bundle.contains("epoch 2") && bundle.contains("revoke"), "{node}: {bundle}");
+    }
+    fs::rename(cluster.path("aside"), &authority).unwrap();
+    cluster.keys(&["resume"]).expect(0);
 }
 
 #[test]
@@ -261,7 +335,7 @@ fn a_passphrase_is_typed_on_a_terminal_that_does_not_show_it() {
     let scene = Scene::made();
     scene.protect("operator-authority");
     let typed = |words: &[&str], keys: &[&[u8]]| {
-        let mut shown = AtTerminal::start(scene.command(&["--ctty", "--wait"], words, &[]));
+        let mut shown = AtTerminal::start(scene.command(&["--ctty"], words, &[]));
         for keys in keys {
             shown.until_shown("Passphrase of ");
             shown.until_mode(LocalModes::ECHO, false);
@@ -310,12 +384,106 @@ fn authorities_that_an_operator_made_are_taken_up() {
     assert_eq!(scene.epoch(), 1);
     assert!(scene.text("bundle").contains(public.split(' ').nth(1).unwrap()));
     assert!(scene.opens("root", PASSPHRASE) && !scene.path("peer-authority").exists());
+}
 
+#[test]
+fn authorities_that_make_no_sense_are_not_taken_up() {
     let scene = Scene::new();
     fs::create_dir(&scene.keys).unwrap();
-    let mut command = Command::new("ssh-keygen");
-    command.args(["-q", "-t", "ecdsa", "-N", "", "-f"]).arg(scene.path("root"));
-    run(&mut command, b"").expect(0);
-    let said = scene.ctl(&["init"], &[], 78);
-    assert!(said.contains("ed25519"), "{said}");
+    let init = |reason: &str| {
+        let said = scene.ctl(&["init"], &[], 78);
+        assert!(said.contains(reason), "{said}");
+        assert!(!scene.path("bundle").exists());
+    };
+    let make = |kind: &str| {
+        let _not_there =
+            (fs::remove_file(scene.path("root")), fs::remove_file(scene.path("root.pub")));
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-q", "-t", kind, "-N", "", "-f"]).arg(scene.path("root"));
+        run(&mut command, b"").expect(0);
+    };
+    make("ecdsa");
+    init("ed25519");
+    make("ed25519");
+    fs::copy(scene.path("root"), scene.path("host-authority")).unwrap();
+    init("it is the root key as well");
+    fs::remove_file(scene.path("host-authority")).unwrap();
+    fs::remove_file(scene.path("host-authority.pub")).unwrap();
+    let public = scene.text("root.pub");
+    make("ed25519");
+    fs::write(scene.path("root.pub"), public).unwrap();
+    init("it is not the public half of");
+    for name in ["root", "root.pub"] {
+        fs::remove_file(scene.path(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("/nowhere/root", scene.path("root")).unwrap();
+    init("a link to what is not there");
+}
+
+/// A terminal at which somebody is asked for the passphrase of the operator authority.
+fn asked(scene: &Scene) -> (AtTerminal, String) {
+    let words = ["issue", "alice", "--role", "read"];
+    let shown = AtTerminal::start(scene.command(&["--ctty"], &words, &[]));
+    shown.until_shown("Passphrase of ");
+    shown.until_mode(LocalModes::ECHO, false);
+    let mut find = Command::new("pgrep");
+    find.args(["--full", "--exact"]).arg(format!(".*keys issue.*{}", scene.keys.display()));
+    let pid = run(&mut find, b"").expect(0).out().trim().to_owned();
+    (shown, pid)
+}
+
+fn send(signal: &str, pid: &str) {
+    run(Command::new("kill").args(["-s", signal, pid]), b"").expect(0);
+}
+
+#[test]
+fn a_terminal_gets_its_echo_back_whatever_ends_the_program() {
+    let scene = Scene::made();
+    scene.protect("operator-authority");
+    for signal in ["TERM", "INT", "QUIT", "HUP"] {
+        let (mut shown, pid) = asked(&scene);
+        shown.press(b"half");
+        send(signal, &pid);
+        shown.until_mode(LocalModes::ECHO, true);
+        let (code, screen, said) = shown.end();
+        assert_eq!(code, Some(130), "{signal}: {screen}{said}");
+        assert!(!screen.contains("half"), "{signal}: {screen:?}");
+    }
+}
+
+#[test]
+fn a_program_that_was_stopped_asks_anew_and_shows_nothing() {
+    let scene = Scene::made();
+    scene.protect("operator-authority");
+    let (mut shown, pid) = asked(&scene);
+    // Ctrl-Z does nothing; what was typed goes with the line.
+    shown.press(b"half\x1a");
+    send("STOP", &pid);
+    let terminal = fs::read_link(format!("/proc/{pid}/fd/0")).unwrap();
+    run(Command::new("stty").arg("-F").arg(&terminal).arg("sane"), b"").expect(0);
+    shown.until_mode(LocalModes::ECHO, true);
+    send("CONT", &pid);
+    shown.until_mode(LocalModes::ECHO, false);
+    shown.press(format!("wrong\x15{PASSPHRASE}s\x7f\n").as_bytes());
+    let (code, screen, said) = shown.end();
+    assert_eq!(code, Some(0), "{screen}{said}");
+    assert!(!screen.contains(PASSPHRASE) && !screen.contains("wrong"), "{screen:?}");
+    assert_eq!(screen.matches("Passphrase of ").count(), 2, "{screen:?}");
+}
+
+#[test]
+fn what_is_too_long_is_no_passphrase_and_is_left_to_nobody() {
+    let scene = Scene::made();
+    scene.protect("operator-authority");
+    let (mut shown, _pid) = asked(&scene);
+    for tries in 1..=3 {
+        // What is typed before somebody is asked is dropped.
+        until("it is asked for", || {
+            (shown.screen().matches("Passphrase of ").count() == tries).then_some(())
+        });
+        shown.press(format!("{PASSPHRASE}{}\n", "a".repeat(1200)).as_bytes());
+    }
+    let (code, screen, said) = shown.end();
+    assert_eq!(code, Some(78), "{screen}{said}");
+    assert!(said.contains("given 3 times") && !screen.contains("aaa"), "{said}{screen:?}");
 }

@@ -1,5 +1,5 @@
-//! Ctrl-C while `paxos-ctl` changes something, and SIGTERM: the first lets the step in hand finish,
-//! the second ends the program at once.
+//! Ctrl-C while `paxos-ctl` changes something, SIGTERM and SIGHUP: the first lets the step in hand
+//! finish, the second ends the program at once, and so does SIGQUIT.
 //!
 //! A step is what stands in the journal as one. Whoever is about to begin one asks
 //! [`Working::may_begin`], so a run stops between two of them: its locks are let go of, its journal
@@ -14,9 +14,11 @@
 //! `verify`, `logs` and `exec` listen for themselves, or end as any program does.
 
 use super::{foot, output, passphrase, progress};
-use crate::controller::host::{child, login};
+use crate::controller::host::{child, login, process};
 use crate::wire::failure::{Code, Failure};
 use crate::wire::request::Format;
+use futures::FutureExt;
+use futures::future::select_all;
 use std::io;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, MutexGuard};
@@ -95,7 +97,15 @@ pub(super) fn listen(format: Format) -> Result<(), Failure> {
 fn start_listening(format: Format) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let entered = runtime.enter();
-    let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut signals = vec![
+        ("SIGINT", signal(SignalKind::interrupt())?),
+        ("SIGTERM", signal(SignalKind::terminate())?),
+        ("SIGQUIT", signal(SignalKind::quit())?),
+    ];
+    // Whoever started this with `nohup` wants it to outlive the terminal.
+    if !process::ignores_hangup() {
+        signals.push(("SIGHUP", signal(SignalKind::hangup())?));
+    }
     drop(entered);
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         runtime.block_on(async {
@@ -107,17 +117,15 @@ fn start_listening(format: Format) -> io::Result<()> {
     Ok(())
 }
 
-async fn next((interrupt, terminate): &mut (Signal, Signal)) -> &'static str {
-    tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-    }
+async fn next(signals: &mut [(&'static str, Signal)]) -> &'static str {
+    let signals = signals.iter_mut().map(|(name, signal)| Box::pin(signal.recv().map(|_| *name)));
+    select_all(signals).await.0
 }
 
 fn heed(signal: &'static str, format: Format) {
     let mut under_way = work();
     let failure = match under_way.as_mut() {
-        Some(work) if work.asked.is_none() => {
+        Some(work) if work.asked.is_none() && signal != "SIGQUIT" => {
             work.asked = Some(signal);
             drop(under_way);
             // A terminal that takes nothing must not keep this thread from the second signal.
@@ -150,7 +158,7 @@ fn acknowledge(signal: &str) {
     reason = "somebody insists, and the step in hand may take minutes"
 )]
 fn end_at_once(failure: Failure, format: Format) -> ! {
-    passphrase::leave_terminal();
+    passphrase::leave_terminal(true);
     child::end_all();
     login::forget_shared();
     // Whoever writes just now may hold the terminal for as long as it takes nothing.

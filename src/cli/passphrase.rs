@@ -2,22 +2,30 @@
 //! or by the program that `SSH_ASKPASS` names (ssh-add(1), `SSH_ASKPASS_REQUIRE` included).
 //!
 //! It is asked on `/dev/tty`, so that standard output stays an answer, and what is piped in stays
-//! what was piped in. Whoever presses Ctrl-C meanwhile wants the run to stop.
+//! what was piped in. Keys that send signals at other times are read like any other: Ctrl-C, Ctrl-\
+//! and Ctrl-D give the run up, Ctrl-U begins the line anew, Ctrl-Z is nothing. Whoever stops the
+//! program from elsewhere finds the terminal as their shell left it, and is asked again.
 //!
-//! What must never happen: a terminal that is left without its echo.
+//! What must never happen: a terminal that is left without its echo; a passphrase that is shown, or
+//! that is left for the shell to read.
 
 use super::{foot, interrupt};
+use crate::controller::host::child::{Tethered, deaf};
 use crate::controller::keys::signers::{Passphrase, Unasked};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::process::{Resource, Rlimit, getpgrp, setrlimit};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
+};
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
 /// As long as OpenSSH takes one.
@@ -26,127 +34,216 @@ const PASSPHRASE_BYTES_MAX: usize = 1024;
 /// How long a signal may go unnoticed while somebody types.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// A terminal that does not show what is typed, and how it was before.
-static QUIET: Mutex<Option<(File, Termios)>> = Mutex::new(None);
+/// What a terminal does not do while somebody types a passphrase: show it, edit it, send signals.
+const LOUD: LocalModes = LocalModes::ECHO
+    .union(LocalModes::ECHONL)
+    .union(LocalModes::ICANON)
+    .union(LocalModes::ISIG)
+    .union(LocalModes::IEXTEN);
+
+/// How the terminal is.
+enum Echo {
+    /// As everybody else wants it.
+    On,
+    /// Quiet, and how it was before.
+    Off(File, Box<Termios>),
+    /// The program ends, and it stays as it is.
+    ForGood,
+}
+
+static ECHO: Mutex<Echo> = Mutex::new(Echo::On);
+
+fn echo() -> MutexGuard<'static, Echo> {
+    // Whoever panicked left one of the three.
+    ECHO.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`echo`], for whoever would change it. Once the program ends this does not come back: the
+/// last words are another thread's.
+fn unless_over() -> MutexGuard<'static, Echo> {
+    loop {
+        let echo = echo();
+        match *echo {
+            Echo::ForGood => drop(echo),
+            _ => return echo,
+        }
+        std::thread::park();
+    }
+}
 
 /// Asks for the passphrase of the key in `path`; `again` when the one before was wrong.
 ///
 /// # Errors
 /// When nobody can be asked, or whoever was asked wants the run to stop.
 pub(super) fn ask(path: &Path, again: bool) -> Result<Passphrase, Unasked> {
+    // A core would hold what is typed now. Whoever may not set that limit has none to set.
+    let _as_it_is = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let wrong = if again { "That was not it. " } else { "" };
     let question = format!("{wrong}Passphrase of {}: ", path.display());
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    let required = set("SSH_ASKPASS_REQUIRE");
-    let required = required.as_ref().and_then(|word| word.to_str());
+    let required = set("SSH_ASKPASS_REQUIRE").unwrap_or_default();
+    let requires = |word: &str| required.eq_ignore_ascii_case(word);
     let display = set("DISPLAY").is_some() || set("WAYLAND_DISPLAY").is_some();
-    let by_program = |program: OsString| by_program(&program, &question);
-    match (required, set("SSH_ASKPASS")) {
-        (Some("force"), Some(program)) => return by_program(program),
-        (Some("prefer"), Some(program)) if display => return by_program(program),
-        _ => {}
+    let program = set("SSH_ASKPASS");
+    if let Some(program) = &program
+        && (requires("force") || requires("prefer") && display)
+    {
+        return by_program(program, &question);
     }
-    match on_terminal(&question) {
-        Err(NoTerminal::Interrupted) => Err(Unasked::Interrupted),
-        Ok(given) => Ok(given),
-        Err(NoTerminal::Io(error)) => match set("SSH_ASKPASS") {
-            Some(program) if display && required != Some("never") => by_program(program),
-            _ => {
-                let why = format!("it cannot be asked for on a terminal ({error})");
-                Err(Unasked::Nobody(why))
-            }
-        },
+    match (File::options().read(true).write(true).open("/dev/tty"), program) {
+        (Ok(terminal), _) => on_terminal(terminal, &question),
+        (Err(_), Some(program)) if display && !requires("never") => by_program(&program, &question),
+        (Err(error), _) => {
+            let why = format!("it cannot be asked for on a terminal ({error})");
+            Err(Unasked::Nobody(why))
+        }
     }
 }
 
+/// Its first line is what it was told. The terminal's interrupt does not reach it: whoever wants
+/// the run to stop is heeded here, and it ends with this program.
 fn by_program(program: &OsString, question: &str) -> Result<Passphrase, Unasked> {
-    let mut command = Command::new(program);
-    let output = command.arg(question.trim_end()).stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = output.output().map_err(|error| {
-        Unasked::Nobody(format!("SSH_ASKPASS ({}) cannot be run: {error}", program.display()))
-    })?;
-    let mut said = Zeroizing::new(output.stdout);
-    if interrupt::is_asked_for() {
-        return Err(Unasked::Interrupted);
-    }
-    if !output.status.success() {
-        let why = format!("SSH_ASKPASS ({}) gave none: {}", program.display(), output.status);
-        return Err(Unasked::Nobody(why));
-    }
-    let end = said.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-    let end = end.unwrap_or(said.len());
-    said.truncate(end);
-    Ok(said)
-}
-
-enum NoTerminal {
-    Io(io::Error),
-    Interrupted,
-}
-
-impl From<io::Error> for NoTerminal {
-    fn from(error: io::Error) -> NoTerminal {
-        NoTerminal::Io(error)
+    let failed = |what: &dyn std::fmt::Display| {
+        Unasked::Nobody(format!("SSH_ASKPASS ({}) {what}", program.display()))
+    };
+    let mut command = deaf(program);
+    command.arg(OsStr::new(question.trim_end())).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| failed(&format!("does not run: {error}")))?;
+    let output = child.stdout.take();
+    let _ended_with_this = Tethered::new(child);
+    let mut output = output.ok_or_else(|| failed(&"has no output"))?;
+    let said = line_of(&mut output, |_| Key::Other, || Ok(()));
+    match said {
+        Ok(Line::Typed(line)) => Ok(line),
+        Ok(Line::GivenUp) => Err(Unasked::Interrupted),
+        Ok(Line::None) => Err(failed(&"gave none")),
+        Err(error) => Err(failed(&format!("gave none: {error}"))),
     }
 }
 
-fn on_terminal(question: &str) -> Result<Passphrase, NoTerminal> {
-    let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
-    foot::beside(|| {
-        be_quiet(&terminal)?;
-        let asked = terminal.write_all(question.as_bytes());
-        let typed = asked.map_err(NoTerminal::Io).and_then(|()| line_of(&mut terminal));
-        leave_terminal();
-        typed
-    })
+fn on_terminal(mut terminal: File, question: &str) -> Result<Passphrase, Unasked> {
+    let typed = foot::beside(|| {
+        let quiet = be_quiet(&terminal)?;
+        terminal.write_all(question.as_bytes())?;
+        let codes = quiet.special_codes.clone();
+        let key = |byte| match byte {
+            _ if byte == codes[SpecialCodeIndex::VINTR] => Key::GiveUp,
+            _ if byte == codes[SpecialCodeIndex::VQUIT] => Key::GiveUp,
+            _ if byte == codes[SpecialCodeIndex::VEOF] => Key::GiveUp,
+            _ if byte == codes[SpecialCodeIndex::VERASE] || byte == 8 => Key::Erase,
+            _ if byte == codes[SpecialCodeIndex::VKILL] => Key::Anew,
+            _ if byte == codes[SpecialCodeIndex::VSUSP] => Key::Nothing,
+            _ => Key::Other,
+        };
+        let mut shown = terminal.try_clone()?;
+        line_of(&mut terminal, key, || {
+            let _as_it_is = unless_over();
+            // Somebody stopped the program, and their shell gave the terminal its echo back.
+            if !tcgetattr(&shown)?.local_modes.intersects(LOUD) {
+                return Ok(());
+            }
+            tcsetattr(&shown, OptionalActions::Flush, &quiet)?;
+            shown.write_all(question.as_bytes())?;
+            Err(io::ErrorKind::Interrupted.into())
+        })
+    });
+    leave_terminal(false);
+    match typed {
+        Ok(Line::Typed(line)) => Ok(line),
+        Ok(Line::GivenUp | Line::None) => Err(Unasked::Interrupted),
+        Err(error) => Err(Unasked::Nobody(format!("it cannot be typed on the terminal: {error}"))),
+    }
 }
 
 /// What is typed is not shown until [`leave_terminal`]. What was typed before is dropped.
-fn be_quiet(terminal: &File) -> io::Result<()> {
+fn be_quiet(terminal: &File) -> io::Result<Termios> {
+    let mut echo = unless_over();
     let before = tcgetattr(terminal)?;
     let mut quiet = before.clone();
-    quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ECHOE | LocalModes::ECHOK);
-    // First of all, for a signal may come at any time.
-    let kept = terminal.try_clone()?;
-    *QUIET.lock().unwrap_or_else(PoisonError::into_inner) = Some((kept, before));
-    let done = tcsetattr(terminal, OptionalActions::Flush, &quiet);
-    done.inspect_err(|_| leave_terminal())?;
-    Ok(())
+    quiet.local_modes.remove(LOUD);
+    quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
+    quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
+    // Before it is so: a signal may come at any time.
+    *echo = Echo::Off(terminal.try_clone()?, Box::new(before));
+    tcsetattr(terminal, OptionalActions::Flush, &quiet)?;
+    Ok(quiet)
 }
 
-/// Gives the terminal its echo back, if somebody is being asked.
-pub(super) fn leave_terminal() {
-    let quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some((mut terminal, before)) = quiet {
-        let _gone = tcsetattr(&terminal, OptionalActions::Now, &before);
-        // In the place of the one that was typed and not shown.
+/// Gives the terminal its echo back, if somebody is being asked, and drops what they typed. With
+/// `for_good` nobody is asked any more, for the program ends.
+pub(super) fn leave_terminal(for_good: bool) {
+    let mut echo = echo();
+    let next = if for_good { Echo::ForGood } else { Echo::On };
+    let Echo::Off(mut terminal, before) = std::mem::replace(&mut *echo, next) else { return };
+    // From the background it would stop the program, and there the terminal is another's anyway.
+    if tcgetpgrp(terminal.as_fd()).is_ok_and(|group| group == getpgrp()) {
+        let _gone = tcsetattr(&terminal, OptionalActions::Flush, &before);
+        // In the place of the line break that was typed and not shown.
         let _gone = terminal.write_all(b"\n");
     }
 }
 
-fn line_of(terminal: &mut File) -> Result<Passphrase, NoTerminal> {
+/// What a byte that was typed is for.
+enum Key {
+    GiveUp,
+    Erase,
+    Anew,
+    Nothing,
+    Other,
+}
+
+enum Line {
+    Typed(Passphrase),
+    GivenUp,
+    /// It ended before there was a line.
+    None,
+}
+
+/// Reads a line, and what is too long of it to no purpose. `look` is asked before each read, and
+/// makes the line begin anew with [`io::ErrorKind::Interrupted`].
+fn line_of(
+    source: &mut (impl Read + AsFd),
+    key: impl Fn(u8) -> Key,
+    mut look: impl FnMut() -> io::Result<()>,
+) -> io::Result<Line> {
     // In one piece, for what is moved to make room leaves itself behind.
     let mut line = Zeroizing::new(vec![0; PASSPHRASE_BYTES_MAX]);
-    let mut length = 0;
-    while length < line.len() {
-        let looked = poll(&mut [PollFd::new(terminal, PollFlags::IN)], Some(&LOOK_EVERY));
+    let mut length: usize = 0;
+    loop {
+        let ready = poll(&mut [PollFd::new(source, PollFlags::IN)], Some(&LOOK_EVERY));
         if interrupt::is_asked_for() {
-            return Err(NoTerminal::Interrupted);
+            return Ok(Line::GivenUp);
         }
-        match looked {
+        match look() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                length = 0;
+                continue;
+            }
+            looked => looked?,
+        }
+        match ready {
             Ok(0) | Err(Errno::INTR) => continue,
-            looked => looked.map_err(io::Error::from)?,
+            ready => ready.map_err(io::Error::from)?,
         };
-        let read = terminal.read(&mut line[length..])?;
-        let end = line[length..length + read].iter().position(|byte| *byte == b'\n');
-        length += end.unwrap_or(read);
-        if end.is_some() {
-            break;
-        }
-        if read == 0 {
-            return Err(NoTerminal::Io(io::ErrorKind::UnexpectedEof.into()));
+        let mut byte = Zeroizing::new([0]);
+        let ended = source.read(&mut *byte)? == 0;
+        match (byte[0], key(byte[0])) {
+            (_, _) if ended && length == 0 => return Ok(Line::None),
+            (b'\n' | b'\r', _) => break,
+            (_, _) if ended => break,
+            (_, Key::GiveUp) => return Ok(Line::GivenUp),
+            (_, Key::Erase) => length = length.saturating_sub(1),
+            (_, Key::Anew) => length = 0,
+            (_, Key::Nothing) => {}
+            (byte, Key::Other) => {
+                // One that is too long is none, but somebody typed it to its end.
+                if let Some(place) = line.get_mut(length) {
+                    *place = byte;
+                }
+                length = length.saturating_add(1);
+            }
         }
     }
-    line.truncate(length);
-    Ok(line)
+    line.truncate(if length > PASSPHRASE_BYTES_MAX { 0 } else { length });
+    Ok(Line::Typed(line))
 }

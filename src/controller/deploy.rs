@@ -9,13 +9,14 @@ use super::exclusive::Exclusive;
 use super::host::{Host, Place, names};
 use super::inventory::{Inventory, NodeSpec};
 use super::keys::SshTarget;
-use super::keys::issuer::Issuer;
+use super::keys::issuer::{Issuer, NODE_ROLES};
 use super::keys::signers::AskPassphrase;
 use super::observe::Asker;
 use super::plan::{EXECUTABLE, Facts, NodeFacts, Obstacle, Plan, Step};
 use super::state::{ClusterState, StateError};
 use super::wait::at_once;
 use super::{host_failure, keys_failure, told};
+use crate::transport::bundle::AuthorityRole;
 use crate::wire::failure::{Code, Failure};
 use rand::RngExt;
 use std::collections::BTreeMap;
@@ -91,6 +92,8 @@ impl Cluster {
             return Err(obstacle_failure(obstacle));
         }
         let issuer = self.open_or_init_keys()?;
+        // Not when everybody waits for it.
+        issuer.must_be_able(&self.to_sign(plan, &issuer)?).map_err(keys_failure)?;
         let exclusive = match plan.is_empty() {
             true => None,
             false => Some(self.exclusive(what)?),
@@ -106,6 +109,26 @@ impl Cluster {
             None => path,
             Some(failure) => Err(failure),
         }
+    }
+
+    /// Which authorities sign something in this plan, by what was certified here before.
+    fn to_sign(&self, plan: &Plan, issuer: &Issuer) -> Result<Vec<AuthorityRole>, Failure> {
+        let mut roles = Vec::new();
+        let now = SystemTime::now();
+        for step in &plan.steps {
+            match step {
+                Step::IssueOperator => roles.push(AuthorityRole::Operator),
+                Step::Install { node, .. } if !roles.contains(&AuthorityRole::Host) => {
+                    let node = self.known(node)?;
+                    let certified = issuer.keys().certified(&node.name, node.id, now);
+                    if !certified.map_err(keys_failure)? {
+                        roles.extend(NODE_ROLES);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(roles)
     }
 
     /// The hosts as they were when the facts were gathered, but for the executables.

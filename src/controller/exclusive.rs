@@ -10,8 +10,8 @@
 //! else helps; `exec`, of which nobody knows what it does; and `check`, which lays a program beside
 //! others. Keys are revoked in a hurry, and whoever has the hosts may hang: then they are named
 //! (exit 75), nothing is signed, and with `--take-over` the hosts are taken from them. Nobody is
-//! waited for: how long a deployment may take is for a person to judge. Once that is over the hosts
-//! are free again, also for whoever they were taken from, if their connection is made anew.
+//! waited for: how long a deployment may take is for a person to judge. The run that they were
+//! taken from does not get them again; it is gone on with by `resume`, which is another run.
 //!
 //! What must hold: a run that lost a host to another changes nothing there meanwhile. The agent on
 //! a host over ssh sees to that; see [`lock`](super::host::lock) for the moment that remains. On
@@ -129,6 +129,12 @@ impl Exclusive {
 
 /// Who somebody has to wait for, and for how long.
 fn at_work(place: &Place, busy: &Busy) -> Failure {
+    if busy.took_it {
+        let message = format!("the host of {} was taken from this run by {}", place.node, busy.who);
+        let hint = "see what they did (paxos-ctl audit, paxos-ctl status), then go on: paxos-ctl \
+                    resume";
+        return Failure::new(Code::Busy, message, hint);
+    }
     let message = format!(
         "somebody else is at work on the host of {}: {} (seen {} s ago)",
         place.node, busy.who, busy.touched_seconds

@@ -17,8 +17,8 @@ use super::source::AddressList;
 use crate::paxos::ballot::NodeId;
 use rand::Rng;
 
-use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::certificate::{Builder, CertType};
+use russh::keys::ssh_key::{Cipher, Kdf, KdfAlg, LineEnding};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Deref;
@@ -92,6 +92,14 @@ pub enum IssueError {
         /// Why not.
         reason: String,
     },
+    /// An agent did not sign.
+    #[error("cannot sign {what}: {reason}; see ssh-add -l, and confirm it where you are asked")]
+    Refused {
+        /// What was to be signed.
+        what: String,
+        /// What the agent said.
+        reason: String,
+    },
     /// A name that could be mistaken for something else.
     #[error(
         "{0:?} is no name for a person or application; \
@@ -125,13 +133,24 @@ pub fn new_key(comment: &str) -> Result<PrivateKey, IssueError> {
     Ok(key)
 }
 
-/// The key, as it can only be used with this passphrase.
+/// The key, as it can only be used with this passphrase: to be tried as slowly as that of another,
+/// for somebody may have chosen how slowly (`ssh-keygen -a`).
 ///
 /// # Errors
 /// When the library cannot, which would be a defect.
-pub fn with_passphrase(key: &PrivateKey, passphrase: &[u8]) -> Result<PrivateKey, IssueError> {
-    let locked = key.encrypt(&mut rand::rng(), passphrase);
-    locked.map_err(|error| library("a key with a passphrase", error))
+pub fn with_passphrase(
+    key: &PrivateKey,
+    passphrase: &[u8],
+    like: &PrivateKey,
+) -> Result<PrivateKey, IssueError> {
+    let failed = |error| library("a key with a passphrase", error);
+    let mut kdf = Kdf::new(KdfAlg::Bcrypt, &mut rand::rng()).map_err(failed)?;
+    if let (Kdf::Bcrypt { rounds, .. }, Kdf::Bcrypt { rounds: chosen, .. }) = (&mut kdf, like.kdf())
+    {
+        *rounds = *chosen;
+    }
+    let check = rand::rng().next_u32();
+    key.encrypt_with(Cipher::Aes256Ctr, kdf, check, passphrase).map_err(failed)
 }
 
 /// The public line of a key, as in a `.pub` file, with its line break.
@@ -260,8 +279,10 @@ impl Unsigned {
         for (option, value) in self.options {
             builder.critical_option(option, value).map_err(failed)?;
         }
-        let unsigned =
-            |error| IssueError::Library { what: what.clone(), reason: authority.reason(&error) };
+        let unsigned = |error| match authority.refusal() {
+            Some(reason) => IssueError::Refused { what: what.clone(), reason },
+            None => library(&what, error),
+        };
         builder.sign(authority).map_err(unsigned)
     }
 }

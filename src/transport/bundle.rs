@@ -314,7 +314,9 @@ impl Bundle {
     pub fn signature(&self, root: &impl Signing) -> Result<Signature, BundleError> {
         let text = self.checked_text()?;
         let signature = SshSig::sign(root, NAMESPACE, HashAlg::Sha512, text.as_bytes());
-        signature.map(Signature).map_err(|error| BundleError::Signing(root.reason(&error)))
+        signature.map(Signature).map_err(|error| {
+            BundleError::Signing(root.refusal().unwrap_or_else(|| error.to_string()))
+        })
     }
 
     /// The signed form with these signatures of it: one, and two while a root key is replaced.

@@ -32,18 +32,18 @@ fn running() -> MutexGuard<'static, BTreeSet<u32>> {
 }
 
 /// The program as a command that the terminal's interrupt does not reach.
-pub(super) fn deaf(program: impl AsRef<OsStr>) -> Command {
+pub fn deaf(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", DEAF]).arg(program);
     command
 }
 
 /// A child that ends with this program, in good order or not.
-pub(super) struct Tethered(Child);
+pub struct Tethered(Child);
 
 impl Tethered {
     /// To be called right after it was started.
-    pub(super) fn new(child: Child) -> Tethered {
+    pub fn new(child: Child) -> Tethered {
         running().insert(child.id());
         Tethered(child)
     }

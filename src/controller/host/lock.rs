@@ -14,6 +14,10 @@
 //! That holds as well for one whose lock is taken over on purpose, because it hangs: its process
 //! may live, and touch its locks for as long as it likes.
 //!
+//! A run from which a lock was taken, because it was not touched any more or on purpose, never gets
+//! it again: what it goes by is from before whoever was there meanwhile. The file remembers the
+//! last [`EVICTED_MAX`] of them, also when nobody holds it.
+//!
 //! The cost: a controller that vanished with its machine keeps the others out for half a minute.
 
 use rustix::fs::OFlags;
@@ -34,6 +38,11 @@ pub const STALE_AFTER: Duration = Duration::from_secs(30);
 
 /// A holder's line is shorter; what is longer is none of ours.
 const LINE_BYTES_MAX: u64 = 4096;
+
+/// How many runs are remembered from which the lock was taken. Each is a controller that hung,
+/// slept or lost its way to the host, and was passed by another; the line stays far below its
+/// limit.
+const EVICTED_MAX: usize = 8;
 
 /// A link or a pipe under the file's name is an error, and not followed.
 const PLAIN_FILE: i32 = (OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()) as i32;
@@ -57,9 +66,30 @@ pub struct Busy {
     pub who: String,
     /// Seconds since they touched it.
     pub touched_seconds: u64,
+    /// Whether they took it from the very run that asks, which does not get it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub took_it: bool,
 }
 
 /// What lies in the file.
+#[derive(Default, Serialize, Deserialize)]
+struct Content {
+    /// Of whoever holds it.
+    #[serde(flatten)]
+    line: Option<Line>,
+    /// From whom it was taken, the last one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    evicted: Vec<Evicted>,
+}
+
+/// A run from which it was taken.
+#[derive(Serialize, Deserialize)]
+struct Evicted {
+    run: String,
+    /// Who took it, as they wrote it.
+    by: String,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Line {
     #[serde(flatten)]
@@ -182,24 +212,28 @@ impl HostLock {
     /// When the file cannot be made or read.
     pub fn take(path: &Path, holder: &Holder, token: u64) -> io::Result<Result<HostLock, Busy>> {
         let mut file = locked(path, true)?;
-        if let Some(line) = read(&mut file)
-            && line.holder.run != holder.run
-            && !holder.takes_over
+        let mut content = read(&mut file);
+        if let Some(evicted) = content.evicted.iter().find(|evicted| evicted.run == holder.run) {
+            let (who, touched_seconds) = (evicted.by.clone(), touched(&file)?.as_secs());
+            return Ok(Err(Busy { who, touched_seconds, took_it: true }));
+        }
+        if let Some(line) = content.line.take().filter(|line| line.holder.run != holder.run)
             && !line.process.is_some_and(|process| process.is_gone())
-            && let Some(age) = fresh(&file)?
         {
-            let (who, touched_seconds) = (line.holder.who, age.as_secs());
-            return Ok(Err(Busy { who, touched_seconds }));
+            let age = touched(&file)?;
+            if age < STALE_AFTER && !holder.takes_over {
+                let (who, touched_seconds) = (line.holder.who, age.as_secs());
+                return Ok(Err(Busy { who, touched_seconds, took_it: false }));
+            }
+            content.evicted.push(Evicted { run: line.holder.run, by: holder.who.clone() });
+            let before = content.evicted.len().saturating_sub(EVICTED_MAX);
+            content.evicted.drain(..before);
         }
         // That is of the moment, and none of the next one's business.
         let holder = Holder { takes_over: false, ..holder.clone() };
-        let line = Line { holder, token, process: Process::own() };
-        let mut text = serde_json::to_vec(&line).map_err(io::Error::other)?;
-        text.push(b'\n');
+        content.line = Some(Line { holder, token, process: Process::own() });
         file.set_permissions(PermissionsExt::from_mode(0o600))?;
-        file.set_len(0)?;
-        file.rewind()?;
-        file.write_all(&text)?;
+        write(&mut file, &content)?;
         Ok(Ok(HostLock { path: path.to_owned(), token }))
     }
 
@@ -209,7 +243,7 @@ impl HostLock {
     /// When the file cannot be read.
     pub fn touch(&self) -> io::Result<bool> {
         let mut file = locked(&self.path, false)?;
-        let ours = read(&mut file).is_some_and(|line| line.token == self.token);
+        let ours = read(&mut file).line.is_some_and(|line| line.token == self.token);
         if ours {
             file.set_modified(SystemTime::now())?;
         }
@@ -223,9 +257,12 @@ impl HostLock {
 impl Drop for HostLock {
     fn drop(&mut self) {
         // Where it cannot be let go of it grows stale.
-        let _stale_soon = locked(&self.path, false).and_then(|mut file| match read(&mut file) {
-            Some(line) if line.token == self.token => file.set_len(0),
-            _ => Ok(()),
+        let _stale_soon = locked(&self.path, false).and_then(|mut file| {
+            let mut content = read(&mut file);
+            match content.line.take() {
+                Some(line) if line.token == self.token => write(&mut file, &content),
+                _ => Ok(()),
+            }
         });
     }
 }
@@ -245,22 +282,32 @@ fn locked(path: &Path, create: bool) -> io::Result<File> {
 }
 
 /// Nobody holds a file that is empty or was cut short.
-fn read(file: &mut File) -> Option<Line> {
+fn read(file: &mut File) -> Content {
     let mut text = String::new();
-    file.rewind().ok()?;
-    file.take(LINE_BYTES_MAX).read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
+    let read = file.rewind().and_then(|()| file.take(LINE_BYTES_MAX).read_to_string(&mut text));
+    read.ok().and_then(|_bytes| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
-/// How long ago it was touched, unless that is too long. A time to come, from before the clock was
-/// set back, counts like one that is past.
-fn fresh(file: &File) -> io::Result<Option<Duration>> {
+fn write(file: &mut File, content: &Content) -> io::Result<()> {
+    let mut text = serde_json::to_vec(content).map_err(io::Error::other)?;
+    text.push(b'\n');
+    file.set_len(0)?;
+    file.rewind()?;
+    // Nothing to remember is an empty file, as for those who never heard of it.
+    if content.line.is_none() && content.evicted.is_empty() {
+        return Ok(());
+    }
+    file.write_all(&text)
+}
+
+/// How long ago it was touched. A time to come, from before the clock was set back, counts like one
+/// that is past.
+fn touched(file: &File) -> io::Result<Duration> {
     let touched = file.metadata()?.modified()?;
-    let age = match SystemTime::now().duration_since(touched) {
+    Ok(match SystemTime::now().duration_since(touched) {
         Ok(age) => age,
         Err(ahead) => ahead.duration(),
-    };
-    Ok(Some(age).filter(|age| *age < STALE_AFTER))
+    })
 }
 
 #[cfg(test)]
@@ -304,6 +351,8 @@ mod tests {
         assert!(!first.touch().unwrap());
         first.release();
         assert!(second.touch().unwrap(), "the first lets go of what it had, and of no more");
+        second.release();
+        assert!(take(&path, "a", 3).unwrap_err().took_it, "it slept, and others did not");
     }
 
     #[test]
@@ -317,7 +366,28 @@ mod tests {
         assert!(take(&path, "c", 3).is_err());
         assert!(!fs::read_to_string(&path).unwrap().contains("takes_over"));
         second.release();
-        take(&path, "c", 3).unwrap();
+        take(&path, "c", 3).unwrap().release();
+        // What it goes by is from before the others.
+        let busy = take(&path, "a", 4).unwrap_err();
+        assert_eq!((busy.who.as_str(), busy.took_it), ("ana (b)", true));
+        take(&path, "d", 5).unwrap();
+    }
+
+    #[test]
+    fn the_last_ones_are_remembered_from_whom_it_was_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let mut held = Vec::new();
+        let who = "x".repeat(300);
+        for run in 0..=EVICTED_MAX as u64 + 1 {
+            let holder = Holder { who: who.clone(), run: run.to_string(), takes_over: true };
+            held.push(HostLock::take(&path, &holder, run).unwrap().unwrap());
+        }
+        drop(held);
+        let is_out = |run: u64| take(&path, &run.to_string(), 100 + run).is_err();
+        assert!((1..=EVICTED_MAX as u64).all(is_out));
+        assert!(!is_out(0), "it was long ago");
+        assert!(fs::metadata(&path).unwrap().len() < LINE_BYTES_MAX);
     }
 
     #[test]
@@ -335,7 +405,7 @@ mod tests {
     fn what_is_no_line_of_ours_is_nobodys() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        for text in ["", "{\"who\":", "[]"] {
+        for text in ["", "{\"who\":", "[]", "{}", "{\"evicted\":[]}"] {
             fs::write(&path, text).unwrap();
             take(&path, "a", 1).unwrap();
         }
@@ -351,7 +421,8 @@ mod tests {
         let _held = take(&path, "a", 1).unwrap();
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        let mut line: Line = serde_json::from_str(&text).unwrap();
+        let mut content: Content = serde_json::from_str(&text).unwrap();
+        let line = content.line.as_mut().unwrap();
         let process = Process {
             pid: child.id(),
             began: began(child.id()).unwrap(),
@@ -359,7 +430,7 @@ mod tests {
         };
         assert_ne!(Some(&process), line.process.as_ref());
         line.process = Some(process.clone());
-        fs::write(&path, serde_json::to_vec(&line).unwrap()).unwrap();
+        fs::write(&path, serde_json::to_vec(&content).unwrap()).unwrap();
         assert!(take(&path, "b", 2).is_err(), "it lives");
         child.kill().unwrap();
         child.wait().unwrap();

@@ -163,12 +163,22 @@ fn words_of(pid: u32) -> Option<Vec<u8>> {
 /// Whether a process does something of its own when it gets SIGHUP. One that does not would be
 /// ended by it: an older version, or one that begins just now.
 pub fn catches_hangup(pid: u32) -> bool {
+    hangup_is_in(pid, "SigCgt:")
+}
+
+/// Whether this process was started by somebody who wants it to outlive a SIGHUP, as `nohup` does.
+pub fn ignores_hangup() -> bool {
+    hangup_is_in(std::process::id(), "SigIgn:")
+}
+
+/// A mask of signals of `/proc/PID/status`, see proc(5).
+fn hangup_is_in(pid: u32, mask: &str) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let signals = status.lines().find_map(|line| line.strip_prefix(mask));
+    let signals = signals.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     // Signals count from 1, and so do the bits.
     let bit = 1 << (Signal::HUP.as_raw() - 1);
-    caught.is_some_and(|mask| mask & bit != 0)
+    signals.is_some_and(|mask| mask & bit != 0)
 }
 
 /// Who listens on a TCP address, as far as we may see: pid and name.

@@ -172,8 +172,12 @@ impl RemoteHost {
             None | Some(Answer::Held(None)) => Ok(()),
             Some(Answer::Held(Some(busy))) => {
                 *session = None;
-                let reason = format!("somebody else is at work there by now: {}", busy.who);
-                let hint = "wait until they are done, and do this again".to_owned();
+                let (reason, hint) = match busy.took_it {
+                    true => ("it was taken from this run by", "see what they did, then go on"),
+                    false => ("somebody else is at work there by now:", "wait for them to end"),
+                };
+                let reason = format!("{reason} {}", busy.who);
+                let hint = format!("{hint}: paxos-ctl resume");
                 Err(RemoteHost::error(place, what, Trouble { reason, hint }))
             }
             Some(answer) => Err(unexpected(place, what, &answer)),

@@ -9,12 +9,13 @@
 //! What must never happen: a key is removed that a bundle names.
 
 use super::issuer::{Issuer, PERSON_LIFETIME_MAX, authority_file};
-use super::{ClusterKeys, KeysError, read_certificate, read_public};
+use super::{ClusterKeys, KeysError, exists, read_certificate, read_public};
 use crate::transport::authority::{self, BACKDATE, Certificate, PersonGrant, PublicKey, Validity};
 use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle, Revocation};
 use crate::transport::identity;
 use std::fs::{self, File};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where the replacement of an authority stands.
@@ -77,10 +78,20 @@ impl ClusterKeys {
     /// # Errors
     /// When the bundle names none.
     pub fn signer(&self, role: AuthorityRole) -> Result<String, KeysError> {
-        self.current(role).map(authority::print).ok_or_else(|| self.no_signer(role))
+        self.signing(role).map(authority::print)
     }
 
-    pub(super) fn no_signer(&self, role: AuthorityRole) -> KeysError {
+    /// The key that signs now; for a root that the bundle does not name, as those of old do not, the
+    /// one that the cluster began with.
+    pub(super) fn signing(&self, role: AuthorityRole) -> Result<&PublicKey, KeysError> {
+        match (role, self.current(role)) {
+            (AuthorityRole::Root, _) => Ok(self.root()),
+            (_, Some(key)) => Ok(key),
+            (role, None) => Err(self.no_signer(role)),
+        }
+    }
+
+    fn no_signer(&self, role: AuthorityRole) -> KeysError {
         let path = self.directory.join(identity::BUNDLE);
         KeysError::Malformed { path, reason: format!("it names no {role} authority that signs") }
     }
@@ -95,6 +106,12 @@ impl ClusterKeys {
         let is = |authority: &&Authority| authority.role == role && authority.stage == stage;
         all.find(is).map(|authority| &authority.key)
     }
+}
+
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(end);
+    path.into()
 }
 
 /// Gives every authority of `role` another stage, or takes it out.
@@ -114,17 +131,22 @@ fn restage(
 }
 
 impl Issuer {
+    /// Has at hand what it takes to replace an authority, as far as anybody has to be asked for it.
+    ///
+    /// # Errors
+    /// As [`Issuer::must_be_able`].
+    pub(super) fn must_be_able_to_rotate(&self, role: AuthorityRole) -> Result<(), KeysError> {
+        self.signers.ready_successor(role, self.keys.signing(role)?)?;
+        self.must_be_able(&[AuthorityRole::Root])
+    }
+
     /// Makes the new authority, and a bundle by which it is believed and signs nothing yet.
     ///
     /// # Errors
     /// When a file cannot be written or the root key is not there.
     pub fn begin_rotation(&mut self, role: AuthorityRole) -> Result<(), KeysError> {
         let comment = authority::authority_comment(role, &self.keys.bundle.cluster);
-        let replaces = match role {
-            AuthorityRole::Root => Some(self.keys.root()),
-            role => self.keys.current(role),
-        };
-        let key = self.signers.successor(role, &comment, replaces)?;
+        let key = self.signers.successor(role, &comment, self.keys.signing(role)?)?;
         let public = self.keys.directory.join(format!("{}.pub", new_authority_file(role)));
         authority::write_file(&public, authority::public_line(&key).as_bytes(), 0o644)?;
         let root = self.keys.root().clone();
@@ -145,6 +167,8 @@ impl Issuer {
     /// sign.
     pub fn switch(&mut self, role: AuthorityRole) -> Result<(), KeysError> {
         self.must_be_able_to_sign(role, AuthorityStage::Next)?;
+        // Its file may have got one since.
+        self.signers.protect_successor(role, self.keys.signing(role)?)?;
         self.advance(|bundle| {
             restage(bundle, role, |stage| match stage {
                 AuthorityStage::Next => Some(AuthorityStage::Current),
@@ -221,23 +245,39 @@ impl Issuer {
         let directory = &self.keys.directory;
         let phase = self.keys.phase(role)?;
         let (old, new) = (authority_file(role), new_authority_file(role));
+        let (old, new) = (directory.join(old), directory.join(new));
+        if phase == Phase::Forgetting && !exists(&new)? {
+            // Moved elsewhere, or renamed by a controller that was killed after it.
+            self.put_away_retired(role, &old)?;
+        }
         // The public half last: it is what tells that something is left to do.
         for end in ["", ".pub"] {
-            let (old, new) =
-                (directory.join(format!("{old}{end}")), directory.join(format!("{new}{end}")));
+            let (old, new) = (with_end(&old, end), with_end(&new, end));
             let moved = match phase {
                 Phase::Forgetting => fs::rename(&new, &old),
                 Phase::Dropping => fs::remove_file(&new),
                 _ => return Ok(()),
             };
             match moved {
-                // By a controller that was killed after it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 moved => moved.map_err(KeysError::file("put away", &new))?,
             }
         }
         let synced = File::open(directory).and_then(|directory| directory.sync_all());
         synced.map_err(KeysError::file("flush", directory))
+    }
+
+    /// Removes the private key of an authority that no bundle names any more, from the name under
+    /// which its successor's would be looked for.
+    fn put_away_retired(&self, role: AuthorityRole, path: &Path) -> Result<(), KeysError> {
+        if !exists(path)? {
+            return Ok(());
+        }
+        let key = authority::load_key_file(path)?;
+        if key.public_key().key_data() == self.keys.signing(role)?.key_data() {
+            return Ok(());
+        }
+        fs::remove_file(path).map_err(KeysError::file("put away", path))
     }
 
     /// Signs the certificates of people again that are here and that the current authority did not
@@ -319,7 +359,7 @@ mod tests {
 
     const ROLE: AuthorityRole = AuthorityRole::Operator;
 
-    fn issuer(folder: &std::path::Path) -> Issuer {
+    fn issuer(folder: &Path) -> Issuer {
         Issuer::open_or_init(folder, "c", nobody).unwrap()
     }
 
@@ -428,7 +468,7 @@ mod tests {
     }
 
     /// As whoever comes next sees it.
-    fn issuer_phase(folder: &std::path::Path, before: Issuer) -> Phase {
+    fn issuer_phase(folder: &Path, before: Issuer) -> Phase {
         drop(before);
         issuer(folder).keys().phase(AuthorityRole::Root).unwrap()
     }

@@ -12,8 +12,9 @@
 //!
 //! What must never happen: a node that was not told is counted among those that were.
 
+use super::certified::Certified;
 use super::issued::{Revoked, Target};
-use super::issuer::Issuer;
+use super::issuer::{Issuer, NODE_ROLES};
 use super::newest::{NEWEST_COPY, Newer, newer};
 use super::rotate::{Goal, Rotated};
 use super::{ClusterKeys, KeyFile, KeysError, PlainKey};
@@ -23,6 +24,7 @@ use crate::controller::inventory::NodeSpec;
 use crate::controller::keys_failure;
 use crate::controller::state::ClusterState;
 use crate::controller::wait::{at_once, until};
+use crate::transport::bundle::AuthorityRole;
 use crate::transport::identity;
 use crate::wire::failure::{Code, Failure};
 use crate::wire::report::StatusReport;
@@ -124,15 +126,19 @@ impl Cluster {
         let now = SystemTime::now();
         // Nobody's work is cut short for a name that was mistyped.
         issuer.keys().may_revoke(target, now).map_err(keys_failure)?;
+        issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
         let _exclusive = self.exclusive_where_installed("keys revoke", take_over)?;
         self.must_be_newest(issuer.keys())?;
         say("sign a bundle of the next epoch")?;
         let revoked = issuer.revoke(target, reason, now).map_err(keys_failure)?;
         // It may have been the controller's own way in.
-        if issuer.ensure_operator(now).map_err(keys_failure)? {
+        let mut certified = Certified::default();
+        if certified.signed(issuer.ensure_operator_serves(now))? == Some(true) {
             say("issue the operator's certificate")?;
         }
-        Ok((revoked, self.deliver_keys(issuer.keys(), &[], say)?))
+        let delivered = self.deliver_keys(issuer.keys(), &[], say)?;
+        certified.must_be_all(&[])?;
+        Ok((revoked, delivered))
     }
 
     /// Has every node go by the newest bundle and its certificates: what a delivery that was cut
@@ -149,6 +155,9 @@ impl Cluster {
     ) -> Result<(Option<Rotated>, Vec<Delivered>), Failure> {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
+        if issuer.keys().rotating().map_err(keys_failure)?.is_some() {
+            issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
+        }
         let _exclusive = self.exclusive_where_installed("keys resume", take_over)?;
         if let Some(rotated) = self.go_on_rotating(&mut issuer, goal, left_out, say)? {
             self.go_on_replacing(&mut issuer, left_out, say)?;
@@ -178,9 +187,13 @@ impl Cluster {
     ) -> Result<(Vec<String>, Vec<Delivered>), Failure> {
         let nodes = self.named(names)?;
         let issuer = self.issuer()?;
+        if !names.is_empty() {
+            issuer.must_be_able(&NODE_ROLES).map_err(keys_failure)?;
+        }
         let _exclusive = self.exclusive_where_installed("keys renew", false)?;
         let now = SystemTime::now();
-        if issuer.ensure_operator(now).map_err(keys_failure)? {
+        let mut certified = Certified::default();
+        if certified.signed(issuer.ensure_operator(now))? == Some(true) {
             say("issue the operator's certificate")?;
         }
         let mut renewed = Vec::new();
@@ -196,12 +209,14 @@ impl Cluster {
                 true => issuer.ensure_node(name, id, &line, now),
                 false => issuer.certify_node(name, id, &line, now).map(|()| true),
             };
-            if is_new.map_err(keys_failure)? {
+            if certified.signed(is_new)? == Some(true) {
                 say(&format!("{name}: renew its certificates"))?;
                 renewed.push(name.clone());
             }
         }
-        Ok((renewed, self.deliver_keys(issuer.keys(), &[], say)?))
+        let delivered = self.deliver_keys(issuer.keys(), &[], say)?;
+        certified.must_be_all(&[])?;
+        Ok((renewed, delivered))
     }
 
     /// Keys that must have been made before, held against other controllers.

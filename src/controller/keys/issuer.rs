@@ -7,8 +7,8 @@
 
 use super::signers::{AskPassphrase, Signers};
 use super::{
-    ClusterKeys, DAY, KNOWN_HOSTS, KeysError, OPERATOR, SERIAL, SshTarget, exists, parse_public,
-    read_optional, read_public,
+    ClusterKeys, DAY, KNOWN_HOSTS, KeysError, OPERATOR, OPERATOR_RENEW_LEFT, SERIAL, SshTarget,
+    exists, is_vacant, parse_public, read_optional, read_public,
 };
 use crate::paxos::ballot::{ClusterId, NodeId};
 use crate::transport::authority::{
@@ -36,7 +36,8 @@ pub const OPERATOR_LIFETIME: Duration = DAY.saturating_mul(30);
 pub(super) const PERSON_LIFETIME_MAX: Duration = DAY.saturating_mul(366);
 
 /// What a node has certificates as.
-const NODE_ROLES: [AuthorityRole; 2] = [AuthorityRole::Host, AuthorityRole::Peer];
+pub(in crate::controller) const NODE_ROLES: [AuthorityRole; 2] =
+    [AuthorityRole::Host, AuthorityRole::Peer];
 
 /// The root's private key; its public half is [`identity::ROOT`].
 const ROOT: &str = "root";
@@ -209,7 +210,20 @@ impl Issuer {
     /// # Errors
     /// As [`Issuer::issue`].
     pub fn ensure_operator(&self, now: SystemTime) -> Result<bool, KeysError> {
-        if self.keys.operator_is_current(now)? {
+        self.ensure_operator_has_left(now, OPERATOR_RENEW_LEFT)
+    }
+
+    /// As [`Issuer::ensure_operator`], but content with a certificate that still serves, however
+    /// near its end: for when something else is in a hurry.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn ensure_operator_serves(&self, now: SystemTime) -> Result<bool, KeysError> {
+        self.ensure_operator_has_left(now, Duration::ZERO)
+    }
+
+    fn ensure_operator_has_left(&self, now: SystemTime, left: Duration) -> Result<bool, KeysError> {
+        if self.keys.operator_has_left(now, left)? {
             return Ok(false);
         }
         let rights = Rights::all();
@@ -311,12 +325,31 @@ impl Issuer {
         self.ensure_file(KNOWN_HOSTS, &self.keys.known_hosts()?)
     }
 
+    /// Has the keys of these authorities at hand, so that nobody is asked for a passphrase later, when
+    /// others may be waiting.
+    ///
+    /// # Errors
+    /// When one is not to be had.
+    pub(in crate::controller) fn must_be_able(
+        &self,
+        roles: &[AuthorityRole],
+    ) -> Result<(), KeysError> {
+        for role in roles {
+            match role {
+                AuthorityRole::Root => {
+                    for root in self.keys.bundle.roots(self.keys.root()) {
+                        self.signers.find(AuthorityRole::Root, root)?;
+                    }
+                }
+                role => _ = self.authority(*role)?,
+            }
+        }
+        Ok(())
+    }
+
     /// The private key of the authority that signs now.
     fn authority(&self, role: AuthorityRole) -> Result<AuthorityKey, KeysError> {
-        match self.keys.current(role) {
-            Some(key) => self.signers.find(role, key),
-            None => Err(self.keys.no_signer(role)),
-        }
+        self.signers.find(role, self.keys.signing(role)?)
     }
 
     /// Takes the next serial. It is written as spent before it is used: after a crash one is
@@ -388,11 +421,17 @@ impl Issuer {
 /// nothing refers to yet; those that are there are taken up. So are those that an operator made
 /// beforehand: with a passphrase, or in an agent with only the public half here.
 fn init(directory: &Path, cluster: &str, signers: &Signers) -> Result<(), KeysError> {
-    let mut authorities = Vec::new();
+    let mut authorities: Vec<Authority> = Vec::new();
     for role in AuthorityRole::ALL {
         let key = ensure_authority(directory, role, cluster)?;
-        // Whoever cannot sign now is not heard of by anybody.
+        // One that is not at hand is told of before anybody hears of it.
         signers.find(role, &key)?;
+        let is_same = |other: &&Authority| other.key.key_data() == key.key_data();
+        if let Some(other) = authorities.iter().find(is_same) {
+            let path = directory.join(authority_file(role));
+            let reason = format!("it is the {} key as well; each has its own", other.role);
+            return Err(KeysError::Malformed { path, reason });
+        }
         authorities.push(Authority { role, stage: AuthorityStage::Current, key });
     }
     let bundle = Bundle {
@@ -415,17 +454,23 @@ fn ensure_authority(
 ) -> Result<PublicKey, KeysError> {
     let name = authority_file(role);
     let (path, public) = (directory.join(&name), directory.join(format!("{name}.pub")));
-    let key = match (exists(&path)?, read_public(directory, &name)?) {
-        (true, _) => authority::load_key_file(&path)?.public_key().clone(),
-        (false, Some(key)) => key,
-        (false, None) => {
+    let refused = |reason: String| Err(KeysError::Malformed { path: public.clone(), reason });
+    let key = match (is_vacant(&path)?, read_public(directory, &name)?) {
+        (false, told) => {
+            let key = authority::load_key_file(&path)?.public_key().clone();
+            if told.is_some_and(|told| told.key_data() != key.key_data()) {
+                return refused(format!("it is not the public half of {}", path.display()));
+            }
+            key
+        }
+        (true, Some(key)) => key,
+        (true, None) => {
             let comment = authority::authority_comment(role, cluster);
             ensure_private(&path, &comment)?.public_key().clone()
         }
     };
     if key.algorithm() != Algorithm::Ed25519 {
-        let reason = format!("authorities have ed25519 keys, and this one is {}", key.algorithm());
-        return Err(KeysError::Malformed { path: public, reason });
+        return refused(format!("authorities have ed25519 keys, and this is {}", key.algorithm()));
     }
     authority::write_file(&public, authority::public_line(&key).as_bytes(), 0o644)?;
     Ok(key)

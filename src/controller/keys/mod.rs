@@ -18,13 +18,14 @@
 //! here; a second bundle with another cluster id is made for a cluster that has one.
 //!
 //! Here: [`issuer`] makes and signs, with what [`signers`] finds; [`issued`] lists and revokes,
-//! [`authorities`] are the stages of a replacement, `openssh` is what the stock client reads.
+//! [`authorities`] are the stages of a replacement, `certified` who was signed for, `openssh` is what the stock client reads.
 //!
 //! With the nodes: [`delivery`] has them take up what is here, `publish` puts the bundle into their
 //! log as well, [`newest`] tells an old copy, [`rotate`] replaces an authority, [`rotate_node`] the
 //! key of a node, [`renewal`] all certificates of a kind.
 
 pub mod authorities;
+mod certified;
 pub mod delivery;
 pub mod issued;
 pub mod issuer;
@@ -168,15 +169,14 @@ pub enum KeysError {
         agent: String,
     },
     /// A key that is to sign has a passphrase that is not to be had.
-    #[error(
-        "{path} has a passphrase: {why}; \
-         add it to an ssh-agent with ssh-add, or try again on a terminal"
-    )]
+    #[error("{path} has a passphrase: {why}; {next}")]
     Locked {
         /// Which file.
         path: PathBuf,
         /// Why it stays locked.
         why: String,
+        /// What to do.
+        next: &'static str,
     },
     /// Somebody was asked for a passphrase, and wants the run to stop.
     #[error("stopped while it asked for a passphrase; give the same command again")]
@@ -228,6 +228,16 @@ pub enum KeysError {
 }
 
 impl KeysError {
+    /// Whether nothing is wrong but that a key is not at hand.
+    pub(super) fn is_unsigned(&self) -> bool {
+        matches!(
+            self,
+            KeysError::NoSigner { .. }
+                | KeysError::Locked { .. }
+                | KeysError::Issue(IssueError::Refused { .. })
+        )
+    }
+
     /// The kind of failure, for the exit status.
     pub fn code(&self) -> Code {
         match self {
@@ -236,8 +246,9 @@ impl KeysError {
             | KeysError::Ambiguous(_)
             | KeysError::Issue(IssueError::Name(_) | IssueError::Source(_)) => Code::Usage,
             KeysError::NotIssued(_) | KeysError::RanOut(_) => Code::NotFound,
-            KeysError::File { .. } | KeysError::Issue(_) => Code::Internal,
+            KeysError::Issue(IssueError::Refused { .. }) => Code::Denied,
             KeysError::Interrupted => Code::Interrupted,
+            KeysError::File { .. } | KeysError::Issue(_) => Code::Internal,
             _ => Code::BadSettings,
         }
     }
@@ -383,6 +394,10 @@ impl ClusterKeys {
     /// # Errors
     /// When a file cannot be read or a private key is readable by others.
     pub fn operator_is_current(&self, now: SystemTime) -> Result<bool, KeysError> {
+        self.operator_has_left(now, OPERATOR_RENEW_LEFT)
+    }
+
+    fn operator_has_left(&self, now: SystemTime, left: Duration) -> Result<bool, KeysError> {
         if !exists(&self.person_path(OPERATOR, ""))? {
             return Ok(false);
         }
@@ -391,7 +406,7 @@ impl ClusterKeys {
         Ok(certificate.is_some_and(|certificate| {
             certificate.public_key() == key.public_key().key_data()
                 && self.serves(AuthorityRole::Operator, &certificate)
-                && has_left(&certificate, now, OPERATOR_RENEW_LEFT)
+                && has_left(&certificate, now, left)
         }))
     }
 
@@ -424,6 +439,20 @@ impl ClusterKeys {
             }
         }
         Ok(true)
+    }
+
+    /// Whether a node's certificates are here and have time left, for the key that it had the last
+    /// time that it was certified.
+    pub(super) fn certified(
+        &self,
+        name: &str,
+        id: NodeId,
+        now: SystemTime,
+    ) -> Result<bool, KeysError> {
+        match read_optional(&self.node_path(name, "node_key.pub"))? {
+            Some(line) => self.node_is_current(name, id, &line, now),
+            None => Ok(false),
+        }
     }
 
     /// The files of a node's keys directory, its private key excepted, which only the node has. To
@@ -545,6 +574,22 @@ fn was_used(directory: &Path) -> Result<bool, KeysError> {
 
 fn incomplete(directory: &Path, missing: &'static str) -> KeysError {
     KeysError::Incomplete { directory: directory.to_owned(), missing }
+}
+
+/// Whether a key may be made under this name: a link that leads nowhere leads to one that is not
+/// within reach now.
+///
+/// # Errors
+/// When it cannot be told, and for such a link.
+fn is_vacant(path: &Path) -> Result<bool, KeysError> {
+    match (exists(path)?, fs::symlink_metadata(path)) {
+        (true, _) => Ok(false),
+        (false, Ok(_)) => {
+            let reason = "it is a link to what is not there; mount it, or take the link away";
+            Err(KeysError::Malformed { path: path.to_owned(), reason: reason.to_owned() })
+        }
+        (false, Err(_)) => Ok(true),
+    }
 }
 
 pub(super) fn exists(path: &Path) -> Result<bool, KeysError> {

@@ -4,9 +4,9 @@
 //! they run out: nothing is revoked by this, and nobody is cut off. So it can be cut short at any
 //! line and done again, which renews once more.
 
+use super::certified::Certified;
 use super::delivery::{Delivered, key_in};
 use super::issuer::Issuer;
-use super::rotate::Certified;
 use crate::controller::deploy::{Cluster, Progress};
 use crate::controller::keys_failure;
 use crate::controller::wait::at_once;
@@ -40,9 +40,10 @@ impl Cluster {
     ) -> Result<Renewed, Failure> {
         self.named(left_out)?;
         let issuer = self.issuer()?;
+        issuer.must_be_able(&[role]).map_err(keys_failure)?;
         let _exclusive = self.exclusive("keys rotate")?;
         let now = SystemTime::now();
-        let (names, unseen) = match role {
+        let (names, mut certified) = match role {
             AuthorityRole::Operator => {
                 say("renew the certificates of people")?;
                 let names = issuer.renew_people(now).map_err(keys_failure)?;
@@ -52,11 +53,11 @@ impl Cluster {
             // It signs no certificates.
             AuthorityRole::Root => (Vec::new(), Certified::default()),
         };
-        if issuer.ensure_operator(now).map_err(keys_failure)? {
+        if certified.signed(issuer.ensure_operator(now))? == Some(true) {
             say("issue the operator's certificate")?;
         }
         let delivered = self.deliver_keys(issuer.keys(), left_out, say)?;
-        unseen.must_be_all(left_out)?;
+        certified.must_be_all(left_out)?;
         Ok(Renewed { role, names, delivered })
     }
 

@@ -22,10 +22,10 @@
 //! two nodes are cut off at once.
 
 use super::authorities::Phase;
-use super::delivery::{Delivered, Reached, key_in, not_all, unfinished};
+use super::certified::Certified;
+use super::delivery::{Delivered, Reached, key_in, not_all};
 use super::issuer::Issuer;
 use crate::controller::deploy::{Cluster, Progress};
-use crate::controller::host::HostError;
 use crate::controller::inventory::NodeSpec;
 use crate::controller::keys_failure;
 use crate::controller::observe::{ASK_LIMIT, Answer, Asker, leader};
@@ -72,33 +72,6 @@ pub struct Rotated {
     pub delivered: Vec<Delivered>,
 }
 
-/// Who was certified by the authority that signs.
-#[derive(Default)]
-pub(super) struct Certified {
-    /// People whose certificates were signed again.
-    people: Vec<String>,
-    /// Nodes of which it is not known whether they were.
-    unseen: Vec<HostError>,
-}
-
-impl Certified {
-    /// A node could not be looked at.
-    pub(super) fn miss(&mut self, error: HostError) {
-        self.unseen.push(error);
-    }
-
-    /// Whether everybody was, but for those left out. One that comes back while it is asked for
-    /// gets the bundle with the certificates of before, and would be cut off by the next stage.
-    pub(super) fn must_be_all(&self, left_out: &[String]) -> Result<(), Failure> {
-        let unseen = self.unseen.iter().filter(|error| !left_out.contains(&error.node));
-        let unseen: Vec<_> = unseen.map(|error| (error.to_string(), error.hint.clone())).collect();
-        match unseen.is_empty() {
-            true => Ok(()),
-            false => Err(unfinished("not every node was certified anew", &unseen)),
-        }
-    }
-}
-
 impl Cluster {
     /// Replaces the authority of `role` by a new one, as far as `goal`. Goes on with that where it
     /// was begun.
@@ -116,6 +89,7 @@ impl Cluster {
     ) -> Result<Rotated, Failure> {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
+        issuer.must_be_able_to_rotate(role).map_err(keys_failure)?;
         let _exclusive = self.exclusive("keys rotate")?;
         self.must_be_newest(issuer.keys())?;
         match issuer.keys().rotating().map_err(keys_failure)? {
@@ -170,6 +144,7 @@ impl Cluster {
     ) -> Result<Rotated, Failure> {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
+        issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
         let _exclusive = self.exclusive("keys rollback")?;
         self.must_be_newest(issuer.keys())?;
         let Some((role, phase)) = issuer.keys().rotating().map_err(keys_failure)? else {
@@ -251,30 +226,30 @@ impl Cluster {
     ) -> Result<Certified, Failure> {
         let now = SystemTime::now();
         let nodes = self.named(&[])?;
-        let mut unseen = Vec::new();
+        let mut certified = Certified::default();
         for (node, found) in nodes.iter().zip(at_once(&nodes, |node| self.look_at_keys(node))) {
             let found = match found.and_then(|found| Ok(key_in(&found, node)?.map(str::to_owned))) {
                 Ok(found) => found,
                 Err(error) => {
-                    unseen.push(error);
+                    certified.miss(error);
                     continue;
                 }
             };
             // Nobody believes what is revoked, whoever vouches for it.
             let Some(line) = found.filter(|line| !issuer.keys().is_revoked(line)) else { continue };
             let is_new = issuer.ensure_node(&node.name, node.id, &line, now);
-            if is_new.map_err(keys_failure)? {
+            if certified.signed(is_new)? == Some(true) {
                 say(&format!("{}: certified anew", node.name))?;
             }
         }
-        let people = issuer.recertify_people(now).map_err(keys_failure)?;
-        for name in &people {
+        certified.people = certified.signed(issuer.recertify_people(now))?.unwrap_or_default();
+        for name in &certified.people {
             say(&format!("{name}: certified anew"))?;
         }
-        if issuer.ensure_operator(now).map_err(keys_failure)? {
+        if certified.signed(issuer.ensure_operator(now))? == Some(true) {
             say("issue the operator's certificate")?;
         }
-        Ok(Certified { people, unseen })
+        Ok(certified)
     }
 
     /// A new login at each node that runs, as the operator, that believes the one host authority;

@@ -22,7 +22,7 @@
 use super::authorities::Phase;
 use super::delivery::{Delivered, Reached, key_in};
 use super::issued::{Revoked, Target};
-use super::issuer::Issuer;
+use super::issuer::{Issuer, NODE_ROLES};
 use super::{ClusterKeys, KeysError, parse_public, read_optional};
 use crate::controller::check::trial_login::{Dial, Outcome};
 use crate::controller::deploy::{Cluster, Progress};
@@ -87,6 +87,8 @@ impl Cluster {
         self.named(left_out)?;
         let node = self.known(name)?;
         let mut issuer = self.issuer()?;
+        issuer.must_be_able(&NODE_ROLES).map_err(keys_failure)?;
+        issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
         let _exclusive = self.exclusive("keys rotate")?;
         self.must_be_newest(issuer.keys())?;
         let under_way = issuer.keys().rotating().map_err(keys_failure)?;

@@ -32,6 +32,7 @@ use crate::controller::membership::Membership;
 use crate::controller::observe::ASK_LIMIT;
 use crate::controller::state::{ClusterState, Founder, Recovery};
 use crate::controller::wait::at_once;
+use crate::transport::bundle::AuthorityRole;
 use crate::wire::decree::{decode_decree, encode_decree};
 use crate::wire::failure::{Code, Failure};
 use remains::Remains;
@@ -150,6 +151,8 @@ impl Cluster {
             return Err(Failure::usage(message, "name a survivor: --from NODE"));
         }
         let mut issuer = self.issuer()?;
+        // Not when the survivors are stopped.
+        issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
         self.must_be_newest(issuer.keys())?;
         let _exclusive = self.exclusive("recover")?;
         let mut state = self.formed()?;

@@ -461,7 +461,7 @@ fn ended(mut child: Guarded) -> (Option<i32>, String) {
 }
 
 /// The last line of the journal of the run that began last.
-fn last_line(keys: &Path) -> serde_json::Value {
+fn last_line(keys: &Path) -> Value {
     let runs = fs::read_dir(keys.join("runs")).unwrap().map(|run| run.unwrap().path());
     let text = fs::read_to_string(runs.max().unwrap()).unwrap();
     serde_json::from_str(text.lines().last().unwrap()).unwrap()
@@ -551,7 +551,7 @@ fn an_interrupt_before_a_run_ends_the_program() {
     assert_eq!((exit, said.as_str()), (Some(130), ""));
     let mut answer = String::new();
     stdout.read_to_string(&mut answer).unwrap();
-    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(answer["error"]["code"], "interrupted");
     for node in NODES {
         cluster.signal(node, Signal::CONT);

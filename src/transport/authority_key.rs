@@ -50,7 +50,7 @@ impl Signing for PrivateKey {}
 #[derive(Debug)]
 pub enum AuthorityKey {
     /// It is here.
-    Here(PrivateKey),
+    Here(Box<PrivateKey>),
     /// An agent has it.
     InAgent(AgentKey),
 }

@@ -100,14 +100,16 @@ impl Signers {
         wanted: &PublicKey,
     ) -> Result<AuthorityKey, KeysError> {
         let locked = match self.file_of(role, wanted) {
-            Ok(Some(file)) if !file.key.is_encrypted() => return Ok(AuthorityKey::Here(file.key)),
+            Ok(Some(file)) if !file.key.is_encrypted() => {
+                return Ok(AuthorityKey::Here(Box::new(file.key)));
+            }
             Err(error @ KeysError::Load(TrustError::Exposed { .. })) => return Err(error),
             file => file,
         };
         if let Ok(Some(file)) = &locked
             && let Some((key, _)) = self.unlocked(&file.key)
         {
-            return Ok(AuthorityKey::Here(key));
+            return Ok(AuthorityKey::Here(Box::new(key)));
         }
         let agent = match self.agent.get_or_init(look_at_agent) {
             Ok(agent) => match agent.key(wanted) {
@@ -117,7 +119,7 @@ impl Signers {
             Err(why) => why.clone(),
         };
         match locked? {
-            Some(file) => Ok(AuthorityKey::Here(self.unlock(&file, &agent, UNLOCK)?.0)),
+            Some(file) => Ok(AuthorityKey::Here(Box::new(self.unlock(&file, &agent, UNLOCK)?.0))),
             None => {
                 let (print, paths) = (authority::print(wanted), self.paths(role).to_vec());
                 Err(KeysError::NoSigner { role, print, paths, agent })

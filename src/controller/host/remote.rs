@@ -29,9 +29,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long a call may take. The longest is to wait until a node has ended, which has bounds of its
-/// own.
+/// How long a call may take that does something. The longest is to wait until a node has ended,
+/// which has bounds of its own.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long one may take that only looks, or tells: the longest reads an executable for its
+/// checksum. A host that hangs must not hold up a revocation for longer.
+const LOOK_LIMIT: Duration = Duration::from_secs(15);
+
+fn limit(call: &Call) -> Duration {
+    match call {
+        Call::Find { .. }
+        | Call::Hold(..)
+        | Call::Touch(_)
+        | Call::Release(_)
+        | Call::Reload(_)
+        | Call::Status(_) => LOOK_LIMIT,
+        _ => CALL_LIMIT,
+    }
+}
 
 /// Whoever could not be reached is not tried again for this long: a command looks more than once,
 /// and a person waits.
@@ -133,7 +149,7 @@ impl RemoteHost {
     }
 
     fn greet(&self, mut program: Program) -> Result<Program, Greeting> {
-        let deadline = Instant::now() + CALL_LIMIT;
+        let deadline = Instant::now() + LOOK_LIMIT;
         let hello = read_frame(|bytes| program.output.read_exact(bytes, deadline));
         match hello {
             Ok(Hello { protocol: PROTOCOL, .. }) => Ok(program),
@@ -192,7 +208,7 @@ impl RemoteHost {
         call: &Call,
     ) -> Result<Option<Answer>, HostError> {
         let Some(Session::Agent(program)) = session.as_mut() else { return Ok(None) };
-        let deadline = Instant::now() + CALL_LIMIT;
+        let deadline = Instant::now() + limit(call);
         let mut frame = Vec::new();
         let asked = write_frame(&mut frame, call).and_then(|()| program.send(&frame));
         let answer =

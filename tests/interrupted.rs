@@ -391,6 +391,8 @@ fn two_controllers_at_once_do_not_meet() {
     for words in ctl_keys {
         let busy = ctl_now(&cluster, &keys, &[&["keys"], words].concat()).expect(75);
         assert!(busy.said().contains("bob@elsewhere: upgrade"), "{words:?}: {}", busy.said());
+        let may_take_over = busy.said().contains("--take-over");
+        assert_eq!(may_take_over, words[0] != "renew", "{words:?}: {}", busy.said());
     }
     let busy = ctl_now(&cluster, &keys, &["stop", "node1"]).expect(75);
     assert!(busy.said().contains("bob@elsewhere: upgrade"), "{}", busy.said());

@@ -104,6 +104,15 @@ impl Expected {
     }
 }
 
+/// Whoever cannot wait is told of the other way, too.
+fn or_take_over(mut failure: Failure) -> Failure {
+    if failure.code == Code::Busy {
+        let other = "; if a key has to go and they hang, end their paxos-ctl and give --take-over";
+        failure.hint.push_str(other);
+    }
+    failure
+}
+
 impl Cluster {
     /// Revokes something, and has every node go by it. Whom it hits among those connected now is
     /// cut off there and then.
@@ -124,7 +133,8 @@ impl Cluster {
         let now = SystemTime::now();
         // Nobody's work is cut short for a name that was mistyped.
         issuer.keys().may_revoke(target, now).map_err(keys_failure)?;
-        let _exclusive = self.exclusive_where_installed("keys revoke", take_over)?;
+        let exclusive = self.exclusive_where_installed("keys revoke", take_over);
+        let _exclusive = exclusive.map_err(or_take_over)?;
         self.must_be_newest(issuer.keys())?;
         say("sign a bundle of the next epoch")?;
         let revoked = issuer.revoke(target, reason, now).map_err(keys_failure)?;
@@ -149,7 +159,8 @@ impl Cluster {
     ) -> Result<(Option<Rotated>, Vec<Delivered>), Failure> {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
-        let _exclusive = self.exclusive_where_installed("keys resume", take_over)?;
+        let exclusive = self.exclusive_where_installed("keys resume", take_over);
+        let _exclusive = exclusive.map_err(or_take_over)?;
         if let Some(rotated) = self.go_on_rotating(&mut issuer, goal, left_out, say)? {
             self.go_on_replacing(&mut issuer, left_out, say)?;
             let delivered = rotated.delivered.clone();

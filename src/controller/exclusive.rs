@@ -55,7 +55,6 @@ impl Cluster {
     /// left alone, and one whose lock cannot be taken, because its disk is full for example, is
     /// worked on without, for it may have to be stopped for that.
     ///
-    /// # Errors
     /// With `take_over` they are taken from whoever is at work on them: those change nothing there
     /// any more while this lives.
     ///

@@ -52,7 +52,8 @@ words_of() {
 work_begins() {
     BEFORE=$(last_run)
     # shellcheck disable=SC2086
-    setsid ip netns exec "$NAMES-operator" env HOME="$PLACE/operator" "$PAXOS_CTL" "$@" \
+    setsid ip netns exec "$NAMES-operator" env HOME="$PLACE/operator" \
+        XDG_RUNTIME_DIR="$PLACE/run" "$PAXOS_CTL" "$@" \
         -i "$PLACE/operator/inventory.yaml" --keys-dir "$KEYS" \
         >"$PLACE/operator/work.log" 2>&1 &
     WORK=$!

@@ -322,6 +322,7 @@ fn a_revocation_reaches_the_nodes_though_something_else_is_not_signed() {
     fs::rename(&authority, cluster.path("aside")).unwrap();
     let said = cluster.keys(&["revoke", "eve"]).expect(78).said();
     assert!(said.contains("not everything was signed") && said.contains("keys resume"), "{said}");
+    assert!(said.contains("bundle epoch 2"), "{said}");
     for node in harness::NODES {
         let bundle = fs::read_to_string(cluster.directory(node).join("keys/bundle")).unwrap();
         assert!(bundle.contains("epoch 2") && bundle.contains("revoke"), "{node}: {bundle}");
@@ -420,6 +421,60 @@ fn authorities_that_make_no_sense_are_not_taken_up() {
     init("a link to what is not there");
 }
 
+#[test]
+fn what_is_signed_is_delivered_whatever_the_next_stage_of_a_rotation_lacks() {
+    let cluster = harness::Cluster::found();
+    cluster.keys(&["issue", "eve", "--role", "read"]).expect(0);
+    cluster.keys(&["rotate", "--authority", "host", "--until", "learned"]).expect(0);
+    let epoch = |node: &str| {
+        let text = fs::read_to_string(cluster.directory(node).join("keys/bundle")).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("epoch ")).unwrap().to_owned()
+    };
+    // One node's host takes no files, so it does not hear of the revocation.
+    let folder = cluster.directory("node3").join("keys");
+    let aside = cluster.path("aside");
+    fs::rename(&folder, &aside).unwrap();
+    fs::write(&folder, "").unwrap();
+    cluster.keys(&["revoke", "eve"]).expect(1);
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&aside, &folder).unwrap();
+    assert_ne!(epoch("node3"), epoch("node1"));
+    let root = cluster.path("keys/root");
+    fs::rename(&root, cluster.path("root-aside")).unwrap();
+    let said = cluster.keys(&["resume"]).expect(78).said();
+    assert!(said.contains("the root key"), "{said}");
+    assert_eq!(epoch("node3"), epoch("node1"));
+    fs::rename(cluster.path("root-aside"), &root).unwrap();
+    cluster.keys(&["resume"]).expect(0);
+}
+
+#[test]
+fn a_root_key_that_is_told_no_notes_nothing() {
+    let scene = Scene::made();
+    let agent = Agent::start(scene.folder.path());
+    scene.ctl(&["issue", "alice", "--role", "read"], &[], 0);
+    let root = scene.path("root");
+    agent.add(&["-c"], &root);
+    fs::remove_file(&root).unwrap();
+    let with = [("SSH_AUTH_SOCK", agent.socket.as_path())];
+    let said = scene.ctl(&["revoke", "alice"], &with, 77);
+    assert!(said.contains("somebody said no"), "{said}");
+    assert!(!scene.path("revoked").exists() && scene.epoch() == 1);
+}
+
+#[test]
+fn an_answer_of_a_program_that_failed_is_none() {
+    let scene = Scene::made();
+    scene.protect("operator-authority");
+    let program = scene.askpass(PASSPHRASE);
+    let text = fs::read_to_string(&program).unwrap();
+    fs::write(&program, format!("{text}exit 1\n")).unwrap();
+    let forced = [("SSH_ASKPASS", program.as_path()), ("SSH_ASKPASS_REQUIRE", "force".as_ref())];
+    let said = scene.ctl(&["issue", "alice", "--role", "read"], &forced, 78);
+    assert!(said.contains("exit status: 1"), "{said}");
+    assert_eq!(scene.asked().len(), 1);
+}
+
 /// A terminal at which somebody is asked for the passphrase of the operator authority.
 fn asked(scene: &Scene) -> (AtTerminal, String) {
     let words = ["issue", "alice", "--role", "read"];
@@ -442,7 +497,8 @@ fn a_terminal_gets_its_echo_back_whatever_ends_the_program() {
     scene.protect("operator-authority");
     for signal in ["TERM", "INT", "QUIT", "HUP"] {
         let (mut shown, pid) = asked(&scene);
-        shown.press(b"half");
+        // Ctrl-S stops nothing.
+        shown.press(b"half\x13");
         send(signal, &pid);
         shown.until_mode(LocalModes::ECHO, true);
         let (code, screen, said) = shown.end();
@@ -464,7 +520,7 @@ fn a_program_that_was_stopped_asks_anew_and_shows_nothing() {
     shown.until_mode(LocalModes::ECHO, true);
     send("CONT", &pid);
     shown.until_mode(LocalModes::ECHO, false);
-    shown.press(format!("wrong\x15{PASSPHRASE}s\x7f\n").as_bytes());
+    shown.press(format!("wrong\x15{PASSPHRASE}é\x7f\n").as_bytes());
     let (code, screen, said) = shown.end();
     assert_eq!(code, Some(0), "{screen}{said}");
     assert!(!screen.contains(PASSPHRASE) && !screen.contains("wrong"), "{screen:?}");

@@ -314,6 +314,55 @@ async fn a_taken_port_is_named() {
     assert!(error.contains(&node.address.to_string()) && error.contains("ss -ltnp"), "{error}");
 }
 
+/// Whether this machine has an address of IPv6, if only to itself.
+fn has_ipv6() -> bool {
+    let has = std::net::TcpListener::bind("[::1]:0").is_ok();
+    if !has {
+        println!("NOT RUN: this machine has no IPv6");
+    }
+    has
+}
+
+#[tokio::test]
+async fn both_families_are_listened_to_on_one_port() {
+    if !has_ipv6() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let bind =
+        async |port: u16| cluster.bind(&[format!("0.0.0.0:{port}"), format!("[::]:{port}")]).await;
+    // Somebody else may take the port before it is bound in the other family.
+    let server = within("a port", async {
+        loop {
+            let free = std::net::TcpListener::bind("[::]:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            match bind(port).await {
+                Ok(server) => return server,
+                Err(error) => println!("{error}"),
+            }
+        }
+    })
+    .await;
+    let [four, six] = server.addresses()[..] else { panic!("{:?}", server.addresses()) };
+    assert!(four.is_ipv4() && six.is_ipv6() && four.port() == six.port(), "{four} {six}");
+    for host in ["127.0.0.1", "::1"] {
+        tokio::net::TcpStream::connect((host, four.port())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn all_addresses_of_ipv6_alone_are_those_of_ipv4_too() {
+    if !has_ipv6() {
+        return;
+    }
+    let server = Cluster::new().bind(&["[::]:0".to_owned()]).await.unwrap();
+    let port = server.addresses()[0].port();
+    for host in ["127.0.0.1", "::1"] {
+        tokio::net::TcpStream::connect((host, port)).await.unwrap();
+    }
+}
+
 // Links between nodes.
 
 #[tokio::test]

@@ -52,7 +52,8 @@ words_of() {
 work_begins() {
     BEFORE=$(last_run)
     # shellcheck disable=SC2086
-    setsid ip netns exec "$NAMES-operator" env HOME="$PLACE/operator" "$PAXOS_CTL" "$@" \
+    setsid ip netns exec "$NAMES-operator" env HOME="$PLACE/operator" \
+        XDG_RUNTIME_DIR="$PLACE/run" "$PAXOS_CTL" "$@" \
         -i "$PLACE/operator/inventory.yaml" --keys-dir "$KEYS" \
         >"$PLACE/operator/work.log" 2>&1 &
     WORK=$!
@@ -105,9 +106,8 @@ relieve() {
     awake "$OWN_DISK" operator
 }
 
-# once_free COMMAND…: as `quietly 0`, and again while a host is taken to be worked on. A machine
-# that was started again knows that nobody is, by its boot, and these here have one boot in common:
-# they know it by the half minute in which nobody touched the lock.
+# once_free COMMAND…: as `quietly 0`, and again while a host is taken to be worked on: one that was
+# cut off cannot know that its controller has ended.
 once_free() {
     local tries=0 status=75
     while [ $status = 75 ] && [ $tries -lt 40 ]; do
@@ -125,6 +125,9 @@ once_free() {
 # fault_in WORK FAULT: one of the nine.
 fault_in() {
     local start ended written resumed=- says
+    # One that was started again knows at once, by its boot, that nobody is at work there.
+    local free=once_free
+    [ "$2" != restarted ] || free='quietly 0'
     words_of "$1"
     # shellcheck disable=SC2086
     work_begins $WORDS
@@ -148,13 +151,13 @@ fault_in() {
     relieve "$2"
     start=$(now)
     case "$ENDED $1" in
-    "0 "*) once_free ctl deploy --yes ;;
+    "0 "*) $free ctl deploy --yes ;;
     *" rotation")
-        once_free ctl keys resume && resumed=$(since "$start")
+        $free ctl keys resume && resumed=$(since "$start")
         # Where nothing starts a node with its host, a rotation does not do it either.
         [ "$2" != restarted ] || quietly 0 ctl deploy --yes
         ;;
-    *) once_free ctl resume --yes && resumed=$(since "$start") ;;
+    *) $free ctl resume --yes && resumed=$(since "$start") ;;
     esac
     quietly 0 ctl plan
     local told

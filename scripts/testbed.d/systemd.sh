@@ -13,6 +13,7 @@ readonly BECOME_SYSTEMD='
     mount -t proc proc proc
     mount --bind proc/sys proc/sys
     mount -o remount,ro,bind proc/sys
+    mount --bind ../boot_id proc/sys/kernel/random/boot_id
     mount -t sysfs -o ro sysfs sys
     mount -t cgroup2 cgroup sys/fs/cgroup
     mount -t tmpfs -o mode=755 dev dev

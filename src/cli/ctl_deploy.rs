@@ -240,7 +240,7 @@ pub(super) fn confirm() -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         let message =
             "there is no terminal to ask on, and --yes was not given; nothing was changed";
-        return Err(Failure::usage(message, "look at the plan, then deploy with --yes"));
+        return Err(Failure::usage(message, "look at the plan, then do this with --yes"));
     }
     output::stderr(b"do this? [y/N] ");
     let mut answer = String::new();

@@ -158,12 +158,15 @@ fn acknowledge(signal: &str) {
     reason = "somebody insists, and the step in hand may take minutes"
 )]
 fn end_at_once(failure: Failure, format: Format) -> ! {
-    passphrase::leave_terminal(true);
+    let was_asked = passphrase::leave_terminal_for_good();
     child::end_all();
     login::forget_shared();
     // Whoever writes just now may hold the terminal for as long as it takes nothing.
     let (sender, said) = sync_channel::<()>(1);
     std::thread::spawn(move || {
+        if was_asked {
+            output::stderr(b"\n");
+        }
         foot::take_away();
         super::ctl::fail(&failure, format);
         let _nobody_waits = sender.send(());

@@ -3,8 +3,8 @@
 //!
 //! It is asked on `/dev/tty`, so that standard output stays an answer, and what is piped in stays
 //! what was piped in. Keys that send signals at other times are read like any other: Ctrl-C, Ctrl-\
-//! and Ctrl-D give the run up, Ctrl-U begins the line anew, Ctrl-Z is nothing. Whoever stops the
-//! program from elsewhere finds the terminal as their shell left it, and is asked again.
+//! and Ctrl-D give the run up, Ctrl-U and Ctrl-W begin the line anew, Ctrl-Z is nothing. Whoever
+//! stops the program from elsewhere finds the terminal as their shell left it, and is asked again.
 //!
 //! What must never happen: a terminal that is left without its echo; a passphrase that is shown, or
 //! that is left for the shell to read.
@@ -16,7 +16,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getpgrp, setrlimit};
 use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
+    InputModes, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios, tcflush,
+    tcgetattr, tcgetpgrp, tcsetattr,
 };
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -58,15 +59,14 @@ fn echo() -> MutexGuard<'static, Echo> {
     ECHO.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As [`echo`], for whoever would change it. Once the program ends this does not come back: the
-/// last words are another thread's.
-fn unless_over() -> MutexGuard<'static, Echo> {
-    loop {
-        let echo = echo();
-        match *echo {
-            Echo::ForGood => drop(echo),
-            _ => return echo,
-        }
+/// That the program ends, in a word that nobody reads.
+fn over() -> io::Error {
+    io::ErrorKind::Other.into()
+}
+
+/// Does not come back once the program ends: the last words are another thread's.
+fn wait_if_over() {
+    while matches!(*echo(), Echo::ForGood) {
         std::thread::park();
     }
 }
@@ -110,9 +110,17 @@ fn by_program(program: &OsString, question: &str) -> Result<Passphrase, Unasked>
     command.arg(OsStr::new(question.trim_end())).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&format!("does not run: {error}")))?;
     let output = child.stdout.take();
-    let _ended_with_this = Tethered::new(child);
+    let mut child = Tethered::new(child);
     let mut output = output.ok_or_else(|| failed(&"has no output"))?;
     let said = line_of(&mut output, |_| Key::Other, || Ok(()));
+    if let Ok(Line::Typed(_)) = said {
+        // What it says behind its first line is nobody's, but it may yet fail.
+        while let Ok(Line::Typed(_)) = line_of(&mut output, |_| Key::Other, || Ok(())) {}
+        match interrupt::is_asked_for() {
+            true => return Err(Unasked::Interrupted),
+            false => child.must_have_succeeded().map_err(|error| failed(&error))?,
+        }
+    }
     match said {
         Ok(Line::Typed(line)) => Ok(line),
         Ok(Line::GivenUp) => Err(Unasked::Interrupted),
@@ -122,65 +130,101 @@ fn by_program(program: &OsString, question: &str) -> Result<Passphrase, Unasked>
 }
 
 fn on_terminal(mut terminal: File, question: &str) -> Result<Passphrase, Unasked> {
-    let typed = foot::beside(|| {
+    let typed = foot::beside(|| -> io::Result<Line> {
         let quiet = be_quiet(&terminal)?;
         terminal.write_all(question.as_bytes())?;
         let codes = quiet.special_codes.clone();
         let key = |byte| match byte {
+            // As is a code that nobody has.
+            0 => Key::Nothing,
             _ if byte == codes[SpecialCodeIndex::VINTR] => Key::GiveUp,
             _ if byte == codes[SpecialCodeIndex::VQUIT] => Key::GiveUp,
             _ if byte == codes[SpecialCodeIndex::VEOF] => Key::GiveUp,
             _ if byte == codes[SpecialCodeIndex::VERASE] || byte == 8 => Key::Erase,
             _ if byte == codes[SpecialCodeIndex::VKILL] => Key::Anew,
+            // Nobody sees where a word begins.
+            _ if byte == codes[SpecialCodeIndex::VWERASE] => Key::Anew,
             _ if byte == codes[SpecialCodeIndex::VSUSP] => Key::Nothing,
             _ => Key::Other,
         };
         let mut shown = terminal.try_clone()?;
         line_of(&mut terminal, key, || {
-            let _as_it_is = unless_over();
+            let echo = echo();
+            if let Echo::ForGood = *echo {
+                return Err(over());
+            }
             // Somebody stopped the program, and their shell gave the terminal its echo back.
             if !tcgetattr(&shown)?.local_modes.intersects(LOUD) {
                 return Ok(());
             }
-            tcsetattr(&shown, OptionalActions::Flush, &quiet)?;
+            make(&shown, &quiet)?;
+            drop(echo);
             shown.write_all(question.as_bytes())?;
             Err(io::ErrorKind::Interrupted.into())
         })
     });
-    leave_terminal(false);
+    leave_terminal();
+    wait_if_over();
     match typed {
         Ok(Line::Typed(line)) => Ok(line),
         Ok(Line::GivenUp | Line::None) => Err(Unasked::Interrupted),
+        // It is gone, and whoever was at it.
+        Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+            Err(Unasked::Interrupted)
+        }
         Err(error) => Err(Unasked::Nobody(format!("it cannot be typed on the terminal: {error}"))),
     }
 }
 
 /// What is typed is not shown until [`leave_terminal`]. What was typed before is dropped.
 fn be_quiet(terminal: &File) -> io::Result<Termios> {
-    let mut echo = unless_over();
+    let mut echo = echo();
+    if let Echo::ForGood = *echo {
+        return Err(over());
+    }
     let before = tcgetattr(terminal)?;
     let mut quiet = before.clone();
     quiet.local_modes.remove(LOUD);
+    quiet.input_modes.remove(InputModes::IXON);
     quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
     quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
     // Before it is so: a signal may come at any time.
     *echo = Echo::Off(terminal.try_clone()?, Box::new(before));
-    tcsetattr(terminal, OptionalActions::Flush, &quiet)?;
+    make(terminal, &quiet)?;
     Ok(quiet)
 }
 
-/// Gives the terminal its echo back, if somebody is being asked, and drops what they typed. With
-/// `for_good` nobody is asked any more, for the program ends.
-pub(super) fn leave_terminal(for_good: bool) {
-    let mut echo = echo();
-    let next = if for_good { Echo::ForGood } else { Echo::On };
-    let Echo::Off(mut terminal, before) = std::mem::replace(&mut *echo, next) else { return };
-    // From the background it would stop the program, and there the terminal is another's anyway.
-    if tcgetpgrp(terminal.as_fd()).is_ok_and(|group| group == getpgrp()) {
-        let _gone = tcsetattr(&terminal, OptionalActions::Flush, &before);
+/// Sets the modes of a terminal and drops what was typed, without waiting for what is to be shown.
+fn make(terminal: &File, modes: &Termios) -> io::Result<()> {
+    tcflush(terminal, QueueSelector::IFlush)?;
+    Ok(tcsetattr(terminal, OptionalActions::Now, modes)?)
+}
+
+/// Gives the terminal its echo back, and drops what was typed.
+fn leave_terminal() {
+    if let Some(mut terminal) = take_back(Echo::On) {
         // In the place of the line break that was typed and not shown.
         let _gone = terminal.write_all(b"\n");
     }
+}
+
+/// The program ends: nobody is asked any more, and the terminal gets its echo back, if somebody was
+/// being asked just now. Never waits, for a terminal may be stopped.
+pub(super) fn leave_terminal_for_good() -> bool {
+    take_back(Echo::ForGood).is_some()
+}
+
+fn take_back(next: Echo) -> Option<File> {
+    let mut echo = echo();
+    if let Echo::ForGood = *echo {
+        return None;
+    }
+    let Echo::Off(terminal, before) = std::mem::replace(&mut *echo, next) else { return None };
+    // From the background it would stop the program, and there the terminal is another's anyway.
+    if tcgetpgrp(terminal.as_fd()).is_ok_and(|group| group == getpgrp()) {
+        let _gone = make(&terminal, &before);
+    }
+    Some(terminal)
 }
 
 /// What a byte that was typed is for.
@@ -197,6 +241,11 @@ enum Line {
     GivenUp,
     /// It ended before there was a line.
     None,
+}
+
+/// Where the last letter of a line begins, in UTF-8.
+fn before_last(line: &[u8]) -> usize {
+    line.iter().rposition(|byte| byte & 0xc0 != 0x80).unwrap_or(0)
 }
 
 /// Reads a line, and what is too long of it to no purpose. `look` is asked before each read, and
@@ -232,7 +281,7 @@ fn line_of(
             (b'\n' | b'\r', _) => break,
             (_, _) if ended => break,
             (_, Key::GiveUp) => return Ok(Line::GivenUp),
-            (_, Key::Erase) => length = length.saturating_sub(1),
+            (_, Key::Erase) => length = before_last(&line[..length.min(PASSPHRASE_BYTES_MAX)]),
             (_, Key::Anew) => length = 0,
             (_, Key::Nothing) => {}
             (byte, Key::Other) => {

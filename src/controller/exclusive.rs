@@ -55,7 +55,6 @@ impl Cluster {
     /// left alone, and one whose lock cannot be taken, because its disk is full for example, is
     /// worked on without, for it may have to be stopped for that.
     ///
-    /// # Errors
     /// With `take_over` they are taken from whoever is at work on them: those change nothing there
     /// any more while this lives.
     ///
@@ -84,7 +83,7 @@ impl Cluster {
         Exclusive {
             host: Arc::clone(&self.host),
             places: reached.map(|(place, _)| place).collect(),
-            holder: Holder { who, run, takes_over: false },
+            holder: Holder { who, run, takes_over: false, comes_again: false },
             until: None,
             toucher: None,
         }
@@ -130,7 +129,10 @@ impl Exclusive {
 /// Who somebody has to wait for, and for how long.
 fn at_work(place: &Place, busy: &Busy) -> Failure {
     if busy.took_it {
-        let message = format!("the host of {} was taken from this run by {}", place.node, busy.who);
+        let message = format!(
+            "somebody else was at work on the host of {} meanwhile: {}",
+            place.node, busy.who
+        );
         let hint = "see what they did (paxos-ctl audit, paxos-ctl status), then go on: paxos-ctl \
                     resume";
         return Failure::new(Code::Busy, message, hint);

@@ -17,7 +17,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an agent may take to say what it holds: it has to ask nobody.
 const LIST_LIMIT: Duration = Duration::from_secs(5);
@@ -179,19 +179,34 @@ fn ask(socket: &Path, request: &[u8], limit: Duration) -> Result<Vec<u8>, String
 }
 
 fn exchange(agent: &mut UnixStream, request: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + limit;
     agent.set_write_timeout(Some(limit))?;
-    agent.set_read_timeout(Some(limit))?;
     let length = u32::try_from(request.len()).map_err(io::Error::other)?;
     agent.write_all(&[&length.to_be_bytes(), request].concat())?;
     let mut length = [0; 4];
-    agent.read_exact(&mut length)?;
+    read_until(agent, &mut length, deadline)?;
     let length = u32::from_be_bytes(length);
     if length > ANSWER_BYTES_MAX {
         return Err(io::Error::other(format!("an answer of {length} bytes")));
     }
     let mut answer = vec![0; length as usize];
-    agent.read_exact(&mut answer)?;
+    read_until(agent, &mut answer, deadline)?;
     Ok(answer)
+}
+
+/// However slowly it comes.
+fn read_until(agent: &mut UnixStream, mut bytes: &mut [u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // None at all would be no limit.
+        agent.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match agent.read(bytes)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            _ if Instant::now() > deadline => return Err(io::ErrorKind::TimedOut.into()),
+            read => bytes = &mut bytes[read..],
+        }
+    }
+    Ok(())
 }
 
 /// The keys of a list: how many, and of each its bytes and a comment.

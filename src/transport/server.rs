@@ -20,11 +20,13 @@ use crate::paxos::ballot::NodeId;
 use crate::telemetry::watchdog::{Beat, Watchdog, Watched, Work};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::sockopt::set_ipv6_v6only;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::SetOnce;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -135,6 +137,9 @@ const ACCEPT_TURN_MAX: Duration = Duration::from_secs(5);
 /// How long connections may take to say goodbye when the server stops.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
+/// How many connections may wait until they are accepted; the kernel bounds it as well.
+const BACKLOG: u32 = 1024;
+
 /// A server that listens. [`run`](Server::run) makes it answer.
 pub struct Server {
     listeners: Vec<TcpListener>,
@@ -151,15 +156,24 @@ struct Shared {
 impl Server {
     /// Listens on every address that the texts (`host:port`) stand for.
     pub async fn bind(listen: &[String], options: ServerOptions) -> Result<Server, BindError> {
-        let mut listeners = Vec::new();
+        let mut addresses: Vec<SocketAddr> = Vec::new();
         for address in listen {
             // At the start only; the resolver has limits of its own.
             let resolved = tokio::net::lookup_host(address.as_str())
                 .await
                 .map_err(|source| BindError::Resolve { address: address.clone(), source })?;
-            for address in resolved {
-                let bound = TcpListener::bind(address).await;
-                listeners.push(bound.map_err(|source| BindError::Bind { address, source })?);
+            addresses.extend(resolved);
+        }
+        let mut listeners = Vec::new();
+        for address in &addresses {
+            let shared = has_all_of_ipv4(&addresses, address.port()) && address.is_ipv6();
+            match listen_on(*address, shared) {
+                Ok(listener) => listeners.push(listener),
+                // All of IPv4 is listened on, and there is nothing else.
+                Err(error) if shared && knows_no_ipv6(&error) => {
+                    info!(%address, "this host has no IPv6");
+                }
+                Err(source) => return Err(BindError::Bind { address: *address, source }),
             }
         }
         if listeners.is_empty() {
@@ -195,6 +209,32 @@ impl Server {
         let (connections, strangers) = self.shared.admission.counts();
         debug!(connections, strangers, "the ssh server stopped");
     }
+}
+
+/// Whether every address of IPv4 is among these, on that port.
+fn has_all_of_ipv4(addresses: &[SocketAddr], port: u16) -> bool {
+    addresses.contains(&(Ipv4Addr::UNSPECIFIED, port).into())
+}
+
+/// All addresses of IPv6 are those of IPv4 as well, unless the socket leaves these to another:
+/// otherwise both could not have one port.
+fn listen_on(address: SocketAddr, leaves_ipv4: bool) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections of a process before may not be quite over.
+    socket.set_reuseaddr(true)?;
+    if leaves_ipv4 {
+        set_ipv6_v6only(&socket, true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// What a kernel without it says to whoever wants a socket of it.
+fn knows_no_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
 fn watched(listener: &TcpListener) -> Watched {

@@ -18,7 +18,9 @@ use paxos_ssh::transport::identity::{self, ListedKey, NodeKeys, PeerExpiry, Prin
 use paxos_ssh::transport::live::LiveTrust;
 use paxos_ssh::transport::peers::{PeerAddress, Peers, PeersOptions};
 use paxos_ssh::transport::rights::Rights;
-use paxos_ssh::transport::server::{LinkDown, PeerEvents, Server, ServerOptions, Sessions};
+use paxos_ssh::transport::server::{
+    BindError, LinkDown, PeerEvents, Server, ServerOptions, Sessions,
+};
 use paxos_ssh::transport::session::{ExecRequest, ExecSession};
 use paxos_ssh::transport::settings::Settings;
 use paxos_ssh::transport::{Lane, LocalNode};
@@ -239,6 +241,11 @@ impl Cluster {
 
     /// What binding to an address that cannot be had says.
     pub(crate) async fn bind_error(&self, listen: &str) -> String {
+        self.bind(&[listen.to_owned()]).await.err().unwrap().to_string()
+    }
+
+    /// A server that listens and does not answer.
+    pub(crate) async fn bind(&self, listen: &[String]) -> Result<Server, BindError> {
         let options = ServerOptions {
             local: local(9),
             settings: Settings::default(),
@@ -249,7 +256,7 @@ impl Cluster {
             counters: Arc::default(),
             watchdog: Watchdog::default(),
         };
-        Server::bind(&[listen.to_string()], options).await.err().unwrap().to_string()
+        Server::bind(listen, options).await
     }
 
     /// Two nodes with links both ways on both lanes.

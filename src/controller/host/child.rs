@@ -53,6 +53,19 @@ impl Tethered {
         let _ended_already = self.0.kill();
     }
 
+    /// Waits for its end, which is at hand, and says how that was if it was not good.
+    ///
+    /// # Errors
+    /// How it ended.
+    pub fn must_have_succeeded(&mut self) -> Result<(), String> {
+        running().remove(&self.0.id());
+        match self.0.wait() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("ended with {status}")),
+            Err(error) => Err(format!("cannot be waited for: {error}")),
+        }
+    }
+
     /// Waits for its end.
     pub(super) fn wait(&mut self) {
         // Once it was waited for, its number may be another's.

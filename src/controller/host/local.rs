@@ -430,8 +430,8 @@ impl Host for LocalHost {
             false => Err(HostError {
                 node: place.node.clone(),
                 what: "go on".to_owned(),
-                reason: "another controller took its host over, for this one was not heard of for \
-                         too long"
+                reason: "another controller took its host over, on purpose or because this one \
+                         was silent for too long"
                     .to_owned(),
                 hint: "see what it does: paxos-ctl status; then do this again".to_owned(),
             }),

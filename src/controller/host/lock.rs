@@ -14,9 +14,9 @@
 //! That holds as well for one whose lock is taken over on purpose, because it hangs: its process
 //! may live, and touch its locks for as long as it likes.
 //!
-//! A run from which a lock was taken, because it was not touched any more or on purpose, never gets
-//! it again: what it goes by is from before whoever was there meanwhile. The file remembers the
-//! last [`EVICTED_MAX`] of them, also when nobody holds it.
+//! A run that was passed by another never gets the lock again: what it goes by is from before
+//! whoever was there meanwhile. The file tells who had it last, also when nobody has it, and
+//! whoever had it before and comes again says so.
 //!
 //! The cost: a controller that vanished with its machine keeps the others out for half a minute.
 
@@ -39,11 +39,6 @@ pub const STALE_AFTER: Duration = Duration::from_secs(30);
 /// A holder's line is shorter; what is longer is none of ours.
 const LINE_BYTES_MAX: u64 = 4096;
 
-/// How many runs are remembered from which the lock was taken. Each is a controller that hung,
-/// slept or lost its way to the host, and was passed by another; the line stays far below its
-/// limit.
-const EVICTED_MAX: usize = 8;
-
 /// A link or a pipe under the file's name is an error, and not followed.
 const PLAIN_FILE: i32 = (OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()) as i32;
 
@@ -57,6 +52,9 @@ pub struct Holder {
     /// Whether it takes the lock from whoever has it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub takes_over: bool,
+    /// Whether it had it before, and lost its way to the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub comes_again: bool,
 }
 
 /// Somebody else who is at work.
@@ -77,17 +75,15 @@ struct Content {
     /// Of whoever holds it.
     #[serde(flatten)]
     line: Option<Line>,
-    /// From whom it was taken, the last one last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    evicted: Vec<Evicted>,
+    /// Whoever held it last, when nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<Holder>,
 }
 
-/// A run from which it was taken.
-#[derive(Serialize, Deserialize)]
-struct Evicted {
-    run: String,
-    /// Who took it, as they wrote it.
-    by: String,
+impl Content {
+    fn last(&self) -> Option<&Holder> {
+        self.line.as_ref().map(|line| &line.holder).or(self.last.as_ref())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -161,7 +157,9 @@ impl Holdings {
     /// # Errors
     /// As there.
     pub fn take(&self, path: &Path, holder: &Holder) -> io::Result<Option<Busy>> {
-        match HostLock::take(path, holder, rand::random())? {
+        let again = self.held().contains_key(path);
+        let holder = Holder { comes_again: holder.comes_again || again, ..holder.clone() };
+        match HostLock::take(path, &holder, rand::random())? {
             Err(busy) => Ok(Some(busy)),
             Ok(lock) => {
                 // One that was held before is let go of, and is ours no more.
@@ -212,26 +210,26 @@ impl HostLock {
     /// When the file cannot be made or read.
     pub fn take(path: &Path, holder: &Holder, token: u64) -> io::Result<Result<HostLock, Busy>> {
         let mut file = locked(path, true)?;
-        let mut content = read(&mut file);
-        if let Some(evicted) = content.evicted.iter().find(|evicted| evicted.run == holder.run) {
-            let (who, touched_seconds) = (evicted.by.clone(), touched(&file)?.as_secs());
+        let content = read(&mut file);
+        let passed_by = content.last().filter(|last| last.run != holder.run);
+        if let Some(last) = passed_by.filter(|_| holder.comes_again) {
+            let (who, touched_seconds) = (last.who.clone(), touched(&file)?.as_secs());
             return Ok(Err(Busy { who, touched_seconds, took_it: true }));
         }
-        if let Some(line) = content.line.take().filter(|line| line.holder.run != holder.run)
+        if let Some(line) = content.line
+            && line.holder.run != holder.run
+            && !holder.takes_over
             && !line.process.is_some_and(|process| process.is_gone())
+            && let age = touched(&file)?
+            && age < STALE_AFTER
         {
-            let age = touched(&file)?;
-            if age < STALE_AFTER && !holder.takes_over {
-                let (who, touched_seconds) = (line.holder.who, age.as_secs());
-                return Ok(Err(Busy { who, touched_seconds, took_it: false }));
-            }
-            content.evicted.push(Evicted { run: line.holder.run, by: holder.who.clone() });
-            let before = content.evicted.len().saturating_sub(EVICTED_MAX);
-            content.evicted.drain(..before);
+            let (who, touched_seconds) = (line.holder.who, age.as_secs());
+            return Ok(Err(Busy { who, touched_seconds, took_it: false }));
         }
-        // That is of the moment, and none of the next one's business.
-        let holder = Holder { takes_over: false, ..holder.clone() };
-        content.line = Some(Line { holder, token, process: Process::own() });
+        // These are of the moment, and none of the next one's business.
+        let holder = Holder { takes_over: false, comes_again: false, ..holder.clone() };
+        let line = Line { holder, token, process: Process::own() };
+        let content = Content { line: Some(line), last: None };
         file.set_permissions(PermissionsExt::from_mode(0o600))?;
         write(&mut file, &content)?;
         Ok(Ok(HostLock { path: path.to_owned(), token }))
@@ -257,13 +255,13 @@ impl HostLock {
 impl Drop for HostLock {
     fn drop(&mut self) {
         // Where it cannot be let go of it grows stale.
-        let _stale_soon = locked(&self.path, false).and_then(|mut file| {
-            let mut content = read(&mut file);
-            match content.line.take() {
-                Some(line) if line.token == self.token => write(&mut file, &content),
+        let _stale_soon =
+            locked(&self.path, false).and_then(|mut file| match read(&mut file).line {
+                Some(line) if line.token == self.token => {
+                    write(&mut file, &Content { line: None, last: Some(line.holder) })
+                }
                 _ => Ok(()),
-            }
-        });
+            });
     }
 }
 
@@ -293,10 +291,6 @@ fn write(file: &mut File, content: &Content) -> io::Result<()> {
     text.push(b'\n');
     file.set_len(0)?;
     file.rewind()?;
-    // Nothing to remember is an empty file, as for those who never heard of it.
-    if content.line.is_none() && content.evicted.is_empty() {
-        return Ok(());
-    }
     file.write_all(&text)
 }
 
@@ -315,7 +309,12 @@ mod tests {
     use super::*;
 
     fn holder(run: &str) -> Holder {
-        Holder { who: format!("ana ({run})"), run: run.to_owned(), takes_over: false }
+        Holder {
+            who: format!("ana ({run})"),
+            run: run.to_owned(),
+            takes_over: false,
+            comes_again: false,
+        }
     }
 
     fn take(path: &Path, run: &str, token: u64) -> Result<HostLock, Busy> {
@@ -351,8 +350,6 @@ mod tests {
         assert!(!first.touch().unwrap());
         first.release();
         assert!(second.touch().unwrap(), "the first lets go of what it had, and of no more");
-        second.release();
-        assert!(take(&path, "a", 3).unwrap_err().took_it, "it slept, and others did not");
     }
 
     #[test]
@@ -367,27 +364,40 @@ mod tests {
         assert!(!fs::read_to_string(&path).unwrap().contains("takes_over"));
         second.release();
         take(&path, "c", 3).unwrap().release();
-        // What it goes by is from before the others.
-        let busy = take(&path, "a", 4).unwrap_err();
-        assert_eq!((busy.who.as_str(), busy.took_it), ("ana (b)", true));
-        take(&path, "d", 5).unwrap();
     }
 
     #[test]
-    fn the_last_ones_are_remembered_from_whom_it_was_taken() {
+    fn a_run_that_was_passed_by_another_does_not_get_it_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let mut held = Vec::new();
-        let who = "x".repeat(300);
-        for run in 0..=EVICTED_MAX as u64 + 1 {
-            let holder = Holder { who: who.clone(), run: run.to_string(), takes_over: true };
-            held.push(HostLock::take(&path, &holder, run).unwrap().unwrap());
-        }
-        drop(held);
-        let is_out = |run: u64| take(&path, &run.to_string(), 100 + run).is_err();
-        assert!((1..=EVICTED_MAX as u64).all(is_out));
-        assert!(!is_out(0), "it was long ago");
-        assert!(fs::metadata(&path).unwrap().len() < LINE_BYTES_MAX);
+        let again = |run: &str| Holder { comes_again: true, ..holder(run) };
+        let come = |run: &str| HostLock::take(&path, &again(run), 9).unwrap();
+        // Whether its process ended, or it let go of the host, or hung.
+        take(&path, "a", 1).unwrap().release();
+        come("a").unwrap().release();
+        let other = take(&path, "b", 2).unwrap();
+        let busy = come("a").unwrap_err();
+        assert_eq!((busy.who.as_str(), busy.took_it), ("ana (b)", true));
+        other.release();
+        let busy = come("a").unwrap_err();
+        assert_eq!((busy.who.as_str(), busy.took_it), ("ana (b)", true));
+        assert!(fs::read_to_string(&path).unwrap().find("comes_again").is_none());
+        // Another run of the same controller begins with a look at the hosts.
+        take(&path, "c", 3).unwrap();
+        fs::remove_file(&path).unwrap();
+        come("a").unwrap();
+    }
+
+    #[test]
+    fn what_one_program_held_it_comes_for_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let holdings = Holdings::default();
+        assert_eq!(holdings.take(&path, &holder("a")).unwrap(), None);
+        assert_eq!(holdings.take(&path, &holder("a")).unwrap(), None);
+        age(&path, STALE_AFTER.as_secs() + 1);
+        take(&path, "b", 2).unwrap().release();
+        assert!(holdings.take(&path, &holder("a")).unwrap().is_some_and(|busy| busy.took_it));
     }
 
     #[test]
@@ -405,7 +415,7 @@ mod tests {
     fn what_is_no_line_of_ours_is_nobodys() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        for text in ["", "{\"who\":", "[]", "{}", "{\"evicted\":[]}"] {
+        for text in ["", "{\"who\":", "[]", "{}", "{\"last\":null}"] {
             fs::write(&path, text).unwrap();
             take(&path, "a", 1).unwrap();
         }

@@ -4,9 +4,9 @@
 //! [`PIECES_MAX`] pieces ahead; it ends with the pipe.
 
 use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How much is read at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -19,6 +19,9 @@ const LINE_BYTES_MAX: usize = 16 << 10;
 
 /// How much of what a program complains is kept: its last words.
 const COMPLAINT_BYTES_MAX: usize = 16 << 10;
+
+/// How long the last words of a program may take that has ended.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 
 /// What comes out of a program.
 pub(super) struct Inlet {
@@ -102,7 +105,9 @@ impl Complaints {
     pub(super) fn new(mut from: impl Read + Send + 'static) -> (Complaints, Gathering) {
         let complaints = Complaints::default();
         let kept = complaints.clone();
-        let thread = std::thread::spawn(move || {
+        let (until_the_end, ended) = sync_channel(0);
+        std::thread::spawn(move || {
+            let _dropped_last: SyncSender<()> = until_the_end;
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = from.read(&mut buffer) {
                 let mut text = kept.0.lock().expect("no holder of this lock panics");
@@ -111,7 +116,7 @@ impl Complaints {
                 text.drain(..over);
             }
         });
-        (complaints, Gathering(thread))
+        (complaints, Gathering(ended))
     }
 
     pub(super) fn text(&self) -> String {
@@ -120,20 +125,22 @@ impl Complaints {
     }
 }
 
-/// The thread that gathers complaints.
-pub(super) struct Gathering(std::thread::JoinHandle<()>);
+/// The thread that gathers complaints; nothing comes from it before it ends.
+pub(super) struct Gathering(Receiver<()>);
 
 impl Gathering {
-    /// Waits for the end of a program that is known to have ended.
+    /// Waits for the last words of a program that is known to have ended. What it started may live
+    /// on and keep the pipe open: the `ssh` to a jump host does, while the host behind it is cut
+    /// off, if nobody sent it a hang-up or it was started to ignore one (`nohup`).
     pub(super) fn finish(self) {
-        let _nothing_panics_there = self.0.join();
+        let _ended_or_too_late = self.0.recv_timeout(LAST_WORDS_LIMIT);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::io::Write;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(10)
@@ -156,6 +163,16 @@ mod tests {
         let mut inlet = Inlet::new(reader);
         let now = Instant::now();
         assert_eq!(inlet.read_line(now).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn last_words_are_heard_though_somebody_else_keeps_the_pipe_open() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let (complaints, gathering) = Complaints::new(reader);
+        writer.write_all(b"it timed out\n").unwrap();
+        gathering.finish();
+        assert_eq!(complaints.text(), "it timed out");
+        drop(writer);
     }
 
     #[test]

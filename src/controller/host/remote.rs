@@ -160,6 +160,10 @@ impl RemoteHost {
                 ),
                 hint: format!("use the paxos-ctl of version {version}"),
             })),
+            // It may only be slow: that nothing is there would be a bold thing to say.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(Greeting::Other(program.trouble(&self.login, &error)))
+            }
             Err(error) => Err(Greeting::None(program.trouble(&self.login, &error))),
         }
     }
@@ -188,12 +192,8 @@ impl RemoteHost {
             None | Some(Answer::Held(None)) => Ok(()),
             Some(Answer::Held(Some(busy))) => {
                 *session = None;
-                let (reason, hint) = match busy.took_it {
-                    true => ("it was taken from this run by", "see what they did, then go on"),
-                    false => ("somebody else is at work there by now:", "wait for them to end"),
-                };
-                let reason = format!("{reason} {}", busy.who);
-                let hint = format!("{hint}: paxos-ctl resume");
+                let reason = format!("somebody else was at work there meanwhile: {}", busy.who);
+                let hint = "see what they did, and go on with: paxos-ctl resume".to_owned();
                 Err(RemoteHost::error(place, what, Trouble { reason, hint }))
             }
             Some(answer) => Err(unexpected(place, what, &answer)),
@@ -459,15 +459,17 @@ impl Host for RemoteHost {
 
     fn hold(&self, place: &Place, holder: &Holder) -> Result<Option<Busy>, HostError> {
         let what = "keep other controllers out";
-        *self.holder.lock().expect("no holder of this lock panics") = None;
-        let taken = match self.call(place, what, &Call::Hold(place.clone(), holder.clone()))? {
+        let before = self.holder.lock().expect("no holder of this lock panics").take();
+        let comes_again = before.is_some_and(|before| before.run == holder.run);
+        let asked = Holder { comes_again, ..holder.clone() };
+        let taken = match self.call(place, what, &Call::Hold(place.clone(), asked))? {
             Some(Answer::Held(busy)) => busy,
             Some(answer) => return Err(unexpected(place, what, &answer)),
             None => None,
         };
         if taken.is_none() {
             // When it connects again it takes what is its own, and nobody else's.
-            let own = Holder { takes_over: false, ..holder.clone() };
+            let own = Holder { takes_over: false, comes_again: true, ..holder.clone() };
             *self.holder.lock().expect("no holder of this lock panics") = Some(own);
         }
         Ok(taken)

@@ -8,7 +8,7 @@
 //!
 //! What must never happen: a key is removed that a bundle names.
 
-use super::issuer::{Issuer, PERSON_LIFETIME_MAX, authority_file};
+use super::issuer::{Issuer, NODE_ROLES, PERSON_LIFETIME_MAX, authority_file};
 use super::{ClusterKeys, KeysError, exists, read_certificate, read_public};
 use crate::transport::authority::{self, BACKDATE, Certificate, PersonGrant, PublicKey, Validity};
 use crate::transport::bundle::{Authority, AuthorityRole, AuthorityStage, Bundle, Revocation};
@@ -137,7 +137,33 @@ impl Issuer {
     /// As [`Issuer::must_be_able`].
     pub(super) fn must_be_able_to_rotate(&self, role: AuthorityRole) -> Result<(), KeysError> {
         self.signers.ready_successor(role, self.keys.signing(role)?)?;
-        self.must_be_able(&[AuthorityRole::Root])
+        self.must_be_able(&[AuthorityRole::Root])?;
+        if NODE_ROLES.contains(&role) {
+            // Both certificates of a node are signed anew.
+            self.must_be_able(&NODE_ROLES)?;
+        }
+        self.ask_for_way_in(SystemTime::now())
+    }
+
+    /// As [`Issuer::must_be_able_to_rotate`], for a replacement that is under way.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn must_be_able_to_go_on(
+        &self,
+        role: AuthorityRole,
+        phase: Phase,
+    ) -> Result<(), KeysError> {
+        if !matches!(phase, Phase::Forgetting | Phase::Dropping) {
+            return self.must_be_able_to_rotate(role);
+        }
+        // Nothing is left for root to sign.
+        match role {
+            AuthorityRole::Root => {}
+            AuthorityRole::Host | AuthorityRole::Peer => self.must_be_able(&NODE_ROLES)?,
+            AuthorityRole::Operator => self.must_be_able(&[role])?,
+        }
+        self.ask_for_way_in(SystemTime::now())
     }
 
     /// Makes the new authority, and a bundle by which it is believed and signs nothing yet.

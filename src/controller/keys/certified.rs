@@ -1,5 +1,5 @@
-//! Who was certified anew, and who could not be, for whatever brings certificates to nodes: what was
-//! signed is delivered first, and what was not is told at the end.
+//! Who was certified anew, and who could not be, for whatever brings certificates to nodes: what
+//! was signed is delivered first, and what was not is told at the end.
 
 use super::KeysError;
 use super::delivery::unfinished;
@@ -35,12 +35,21 @@ impl Certified {
     ) -> Result<Option<T>, Failure> {
         match outcome {
             Ok(signed) => Ok(Some(signed)),
-            Err(error) if error.is_unsigned() => {
+            Err(error) if error.is_unsigned() || matches!(error, KeysError::Interrupted) => {
                 self.unsigned.get_or_insert(error);
                 Ok(None)
             }
             Err(error) => Err(keys_failure(error)),
         }
+    }
+
+    /// A failure that comes before this one is told.
+    pub(super) fn beside(&self, mut failure: Failure) -> Failure {
+        if let Some(error) = &self.unsigned {
+            let why = told(error.code(), &error.to_string());
+            failure.message = format!("{}; besides, {}", failure.message, why.message);
+        }
+        failure
     }
 
     /// Whether everybody was, but for those left out. One that comes back while it is asked for

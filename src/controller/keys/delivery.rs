@@ -106,6 +106,15 @@ impl Expected {
     }
 }
 
+/// Whoever cannot wait is told of the other way, too.
+fn or_take_over(mut failure: Failure) -> Failure {
+    if failure.code == Code::Busy {
+        let other = "; if a key has to go and they hang, end their paxos-ctl and give --take-over";
+        failure.hint.push_str(other);
+    }
+    failure
+}
+
 impl Cluster {
     /// Revokes something, and has every node go by it. Whom it hits among those connected now is
     /// cut off there and then.
@@ -125,19 +134,28 @@ impl Cluster {
         let mut issuer = self.issuer()?;
         let now = SystemTime::now();
         // Nobody's work is cut short for a name that was mistyped.
-        issuer.keys().may_revoke(target, now).map_err(keys_failure)?;
-        issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
-        let _exclusive = self.exclusive_where_installed("keys revoke", take_over)?;
+        if issuer.keys().may_revoke(target, now).map_err(keys_failure)? {
+            issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
+        }
+        let exclusive = self.exclusive_where_installed("keys revoke", take_over);
+        let _exclusive = exclusive.map_err(or_take_over)?;
         self.must_be_newest(issuer.keys())?;
         say("sign a bundle of the next epoch")?;
         let revoked = issuer.revoke(target, reason, now).map_err(keys_failure)?;
-        // It may have been the controller's own way in.
+        let delivered = self.deliver_keys(issuer.keys(), &[], say);
+        // It may have been the controller's own way in. Nobody else waits for that.
         let mut certified = Certified::default();
-        if certified.signed(issuer.ensure_operator_serves(now))? == Some(true) {
+        let is_new = certified.signed(issuer.ensure_operator_serves(now))? == Some(true);
+        let delivered = delivered.map_err(|failure| certified.beside(failure))?;
+        if is_new {
             say("issue the operator's certificate")?;
+            self.publish_keys(issuer.keys(), &delivered, say)?;
         }
-        let delivered = self.deliver_keys(issuer.keys(), &[], say)?;
-        certified.must_be_all(&[])?;
+        certified.must_be_all(&[]).map_err(|mut failure| {
+            let (lines, epoch) = (revoked.lines.join(", "), revoked.epoch);
+            failure.message = format!("revoked {lines}; bundle epoch {epoch}; {}", failure.message);
+            failure
+        })?;
         Ok((revoked, delivered))
     }
 
@@ -155,10 +173,10 @@ impl Cluster {
     ) -> Result<(Option<Rotated>, Vec<Delivered>), Failure> {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
-        if issuer.keys().rotating().map_err(keys_failure)?.is_some() {
-            issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
-        }
-        let _exclusive = self.exclusive_where_installed("keys resume", take_over)?;
+        // What is not at hand is missed where it is needed, after what is signed was delivered.
+        issuer.ask_to_resume().map_err(keys_failure)?;
+        let exclusive = self.exclusive_where_installed("keys resume", take_over);
+        let _exclusive = exclusive.map_err(or_take_over)?;
         if let Some(rotated) = self.go_on_rotating(&mut issuer, goal, left_out, say)? {
             self.go_on_replacing(&mut issuer, left_out, say)?;
             let delivered = rotated.delivered.clone();
@@ -190,6 +208,7 @@ impl Cluster {
         if !names.is_empty() {
             issuer.must_be_able(&NODE_ROLES).map_err(keys_failure)?;
         }
+        issuer.ask_for_way_in(SystemTime::now()).map_err(keys_failure)?;
         let _exclusive = self.exclusive_where_installed("keys renew", false)?;
         let now = SystemTime::now();
         let mut certified = Certified::default();

@@ -157,12 +157,13 @@ impl ClusterKeys {
         })
     }
 
-    /// Whether this can be revoked; nothing is.
+    /// Whether it takes a new bundle to revoke this; nothing is revoked.
     ///
     /// # Errors
     /// As [`Issuer::revoke`].
-    pub fn may_revoke(&self, target: &Target, now: SystemTime) -> Result<(), KeysError> {
-        self.revocations(target, now).map(|_| ())
+    pub fn may_revoke(&self, target: &Target, now: SystemTime) -> Result<bool, KeysError> {
+        let wanted = self.revocations(target, now)?;
+        Ok(wanted.iter().any(|line| !self.bundle.revocations.contains(line)))
     }
 
     /// What a bundle has to say, to revoke this.
@@ -294,11 +295,13 @@ impl Issuer {
         let changed = !new.is_empty();
         if changed {
             let epoch = self.keys.bundle.epoch.saturating_add(1);
+            let lines = new.clone();
+            let signed = self.sign_next(|bundle| bundle.revocations.extend(lines))?;
             for line in &new {
                 // Before the bundle, so that no revocation is without its reason.
                 self.note_revoked(epoch, line, reason, now)?;
             }
-            self.advance(|bundle| bundle.revocations.extend(new))?;
+            self.adopt(&signed)?;
         }
         let lines = wanted.iter().map(Revocation::to_string).collect();
         Ok(Revoked { lines, changed, epoch: self.keys.bundle.epoch })

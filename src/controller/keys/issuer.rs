@@ -312,21 +312,32 @@ impl Issuer {
     /// # Errors
     /// When the root key is not there or exposed, or a file cannot be written.
     pub(super) fn advance(&mut self, change: impl FnOnce(&mut Bundle)) -> Result<(), KeysError> {
-        let (directory, mut bundle) = (self.keys.directory.clone(), self.keys.bundle.clone());
-        let path = directory.join(identity::BUNDLE);
+        let signed = self.sign_next(change)?;
+        self.adopt(&signed)
+    }
+
+    /// The bundle of the next epoch, of which nothing is on disk yet.
+    pub(super) fn sign_next(&self, change: impl FnOnce(&mut Bundle)) -> Result<String, KeysError> {
+        let mut bundle = self.keys.bundle.clone();
+        let path = self.keys.directory.join(identity::BUNDLE);
         change(&mut bundle);
         bundle.epoch = bundle.epoch.checked_add(1).ok_or_else(|| KeysError::Malformed {
             path: path.clone(),
             reason: "there is no epoch left".to_owned(),
         })?;
-        let signed = self.signers.sign(&bundle, &bundle.roots(self.keys.root()), &path)?;
-        authority::write_file(&path, signed.as_bytes(), 0o644)?;
-        self.keys = ClusterKeys::open_existing(&directory, &bundle.cluster)?;
+        self.signers.sign(&bundle, &bundle.roots(self.keys.root()), &path)
+    }
+
+    /// Makes a signed bundle the cluster's.
+    pub(super) fn adopt(&mut self, signed: &str) -> Result<(), KeysError> {
+        let directory = self.keys.directory.clone();
+        authority::write_file(&directory.join(identity::BUNDLE), signed.as_bytes(), 0o644)?;
+        self.keys = ClusterKeys::open_existing(&directory, &self.keys.bundle.cluster)?;
         self.ensure_file(KNOWN_HOSTS, &self.keys.known_hosts()?)
     }
 
-    /// Has the keys of these authorities at hand, so that nobody is asked for a passphrase later, when
-    /// others may be waiting.
+    /// Has the keys of these authorities at hand, so that nobody is asked for a passphrase later,
+    /// when others may be waiting.
     ///
     /// # Errors
     /// When one is not to be had.
@@ -342,6 +353,37 @@ impl Issuer {
                     }
                 }
                 role => _ = self.authority(*role)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks now for what the operator's certificate will need; what is not at hand is missed then.
+    ///
+    /// # Errors
+    /// When somebody wants the run to stop, or a file cannot be read.
+    pub(super) fn ask_for_way_in(&self, now: SystemTime) -> Result<(), KeysError> {
+        match self.keys.operator_is_current(now)? {
+            true => Ok(()),
+            false => or_later(self.must_be_able(&[AuthorityRole::Operator])),
+        }
+    }
+
+    /// Asks now for what it will take to go on with what is under way; what is not at hand is missed
+    /// where it is needed.
+    ///
+    /// # Errors
+    /// As [`Issuer::ask_for_way_in`].
+    pub(super) fn ask_to_resume(&self) -> Result<(), KeysError> {
+        if let Some((role, phase)) = self.keys.rotating()? {
+            or_later(self.must_be_able_to_go_on(role, phase))?;
+        }
+        for entry in fs::read_dir(self.keys.directory.join("nodes")).into_iter().flatten().flatten()
+        {
+            let node = entry.file_name();
+            if node.to_str().is_some_and(|node| self.keys.replaced_path(node).exists()) {
+                or_later(self.must_be_able(&NODE_ROLES))?;
+                return or_later(self.must_be_able(&[AuthorityRole::Root]));
             }
         }
         Ok(())
@@ -474,6 +516,11 @@ fn ensure_authority(
     }
     authority::write_file(&public, authority::public_line(&key).as_bytes(), 0o644)?;
     Ok(key)
+}
+
+/// What is not at hand now is told of when it is needed.
+fn or_later(outcome: Result<(), KeysError>) -> Result<(), KeysError> {
+    outcome.or_else(|error| if error.is_unsigned() { Ok(()) } else { Err(error) })
 }
 
 /// The private key of a file, which is made if there is none.

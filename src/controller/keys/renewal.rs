@@ -41,13 +41,15 @@ impl Cluster {
         self.named(left_out)?;
         let issuer = self.issuer()?;
         issuer.must_be_able(&[role]).map_err(keys_failure)?;
+        issuer.ask_for_way_in(SystemTime::now()).map_err(keys_failure)?;
         let _exclusive = self.exclusive("keys rotate")?;
         let now = SystemTime::now();
         let (names, mut certified) = match role {
             AuthorityRole::Operator => {
                 say("renew the certificates of people")?;
-                let names = issuer.renew_people(now).map_err(keys_failure)?;
-                (names, Certified::default())
+                let mut certified = Certified::default();
+                let names = certified.signed(issuer.renew_people(now))?;
+                (names.unwrap_or_default(), certified)
             }
             AuthorityRole::Host | AuthorityRole::Peer => self.renew_nodes(&issuer, role, say)?,
             // It signs no certificates.
@@ -79,8 +81,9 @@ impl Cluster {
                     say(&format!("{}: renew its {role} certificate", node.name))?;
                     let renewed =
                         issuer.renew_node(role, &node.name, node.id, &line, SystemTime::now());
-                    renewed.map_err(keys_failure)?;
-                    names.push(node.name.clone());
+                    if certified.signed(renewed)?.is_some() {
+                        names.push(node.name.clone());
+                    }
                 }
                 // Nothing of it is installed.
                 Ok(None) => {}

@@ -89,24 +89,27 @@ impl Cluster {
     ) -> Result<Rotated, Failure> {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
+        let under_way = issuer.keys().rotating().map_err(keys_failure)?;
+        if let Some((other, phase)) = under_way
+            && phase != Phase::Dropping
+            && (other != role || phase == Phase::Returning)
+        {
+            let message = format!("the {other} authority is being replaced already");
+            let hint = "go on with that: paxos-ctl keys resume; or back: paxos-ctl keys rollback";
+            return Err(Failure::new(Code::BadSettings, message, hint));
+        }
         issuer.must_be_able_to_rotate(role).map_err(keys_failure)?;
         let _exclusive = self.exclusive("keys rotate")?;
         self.must_be_newest(issuer.keys())?;
-        match issuer.keys().rotating().map_err(keys_failure)? {
+        match under_way {
             None => {}
             // Some nodes may believe it still, and nobody signs with it.
             Some((dropped, Phase::Dropping)) => {
                 self.rotate_on(&mut issuer, dropped, Goal::Done, left_out, say)?;
             }
-            Some((begun, phase)) if begun == role && phase != Phase::Returning => {
+            Some(_) => {
                 say(&format!("go on with the {role} authority that was made before"))?;
                 return self.rotate_on(&mut issuer, role, goal, left_out, say);
-            }
-            Some((other, _)) => {
-                let message = format!("the {other} authority is being replaced already");
-                let hint = "go on with that: paxos-ctl keys resume; or back: paxos-ctl keys \
-                            rollback";
-                return Err(Failure::new(Code::BadSettings, message, hint));
             }
         }
         say(&format!("make a new {role} authority"))?;
@@ -144,7 +147,9 @@ impl Cluster {
     ) -> Result<Rotated, Failure> {
         self.named(left_out)?;
         let mut issuer = self.issuer()?;
-        issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
+        if issuer.keys().rotating().map_err(keys_failure)?.is_some() {
+            issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
+        }
         let _exclusive = self.exclusive("keys rollback")?;
         self.must_be_newest(issuer.keys())?;
         let Some((role, phase)) = issuer.keys().rotating().map_err(keys_failure)? else {
@@ -185,9 +190,12 @@ impl Cluster {
             // No connection was made with a root key, so none is cut.
             let cuts = role != AuthorityRole::Root;
             if cuts && matches!(phase, Phase::Forgetting | Phase::Dropping) {
+                // Whoever was not certified anew would be cut off.
+                certified.must_be_all(left_out)?;
                 self.forget_in_turn(issuer, role, left_out, say)?;
             }
-            let delivered = self.deliver_keys(issuer.keys(), left_out, say)?;
+            let delivered = self.deliver_keys(issuer.keys(), left_out, say);
+            let delivered = delivered.map_err(|failure| certified.beside(failure))?;
             certified.must_be_all(left_out)?;
             let is_there = matches!(
                 (goal, phase),

@@ -60,7 +60,7 @@ pub struct Replaced {
 }
 
 impl ClusterKeys {
-    fn replaced_path(&self, node: &str) -> PathBuf {
+    pub(super) fn replaced_path(&self, node: &str) -> PathBuf {
         self.node_path(node, REPLACED)
     }
 
@@ -87,16 +87,17 @@ impl Cluster {
         self.named(left_out)?;
         let node = self.known(name)?;
         let mut issuer = self.issuer()?;
-        issuer.must_be_able(&NODE_ROLES).map_err(keys_failure)?;
-        issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
-        let _exclusive = self.exclusive("keys rotate")?;
-        self.must_be_newest(issuer.keys())?;
         let under_way = issuer.keys().rotating().map_err(keys_failure)?;
         if let Some((role, _)) = under_way.filter(|(_, phase)| *phase != Phase::Dropping) {
             let message = format!("the {role} authority is being replaced; {name} keeps its key");
             let hint = "go on with that first: paxos-ctl keys resume";
             return Err(Failure::new(Code::BadSettings, message, hint));
         }
+        issuer.must_be_able(&NODE_ROLES).map_err(keys_failure)?;
+        issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
+        issuer.ask_for_way_in(SystemTime::now()).map_err(keys_failure)?;
+        let _exclusive = self.exclusive("keys rotate")?;
+        self.must_be_newest(issuer.keys())?;
         if issuer.keys().replaced(name).map_err(keys_failure)?.is_none() {
             say(&format!("{name}: note which key is to go"))?;
             let line = self.line_of(node)?;

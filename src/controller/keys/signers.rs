@@ -17,8 +17,8 @@
 use super::authorities::new_authority_file;
 use super::issuer::authority_file;
 use super::{KeysError, exists, is_vacant};
-use crate::transport::authority::{self, PrivateKey, PublicKey};
-use crate::transport::authority_key::{Agent, AuthorityKey};
+use crate::transport::authority::{self, IssueError, PrivateKey, PublicKey};
+use crate::transport::authority_key::{Agent, AuthorityKey, Signing};
 use crate::transport::bundle::{AuthorityRole, Bundle, Signature};
 use crate::transport::identity::TrustError;
 use std::collections::BTreeMap;
@@ -65,8 +65,18 @@ pub(super) struct Signers {
     ask: AskPassphrase,
     /// What the agent holds, or why that is not known; asked once a run.
     agent: OnceLock<Result<Agent, String>>,
-    /// Those that somebody gave the passphrase of, by fingerprint.
-    open: Mutex<BTreeMap<String, Unlocked>>,
+    /// What somebody said who was asked.
+    told: Mutex<Told>,
+}
+
+/// By fingerprint.
+#[derive(Default)]
+struct Told {
+    open: BTreeMap<String, Unlocked>,
+    /// Nobody is asked twice in a run for what they did not know.
+    locked: BTreeMap<String, String>,
+    /// Somebody wants the run to stop, and is not asked for anything else.
+    is_over: bool,
 }
 
 /// Passphrases are nobody's to read.
@@ -87,7 +97,7 @@ struct KeyAt {
 impl Signers {
     pub(super) fn of(directory: &Path, ask: AskPassphrase) -> Signers {
         let directory = directory.to_owned();
-        Signers { directory, ask, agent: OnceLock::new(), open: Mutex::default() }
+        Signers { directory, ask, agent: OnceLock::new(), told: Mutex::default() }
     }
 
     /// The private half of an authority's key.
@@ -141,7 +151,13 @@ impl Signers {
         let unsigned = |source| KeysError::Bundle { path: path.to_owned(), source };
         let sign = |root: &&PublicKey| {
             let key = self.find(AuthorityRole::Root, root)?;
-            bundle.signature(&key).map_err(unsigned)
+            bundle.signature(&key).map_err(|source| match key.refusal() {
+                None => unsigned(source),
+                Some(reason) => {
+                    let what = format!("the trust bundle of epoch {}", bundle.epoch);
+                    IssueError::Refused { what, reason }.into()
+                }
+            })
         };
         let signatures: Vec<Signature> = roots.iter().map(sign).collect::<Result<_, _>>()?;
         bundle.signed_by(&signatures).map_err(unsigned)
@@ -173,16 +189,16 @@ impl Signers {
     }
 
     fn unlocked(&self, key: &PrivateKey) -> Option<Unlocked> {
-        self.open().get(&print_of(key)).cloned()
+        self.told().open.get(&print_of(key)).cloned()
     }
 
     fn keep(&self, key: &PrivateKey, passphrase: &Passphrase) {
-        self.open().insert(print_of(key), (key.clone(), passphrase.clone()));
+        self.told().open.insert(print_of(key), (key.clone(), passphrase.clone()));
     }
 
-    fn open(&self) -> MutexGuard<'_, BTreeMap<String, Unlocked>> {
+    fn told(&self) -> MutexGuard<'_, Told> {
         // It holds whole entries, whoever panicked.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `why` nobody but a person can open it, and what is `next` if no person does.
@@ -194,18 +210,27 @@ impl Signers {
     ) -> Result<Unlocked, KeysError> {
         let locked = |why| KeysError::Locked { path: path.clone(), why, next };
         // As ssh-add does: people have one for several keys.
-        let known: Vec<Passphrase> = self.open().values().map(|(_, known)| known.clone()).collect();
+        let known: Vec<_> = self.told().open.values().map(|(_, known)| known.clone()).collect();
         for known in known {
             if let Ok(key) = key.decrypt(&*known) {
                 self.keep(&key, &known);
                 return Ok((key, known));
             }
         }
+        if let Some(why) = self.told().locked.get(&print_of(key)) {
+            return Err(locked(why.clone()));
+        }
         let mut reason = String::new();
         for attempt in 0..PASSPHRASE_TRIES {
+            if self.told().is_over {
+                return Err(KeysError::Interrupted);
+            }
             let given = (self.ask)(path, attempt > 0).map_err(|unasked| match unasked {
-                Unasked::Interrupted => KeysError::Interrupted,
                 Unasked::Nobody(unasked) => locked(format!("{why}, and {unasked}")),
+                Unasked::Interrupted => {
+                    self.told().is_over = true;
+                    KeysError::Interrupted
+                }
             })?;
             match key.decrypt(&*given) {
                 Ok(key) => {
@@ -215,7 +240,9 @@ impl Signers {
                 Err(error) => reason = error.to_string(),
             }
         }
-        Err(locked(format!("what was given {PASSPHRASE_TRIES} times is not it ({reason})")))
+        let why = format!("what was given {PASSPHRASE_TRIES} times is not it ({reason})");
+        self.told().locked.insert(print_of(key), why.clone());
+        Err(locked(why))
     }
 
     /// Asks for the passphrase that the key which takes this one's place is to get, so that nobody

@@ -37,6 +37,7 @@ use crate::wire::decree::{decode_decree, encode_decree};
 use crate::wire::failure::{Code, Failure};
 use remains::Remains;
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::{Duration, SystemTime};
 use survivors::{Decision, decide, is_quorum, loses_nothing, ranking, votes};
 
@@ -152,7 +153,9 @@ impl Cluster {
         }
         let mut issuer = self.issuer()?;
         // Not when the survivors are stopped.
-        issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
+        if self.is_to_revoke(&issuer, lost) {
+            issuer.must_be_able(&[AuthorityRole::Root]).map_err(keys_failure)?;
+        }
         self.must_be_newest(issuer.keys())?;
         let _exclusive = self.exclusive("recover")?;
         let mut state = self.formed()?;
@@ -354,6 +357,13 @@ impl Cluster {
     }
 
     /// No survivor lets the lost in any more. Gives those of which no key is here.
+    fn is_to_revoke(&self, issuer: &Issuer, lost: &[String]) -> bool {
+        lost.iter().any(|name| {
+            let line = fs::read_to_string(issuer.keys().node_path(name, "node_key.pub"));
+            line.is_ok_and(|line| !issuer.keys().is_revoked(&line))
+        })
+    }
+
     fn revoke_lost(
         &self,
         issuer: &mut Issuer,

@@ -37,6 +37,7 @@ fn cluster(folder: &Path, name: &str) -> Cluster {
     let sources = Sources { file: "i.yaml".into(), text, ..Sources::default() };
     Cluster {
         inventory: Inventory::from_sources(&sources, &folder.join("state")).unwrap(),
+        file: "i.yaml".into(),
         keys_dir: folder.join("keys"),
         tool: PathBuf::from("/bin/true"),
         binary: None,

@@ -500,7 +500,9 @@ fn an_interrupt_ends_a_run_after_the_step_in_hand_and_it_is_resumed() {
         let audit = ctl_now(&cluster, &keys, &["audit"]).expect(0).out();
         assert!(audit.contains("interrupted"), "{audit}");
         let (_, command) = said.split_once("paxos-ctl resume ").unwrap();
-        ctl_now(&cluster, &keys, &["resume", "--yes", command.trim()]).expect(0);
+        let (id, file) = command.trim().split_once(" -i ").unwrap();
+        assert_eq!(Path::new(file), fs::canonicalize(cluster.path("inventory.yaml")).unwrap());
+        ctl_now(&cluster, &keys, &["resume", "--yes", id]).expect(0);
         is_settled(&cluster, &keys, env!("CARGO_PKG_VERSION"));
         let untouched = NODES.iter().zip(before).find(|(node, pid)| cluster.pid(node) == *pid);
         assert!(untouched.is_none(), "resuming restarted all: {untouched:?}");

@@ -444,7 +444,7 @@ fn open(line: &Line, file: &Path) -> Result<Cluster, Failure> {
     let tool = tool.map_err(|error| bad("the program itself", Path::new("paxos-ctl"), error))?;
     let host = Arc::new(Everywhere::watched(Watched::by(Arc::new(Onlooker))));
     let ask = passphrase::ask;
-    Ok(Cluster { inventory, keys_dir, tool, binary: None, host, ask })
+    Ok(Cluster { inventory, file, keys_dir, tool, binary: None, host, ask })
 }
 
 /// The path absolute and without "..", though it may not exist yet.

@@ -29,7 +29,7 @@ pub(super) fn journaled<T>(
     // The work is not given up half done because a file here cannot be written.
     let mut lost = None;
     let run = journal.id.clone();
-    let go_on = how_to_go_on(verb, &run);
+    let go_on = how_to_go_on(verb, &run, &cluster.file);
     let note = |step: &str| lost = journal.step(step).err().or(lost.take());
     let result = told(cluster, speaker, Some(&run), go_on, note, work);
     let ending = match &result {

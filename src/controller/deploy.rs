@@ -28,6 +28,8 @@ use std::time::SystemTime;
 pub struct Cluster {
     /// What is wanted.
     pub inventory: Inventory,
+    /// Where that was read, for whoever is told what to type.
+    pub file: PathBuf,
     /// Where its keys and the controller's state lie; absolute.
     pub keys_dir: PathBuf,
     /// The executable that nodes get unless the inventory names another.

@@ -9,14 +9,16 @@ use super::journal::{self, Run};
 use super::operate::restart_step;
 use super::state::ClusterState;
 use crate::wire::failure::{Code, Failure};
+use std::path::Path;
 
 /// Verbs whose runs are gone on with; those of `keys` are as well.
 const RESUMED: [&str; 6] = ["deploy", "upgrade", "rollback", "restart", "raise", "recover"];
 
 /// How somebody goes on with a run of this verb, in words.
-pub fn how_to_go_on(verb: &str, run: &str) -> String {
+pub fn how_to_go_on(verb: &str, run: &str, inventory: &Path) -> String {
+    let file = inventory.to_string_lossy();
     match RESUMED.contains(&verb) || verb.starts_with("keys ") {
-        true => format!("go on with: paxos-ctl resume {run}"),
+        true => format!("go on with: paxos-ctl resume {run} -i {}", shell_words::quote(&file)),
         false => "give the same command again".to_owned(),
     }
 }

@@ -21,7 +21,7 @@ const LINE_BYTES_MAX: usize = 16 << 10;
 const COMPLAINT_BYTES_MAX: usize = 16 << 10;
 
 /// How long the last words of a program may take that has ended.
-const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+pub(super) const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 
 /// What comes out of a program.
 pub(super) struct Inlet {

@@ -4,11 +4,14 @@
 //! no standard input, and lasts as long as it lasts: whoever gave it can interrupt it.
 
 use super::login::{Login, SSH};
+use super::pipe::LAST_WORDS_LIMIT;
 use std::io::{self, Read};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is kept of each of a command's outputs. Programs whose output is longer write it to a file.
-const KEPT_BYTES_MAX: u64 = 4 << 20;
+const KEPT_BYTES_MAX: usize = 4 << 20;
 
 /// What ssh ends with when it could not run the command; it says why on standard error.
 const SSH_FAILED: i32 = 255;
@@ -57,22 +60,37 @@ fn watch(command: &mut Command) -> io::Result<Ran> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let (output, errors) = (child.stdout.take(), child.stderr.take());
-    let (stdout, stderr) = std::thread::scope(|threads| {
-        let errors = threads.spawn(|| kept(errors));
-        (kept(output), errors.join().unwrap_or_default())
+    let (until_the_end, ended) = sync_channel::<()>(0);
+    let kept_errors = Arc::new(Mutex::new(Vec::new()));
+    let (into, from) = (Arc::clone(&kept_errors), errors);
+    std::thread::spawn(move || {
+        let _dropped_last = until_the_end;
+        keep(from, &into);
     });
+    let kept_output = Mutex::new(Vec::new());
+    keep(output, &kept_output);
     let exit = child.wait()?.code();
+    // Not of what a jump host's `ssh` may say that lives on.
+    let _ended_or_too_late = ended.recv_timeout(LAST_WORDS_LIMIT);
+    let stderr = std::mem::take(&mut *whole(&kept_errors));
+    let stdout = std::mem::take(&mut *whole(&kept_output));
     Ok(Ran { exit, stdout, stderr })
 }
 
-fn kept(from: Option<impl Read>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    if let Some(mut from) = from {
-        // What came before it broke is worth showing.
-        let _broken = from.by_ref().take(KEPT_BYTES_MAX).read_to_end(&mut kept);
-        let _broken = io::copy(&mut from, &mut io::sink());
+fn whole(kept: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    // What came is there, whoever panicked.
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads to the end. What came before it broke is worth showing.
+fn keep(from: Option<impl Read>, into: &Mutex<Vec<u8>>) {
+    let Some(mut from) = from else { return };
+    let mut buffer = [0; 8192];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let mut kept = whole(into);
+        let room = KEPT_BYTES_MAX.saturating_sub(kept.len());
+        kept.extend(&buffer[..read.min(room)]);
     }
-    kept
 }
 
 #[cfg(test)]
@@ -88,9 +106,21 @@ mod tests {
     }
 
     #[test]
+    fn whoever_outlives_it_and_keeps_its_error_output_is_not_waited_for() {
+        let begun = std::time::Instant::now();
+        let ran =
+            run(None, false, "echo out; echo err >&2; sleep 600 >/dev/null & echo $!").unwrap();
+        assert!(begun.elapsed() < 60 * LAST_WORDS_LIMIT);
+        assert_eq!(ran.stderr, b"err\n");
+        let text = String::from_utf8(ran.stdout).unwrap();
+        let pid = text.lines().nth(1).unwrap().to_owned();
+        Command::new("kill").arg(pid).status().unwrap();
+    }
+
+    #[test]
     fn a_flood_is_cut_and_does_not_stop_the_command() {
         let ran = run(None, false, "head -c 9000000 /dev/zero; echo done >&2").unwrap();
-        assert_eq!(ran.stdout.len() as u64, KEPT_BYTES_MAX);
+        assert_eq!(ran.stdout.len(), KEPT_BYTES_MAX);
         assert_eq!((ran.exit, ran.stderr.as_slice()), (Some(0), &b"done\n"[..]));
     }
 }

@@ -704,7 +704,8 @@ mod tests {
         drop(issuer);
         let (keys_dir, tool) = (folder.to_owned(), PathBuf::from("/bin/true"));
         let (host, ask) = (play.clone(), nobody);
-        let cluster = Cluster { inventory, keys_dir, tool, binary: None, host, ask };
+        let file = "i.yaml".into();
+        let cluster = Cluster { inventory, file, keys_dir, tool, binary: None, host, ask };
         cluster.resume_keys(Goal::Done, &[], false, &mut |_| Ok(())).unwrap();
         (cluster, play)
     }

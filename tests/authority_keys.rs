@@ -481,14 +481,18 @@ fn asked(scene: &Scene) -> (AtTerminal, String) {
     let shown = AtTerminal::start(scene.command(&["--ctty"], &words, &[]));
     shown.until_shown("Passphrase of ");
     shown.until_mode(LocalModes::ECHO, false);
-    let mut find = Command::new("pgrep");
-    find.args(["--full", "--exact"]).arg(format!(".*keys issue.*{}", scene.keys.display()));
-    let pid = run(&mut find, b"").expect(0).out().trim().to_owned();
+    let is_it = |pid: &String| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words);
+        words.contains("\0issue\0") && words.contains(scene.keys.to_str().unwrap())
+    };
+    let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+    let pid = all.filter_map(|name| name.into_string().ok()).find(is_it).unwrap();
     (shown, pid)
 }
 
 fn send(signal: &str, pid: &str) {
-    run(Command::new("kill").args(["-s", signal, pid]), b"").expect(0);
+    run(Command::new("sh").args(["-c", "kill -s $0 $1", signal, pid]), b"").expect(0);
 }
 
 #[test]

@@ -113,8 +113,8 @@ mod tests {
         assert!(begun.elapsed() < 60 * LAST_WORDS_LIMIT);
         assert_eq!(ran.stderr, b"err\n");
         let text = String::from_utf8(ran.stdout).unwrap();
-        let pid = text.lines().nth(1).unwrap().to_owned();
-        Command::new("kill").arg(pid).status().unwrap();
+        let pid = text.lines().nth(1).unwrap();
+        run(None, false, &format!("kill {pid}")).unwrap();
     }
 
     #[test]

@@ -200,10 +200,13 @@ fn read_until(agent: &mut UnixStream, mut bytes: &mut [u8], deadline: Instant) -
         let left = deadline.saturating_duration_since(Instant::now());
         // None at all would be no limit.
         agent.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        match agent.read(bytes)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+        match agent.read(bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             _ if Instant::now() > deadline => return Err(io::ErrorKind::TimedOut.into()),
-            read => bytes = &mut bytes[read..],
+            Ok(read) => bytes = &mut bytes[read..],
+            // A signal that lets the step in hand finish.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -157,7 +157,7 @@ impl Holdings {
     /// # Errors
     /// As there.
     pub fn take(&self, path: &Path, holder: &Holder) -> io::Result<Option<Busy>> {
-        let again = self.held().contains_key(path);
+        let again = self.held().get(path).is_some_and(|lock| lock.run == holder.run);
         let holder = Holder { comes_again: holder.comes_again || again, ..holder.clone() };
         match HostLock::take(path, &holder, rand::random())? {
             Err(busy) => Ok(Some(busy)),
@@ -199,6 +199,7 @@ impl Holdings {
 #[derive(Debug)]
 pub struct HostLock {
     path: PathBuf,
+    run: String,
     token: u64,
 }
 
@@ -228,11 +229,12 @@ impl HostLock {
         }
         // These are of the moment, and none of the next one's business.
         let holder = Holder { takes_over: false, comes_again: false, ..holder.clone() };
+        let run = holder.run.clone();
         let line = Line { holder, token, process: Process::own() };
         let content = Content { line: Some(line), last: None };
         file.set_permissions(PermissionsExt::from_mode(0o600))?;
         write(&mut file, &content)?;
-        Ok(Ok(HostLock { path: path.to_owned(), token }))
+        Ok(Ok(HostLock { path: path.to_owned(), run, token }))
     }
 
     /// Says that its holder is still there, and whether it is still the holder.

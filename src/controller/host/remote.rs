@@ -22,11 +22,12 @@ use crate::wire::build::Build;
 use crate::wire::report::StatusReport;
 use rand::RngExt;
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a call may take that does something. The longest is to wait until a node has ended,
@@ -56,6 +57,12 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long somebody comes again who was turned away because too many came at once.
 const CROWD_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long another node's call over the same connection is waited for, to let go of a host.
+const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Between two looks whether it is over.
+const RELEASE_LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// Between two of those times, give or take a half, so that a crowd does not come again as one.
 const CROWD_PAUSE: Duration = Duration::from_millis(500);
 
@@ -64,8 +71,9 @@ pub struct RemoteHost {
     login: Login,
     watched: Watched,
     session: Mutex<Option<Session>>,
-    /// Whom the host is held for, if it is: a new connection takes the lock again before all else.
-    holder: Mutex<Option<Holder>>,
+    /// Whom each node's directory there is held for, if it is: a new connection takes their locks
+    /// again before all else.
+    holders: Mutex<BTreeMap<PathBuf, (Place, Holder)>>,
     /// When the last try failed, and why.
     failed: Mutex<Option<(Instant, Trouble)>>,
 }
@@ -93,7 +101,7 @@ impl RemoteHost {
             login,
             watched,
             session: Mutex::new(None),
-            holder: Mutex::new(None),
+            holders: Mutex::default(),
             failed: Mutex::new(None),
         }
     }
@@ -186,18 +194,33 @@ impl RemoteHost {
         place: &Place,
         what: &str,
     ) -> Result<(), HostError> {
-        let holder = self.holder.lock().expect("no holder of this lock panics").clone();
-        let Some(holder) = holder else { return Ok(()) };
-        match self.call_over(session, place, what, &Call::Hold(place.clone(), holder))? {
-            None | Some(Answer::Held(None)) => Ok(()),
-            Some(Answer::Held(Some(busy))) => {
-                *session = None;
-                let reason = format!("somebody else was at work there meanwhile: {}", busy.who);
-                let hint = "see what they did, and go on with: paxos-ctl resume".to_owned();
-                Err(RemoteHost::error(place, what, Trouble { reason, hint }))
+        let held: Vec<(Place, Holder)> = self.holders().values().cloned().collect();
+        for (at, holder) in held {
+            match self.call_over(session, &at, what, &Call::Hold(at.clone(), holder.clone()))? {
+                None => {}
+                Some(Answer::Held(None)) => self.note_held(&at, &holder, true),
+                Some(Answer::Held(Some(busy))) => {
+                    *session = None;
+                    let reason = format!("somebody else was at work there meanwhile: {}", busy.who);
+                    let hint = "see what they did, and go on with: paxos-ctl resume".to_owned();
+                    return Err(RemoteHost::error(place, what, Trouble { reason, hint }));
+                }
+                Some(answer) => return Err(unexpected(place, what, &answer)),
             }
-            Some(answer) => Err(unexpected(place, what, &answer)),
         }
+        Ok(())
+    }
+
+    fn holders(&self) -> MutexGuard<'_, BTreeMap<PathBuf, (Place, Holder)>> {
+        self.holders.lock().expect("no holder of this lock panics")
+    }
+
+    /// `was_held` if there was somebody to take the lock, and not a host with nothing on it.
+    fn note_held(&self, place: &Place, holder: &Holder, was_held: bool) {
+        // When it connects again it takes what is its own, and nobody else's.
+        let comes_again = holder.comes_again || was_held;
+        let own = Holder { takes_over: false, comes_again, ..holder.clone() };
+        self.holders().insert(place.directory.clone(), (place.clone(), own));
     }
 
     fn call_over(
@@ -459,18 +482,17 @@ impl Host for RemoteHost {
 
     fn hold(&self, place: &Place, holder: &Holder) -> Result<Option<Busy>, HostError> {
         let what = "keep other controllers out";
-        let before = self.holder.lock().expect("no holder of this lock panics").take();
-        let comes_again = before.is_some_and(|before| before.run == holder.run);
+        let before = self.holders().remove(&place.directory);
+        let comes_again = before.is_some_and(|(_, own)| own.run == holder.run && own.comes_again);
         let asked = Holder { comes_again, ..holder.clone() };
-        let taken = match self.call(place, what, &Call::Hold(place.clone(), asked))? {
-            Some(Answer::Held(busy)) => busy,
+        let call = Call::Hold(place.clone(), asked.clone());
+        let (taken, was_held) = match self.call(place, what, &call)? {
+            Some(Answer::Held(busy)) => (busy, true),
             Some(answer) => return Err(unexpected(place, what, &answer)),
-            None => None,
+            None => (None, false),
         };
         if taken.is_none() {
-            // When it connects again it takes what is its own, and nobody else's.
-            let own = Holder { takes_over: false, comes_again: true, ..holder.clone() };
-            *self.holder.lock().expect("no holder of this lock panics") = Some(own);
+            self.note_held(place, &asked, was_held);
         }
         Ok(taken)
     }
@@ -487,8 +509,10 @@ impl Host for RemoteHost {
     }
 
     fn release(&self, place: &Place) {
-        *self.holder.lock().expect("no holder of this lock panics") = None;
-        let Ok(mut session) = self.session.try_lock() else { return };
+        self.holders().remove(&place.directory);
+        // Not for as long as a call may hang; the end of the connection lets go of it as well.
+        let free = || Ok::<_, Infallible>(self.session.try_lock().ok());
+        let Ok(Some(mut session)) = until(RELEASE_LIMIT, RELEASE_LOOK_EVERY, free) else { return };
         // A connection that is gone has released it.
         let release = Call::Release(place.clone());
         let _gone = self.call_over(&mut session, place, "let others in", &release);

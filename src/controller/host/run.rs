@@ -86,7 +86,12 @@ fn whole(kept: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
 fn keep(from: Option<impl Read>, into: &Mutex<Vec<u8>>) {
     let Some(mut from) = from else { return };
     let mut buffer = [0; 8192];
-    while let Ok(read @ 1..) = from.read(&mut buffer) {
+    loop {
+        let read = match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(0) | Err(_) => return,
+            Ok(read) => read,
+        };
         let mut kept = whole(into);
         let room = KEPT_BYTES_MAX.saturating_sub(kept.len());
         kept.extend(&buffer[..read.min(room)]);

@@ -16,6 +16,8 @@ pub(super) struct Certified {
     unseen: Vec<HostError>,
     /// Why somebody was not: the first reason.
     unsigned: Option<KeysError>,
+    /// Whether that was a node.
+    is_of_node: bool,
 }
 
 impl Certified {
@@ -41,6 +43,28 @@ impl Certified {
             }
             Err(error) => Err(keys_failure(error)),
         }
+    }
+
+    /// As [`Certified::signed`], for a node.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn signed_node<T>(
+        &mut self,
+        outcome: Result<T, KeysError>,
+    ) -> Result<Option<T>, Failure> {
+        let signed = self.signed(outcome)?;
+        self.is_of_node |= signed.is_none();
+        Ok(signed)
+    }
+
+    /// Whether every node was, but for those left out.
+    ///
+    /// # Errors
+    /// As [`Certified::must_be_all`].
+    pub(super) fn must_be_all_nodes(&self, left_out: &[String]) -> Result<(), Failure> {
+        let is_missed = self.unseen.iter().any(|error| !left_out.contains(&error.node));
+        if self.is_of_node || is_missed { self.must_be_all(left_out) } else { Ok(()) }
     }
 
     /// A failure that comes before this one is told.

@@ -145,17 +145,23 @@ impl Cluster {
         let delivered = self.deliver_keys(issuer.keys(), &[], say);
         // It may have been the controller's own way in. Nobody else waits for that.
         let mut certified = Certified::default();
-        let is_new = certified.signed(issuer.ensure_operator_serves(now))? == Some(true);
-        let delivered = delivered.map_err(|failure| certified.beside(failure))?;
-        if is_new {
+        let way_in = certified.signed(issuer.ensure_operator_serves(now));
+        let (lines, epoch) = (revoked.lines.join(", "), revoked.epoch);
+        let with_news = |mut failure: Failure| {
+            failure.message = format!("revoked {lines}; bundle epoch {epoch}; {}", failure.message);
+            failure
+        };
+        let delivered = delivered.map_err(|mut failure| {
+            if let Err(other) = &way_in {
+                failure.message = format!("{}; besides, {}", failure.message, other.message);
+            }
+            certified.beside(failure)
+        })?;
+        if way_in.map_err(with_news)? == Some(true) {
             say("issue the operator's certificate")?;
             self.publish_keys(issuer.keys(), &delivered, say)?;
         }
-        certified.must_be_all(&[]).map_err(|mut failure| {
-            let (lines, epoch) = (revoked.lines.join(", "), revoked.epoch);
-            failure.message = format!("revoked {lines}; bundle epoch {epoch}; {}", failure.message);
-            failure
-        })?;
+        certified.must_be_all(&[]).map_err(with_news)?;
         Ok((revoked, delivered))
     }
 

@@ -520,7 +520,10 @@ fn ensure_authority(
 
 /// What is not at hand now is told of when it is needed.
 fn or_later(outcome: Result<(), KeysError>) -> Result<(), KeysError> {
-    outcome.or_else(|error| if error.is_unsigned() { Ok(()) } else { Err(error) })
+    match outcome {
+        Err(error) if error.is_unsigned() || matches!(error, KeysError::Load(_)) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// The private key of a file, which is made if there is none.

@@ -191,7 +191,11 @@ impl Cluster {
             let cuts = role != AuthorityRole::Root;
             if cuts && matches!(phase, Phase::Forgetting | Phase::Dropping) {
                 // Whoever was not certified anew would be cut off.
-                certified.must_be_all(left_out)?;
+                match (role, phase) {
+                    (_, Phase::Dropping) => {}
+                    (AuthorityRole::Operator, _) => certified.must_be_all(left_out)?,
+                    _ => certified.must_be_all_nodes(left_out)?,
+                }
                 self.forget_in_turn(issuer, role, left_out, say)?;
             }
             let delivered = self.deliver_keys(issuer.keys(), left_out, say);
@@ -246,7 +250,7 @@ impl Cluster {
             // Nobody believes what is revoked, whoever vouches for it.
             let Some(line) = found.filter(|line| !issuer.keys().is_revoked(line)) else { continue };
             let is_new = issuer.ensure_node(&node.name, node.id, &line, now);
-            if certified.signed(is_new)? == Some(true) {
+            if certified.signed_node(is_new)? == Some(true) {
                 say(&format!("{}: certified anew", node.name))?;
             }
         }

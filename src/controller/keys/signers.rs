@@ -226,7 +226,11 @@ impl Signers {
                 return Err(KeysError::Interrupted);
             }
             let given = (self.ask)(path, attempt > 0).map_err(|unasked| match unasked {
-                Unasked::Nobody(unasked) => locked(format!("{why}, and {unasked}")),
+                Unasked::Nobody(unasked) => {
+                    let why = format!("{why}, and {unasked}");
+                    self.told().locked.insert(print_of(key), why.clone());
+                    locked(why)
+                }
                 Unasked::Interrupted => {
                     self.told().is_over = true;
                     KeysError::Interrupted

@@ -356,7 +356,7 @@ impl Cluster {
         named.map(|(node, remains)| Ok((node.name.clone(), remains?))).collect()
     }
 
-    /// No survivor lets the lost in any more. Gives those of which no key is here.
+    /// Whether a key of the lost is here that is not revoked yet.
     fn is_to_revoke(&self, issuer: &Issuer, lost: &[String]) -> bool {
         lost.iter().any(|name| {
             let line = fs::read_to_string(issuer.keys().node_path(name, "node_key.pub"));
@@ -364,6 +364,7 @@ impl Cluster {
         })
     }
 
+    /// No survivor lets the lost in any more. Gives those of which no key is here.
     fn revoke_lost(
         &self,
         issuer: &mut Issuer,

@@ -12,17 +12,25 @@
 //!
 //! The cost: a shell that turns into the program at once.
 
+use crate::controller::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 /// What the shell does before it becomes the program. Signals that are ignored stay ignored.
 const DEAF: &str = r#"trap "" INT; exec "$0" "$@""#;
 
 /// What a shell complains about that did not find the program, up to the reason.
 pub(super) const NOT_FOUND: &str = "exec: ";
+
+/// How long a program may take to end that has closed its output.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two looks whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Those that run now.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
@@ -58,12 +66,11 @@ impl Tethered {
     /// # Errors
     /// How it ended.
     pub fn must_have_succeeded(&mut self) -> Result<(), String> {
+        let failed = |error| format!("cannot be waited for: {error}");
+        let ended = until(END_LIMIT, LOOK_EVERY, || self.0.try_wait().map_err(failed))?;
+        let Some(status) = ended else { return Err("does not end".to_owned()) };
         running().remove(&self.0.id());
-        match self.0.wait() {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("ended with {status}")),
-            Err(error) => Err(format!("cannot be waited for: {error}")),
-        }
+        if status.success() { Ok(()) } else { Err(format!("ended with {status}")) }
     }
 
     /// Waits for its end.

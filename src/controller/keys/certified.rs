@@ -16,8 +16,8 @@ pub(super) struct Certified {
     unseen: Vec<HostError>,
     /// Why somebody was not: the first reason.
     unsigned: Option<KeysError>,
-    /// Whether that was a node.
-    is_of_node: bool,
+    /// Whether a node was not.
+    misses_node: bool,
 }
 
 impl Certified {
@@ -54,17 +54,20 @@ impl Certified {
         outcome: Result<T, KeysError>,
     ) -> Result<Option<T>, Failure> {
         let signed = self.signed(outcome)?;
-        self.is_of_node |= signed.is_none();
+        self.misses_node |= signed.is_none();
         Ok(signed)
     }
 
-    /// Whether every node was, but for those left out.
+    /// Whether every node was, but for those left out, before anything is forgotten.
     ///
     /// # Errors
     /// As [`Certified::must_be_all`].
     pub(super) fn must_be_all_nodes(&self, left_out: &[String]) -> Result<(), Failure> {
         let is_missed = self.unseen.iter().any(|error| !left_out.contains(&error.node));
-        if self.is_of_node || is_missed { self.must_be_all(left_out) } else { Ok(()) }
+        if !self.misses_node && !is_missed {
+            return Ok(());
+        }
+        self.all_but(left_out, "a node was not certified anew, so nothing was forgotten")
     }
 
     /// A failure that comes before this one is told.
@@ -79,6 +82,11 @@ impl Certified {
     /// Whether everybody was, but for those left out. One that comes back while it is asked for
     /// gets the bundle with the certificates of before, and would be cut off by the next stage.
     pub(super) fn must_be_all(&self, left_out: &[String]) -> Result<(), Failure> {
+        let what = "the nodes were brought what there is, but not everything was signed";
+        self.all_but(left_out, what)
+    }
+
+    fn all_but(&self, left_out: &[String], what: &str) -> Result<(), Failure> {
         let unseen = self.unseen.iter().filter(|error| !left_out.contains(&error.node));
         let unseen: Vec<_> = unseen.map(|error| (error.to_string(), error.hint.clone())).collect();
         match (&self.unsigned, unseen.is_empty()) {
@@ -86,7 +94,6 @@ impl Certified {
             (None, true) => Ok(()),
             (Some(error), true) => {
                 let why = told(error.code(), &error.to_string());
-                let what = "the nodes were brought what there is, but not everything was signed";
                 let hint = format!("{}; then go on: paxos-ctl keys resume", why.hint);
                 Err(Failure::new(why.code, format!("{what}: {}", why.message), hint))
             }
